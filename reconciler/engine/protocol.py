@@ -1,0 +1,196 @@
+"""What an engine is: a set of drivers, one a kind, and a settle, that know how to make resources real.
+
+`converge/` is the only caller of the verbs that change something; `verbs/` calls what only looks. A driver knows one kind
+on one engine, no plan and no database: it gets a `Made` (spec, grants, incarnation) and makes it so. Unless a method says
+otherwise it may be called from worker threads, never twice at once for one key; it raises `model.errors` only.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from reconciler.model.events import Emit
+from reconciler.model.key import Key, Kind
+from reconciler.model.observation import Health, Observation, Status
+from reconciler.model.record import ImageFact, Made, View
+from reconciler.model.spec import ImageSpec
+
+Uses = Mapping[Key, Made]
+"""What a resource depends on, by key: for a container its image, its networks and its volumes."""
+
+
+class Apply(Struct, frozen=True, kw_only=True):
+    """Who does this: written into marks, so that others can tell whether the one who left a mark still lives."""
+
+    pid: int
+    start_time: int
+    """Field 22 of /proc/PID/stat, clock ticks since boot."""
+    boot_id: str
+
+
+class Driver(Protocol):
+    """Networks, volumes and images."""
+
+    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:
+        """Make it, whatever half of it exists. Calling again with the same `made` changes nothing. On error some parts
+        may exist; `delete` removes them."""
+
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
+        """Bring it from old to new in place; with old == new, mend the parts that are missing or altered."""
+
+    def delete(self, made: Made, *, data: bool = False) -> None:
+        """Remove it; what is gone already is no error. A volume's content goes only with `data`."""
+
+
+class ImageDriver(Driver, Protocol):
+    """Images. `create` pulls or loads `made.image` (a digest that `resolve` returned) for `made.spec`."""
+
+    def resolve(self, key: Key, spec: ImageSpec, *, recorded: str, offline: bool) -> ImageFact:
+        """Find out which digest a spec means now, without storing anything.
+
+        `recorded` is the digest of the record, "" if there is none. Under `pull: missing` content that is here (the
+        recorded digest) answers without the network. A registry that can't be reached gives UNKNOWN with a warning
+        where nothing is here; `create` then fails with the registry's words. Raises RegistryError, ContentError for
+        answers that are definite: no such tag, no such platform, not an image.
+        """
+
+    def prune(self, used: Sequence[str], *, dry_run: bool = False) -> Sequence[tuple[str, int]]:
+        """Remove images, blobs and layers that no digest of `used` needs: what went (digest or name, bytes)."""
+
+    def list_images(self) -> Sequence["LocalImage"]:
+        """What is here, by digest."""
+
+
+class LocalImage(Struct, frozen=True, kw_only=True):
+    """An image whose content is in the root."""
+
+    digest: str
+    names: tuple[str, ...]
+    """The references that it was pulled by, canonical."""
+    config: dict[str, object]
+    """The OCI image config as it is."""
+    layers: tuple[str, ...]
+    """Layer blob digests, oldest first."""
+    size: int
+    """Bytes of its layers as stored here."""
+    platform: str
+    created: str = ""
+
+
+class ContainerDriver(Protocol):
+    """Containers. The order of a creation is prepare, start; of a removal stop, delete."""
+
+    def prepare(self, made: Made, *, uses: Uses, emit: Emit) -> None:
+        """Everything but running: writable layer, root mount, namespaces, veths (down), bundle. Nothing of another
+        incarnation of the key is touched. Calling again changes nothing. May be called while the old one runs."""
+
+    def start(self, made: Made, *, uses: Uses) -> Status:
+        """Links up, runtime create under the monitor, runtime start. Takes the container's lock. One that runs already
+        is left alone. On error it is prepared still, and `status.error` of the next observe has the runtime's words."""
+
+    def stop(self, made: Made, *, mark: str, apply: Apply, grace: float | None = None) -> Status:
+        """Write the mark (`hold`, `gone`, `replaced`, or "" for none: a restart follows) under the container's lock,
+        then signal, wait `grace` (the spec's when None) seconds, kill; links down. One that does not run is marked only."""
+
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
+        """In place, with the pid kept: limits, names, labels, restart policy; mends parts whose mend is in-place."""
+
+    def unmark(self, made: Made) -> None:
+        """Take a mark off: the hold has ended, or the replace was undone. Does not start it."""
+
+    def delete(self, made: Made) -> None:
+        """Stop it if it runs, remove everything of this incarnation: process, monitor, netns, veths, mounts, cgroup,
+        writable layer, bundle last. What is gone already is no error."""
+
+
+class Traits(Struct, frozen=True, kw_only=True):
+    """What an engine can do; the planner reads these, never the engine's name."""
+
+    name: str
+    network_drivers: tuple[str, ...] = ("bridge", "host", "none")
+    probes: bool = True
+
+
+class Engine(Protocol):
+    """A set of drivers over one root."""
+
+    traits: Traits
+    images: ImageDriver
+    networks: Driver
+    volumes: Driver
+    containers: ContainerDriver
+    inside: "Inside"
+
+    def driver(self, kind: Kind) -> Driver:
+        """The driver of images, networks or volumes."""
+
+    def observe(self, view: View, *, ports: Sequence[str] = ()) -> Observation:
+        """Look at the machine in bulk: one netlink dump, one mountinfo read, one nftables listing. A status for every
+        `Made` of the view, strays of this root, and who holds the host ports asked for. Changes nothing, and makes
+        nothing on a root that does not exist. Exits seen here are in the statuses."""
+
+    def settle(self, view: View, *, names: bool = True) -> None:
+        """Bring firewall and, with `names`, name service to the one right form of the view, each in one transaction.
+        Called under the root's lock. Policy first: nothing that the view does not name is open afterwards."""
+
+    def sweep(self, view: View) -> Sequence[str]:
+        """Remove the strays of this root; one line for each that went. Called under the root's lock."""
+
+    def choose_subnets(self, count: int, taken: Sequence[str]) -> Sequence[str]:
+        """Free subnets of the pool that overlap neither `taken` nor a route of the host. Raises SubnetTaken when the
+        pool is used up."""
+
+    def check_subnet(self, key: Key, subnet: str) -> None:
+        """Raise SubnetTaken where a route of the host, not ours, overlaps it."""
+
+    def close(self) -> None:
+        """Let go of what is held open. Nothing that runs is touched."""
+
+
+class ExecResult(Struct, frozen=True, kw_only=True):
+    """How an exec ended."""
+
+    exit_code: int
+
+
+class LogLine(Struct, frozen=True, kw_only=True):
+    """One line of a container's log. `at` in nanoseconds since the epoch; `lost` says that lines before it are gone."""
+
+    at: int
+    stream: str
+    """stdout | stderr"""
+    text: bytes
+    """Without its newline."""
+    partial: bool = False
+    """The line goes on in the next one."""
+    lost: bool = False
+
+
+class Inside(Protocol):
+    """What looks into containers that run: a second, separate protocol."""
+
+    def logs(
+        self, made: Made, *, tail: int | None, since: float, follow: bool, stop: Callable[[], bool]
+    ) -> Iterator[LogLine]:
+        """The log, oldest line first, over rotated files too; with `follow`, on until `stop()` or the container is gone."""
+
+    def exec(
+        self,
+        made: Made,
+        command: Sequence[str],
+        *,
+        tty: bool = False,
+        stdin: bool = False,
+        user: str = "",
+        workdir: str = "",
+        env: Mapping[str, str] = {},
+    ) -> ExecResult:
+        """Run a command in it with our own stdin (if asked), stdout and stderr. With `tty` the terminal is passed
+        through, with its size. 126: not executable, 127: not found."""
+
+    def probe(self, made: Made, *, timeout: float) -> tuple[Health, str]:
+        """Run its health check once: healthy or unhealthy, and the end of what the check printed."""
+
+    def kill(self, made: Made, signal: int) -> None:
+        """Send a signal to its first process, by pidfd after a look at its start time."""

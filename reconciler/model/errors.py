@@ -1,0 +1,236 @@
+"""The one tree of errors. Each takes facts and says: resource, what was tried, the tool's words, what to do next.
+
+    ReconcileError                      exit  arises
+    ├── Failed                          1     something outside: registry, disk, kernel, a program, a port
+    │   ├── ProgramMissing
+    │   ├── ProgramFailed
+    │   ├── PortTaken, SubnetTaken
+    │   ├── RegistryError, ContentError, PlatformMissing
+    │   ├── NotRoot, RootError
+    │   ├── NotFound                          a name that no record answers to
+    │   ├── ConvergeFailed                    some actions failed; the others are done
+    │   └── TimedOut
+    ├── Refused                         3     a rule that a flag or an answer can lift
+    │   ├── StalePlan, OriginDiffers, NeedsYes, NeedsAllowDelete
+    ├── LockTimeout                     5
+    ├── Usage                           64    flags
+    └── BadManifest                     65    whatever `validate` can know; carries all problems of a file
+
+Rooms that own a library map its exceptions here, once, with `raise … from`. No message contains a secret.
+"""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+
+class ReconcileError(Exception):
+    """Base of everything that we raise for people. `brief` is one line; `hint` says what to do next."""
+
+    exit_code = 1
+    retry = False
+    """Whether trying again without a change may help."""
+
+    def __init__(self, brief: str, detail: str = "", hint: str = "") -> None:
+        super().__init__(brief)
+        self.brief = brief
+        self.detail = detail
+        self.hint = hint
+
+
+class Failed(ReconcileError):
+    """Tried, and met something outside."""
+
+
+class ProgramMissing(Failed):
+    """A program that we need is not installed."""
+
+    def __init__(self, program: str, package: str, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for}: the program {program} is not installed",
+            hint=f"apt-get install {package}, or see `reconcile doctor`",
+        )
+        self.program = program
+
+
+class ProgramFailed(Failed):
+    """A program that we ran failed; `words` is what it said, cut to its last lines."""
+
+    def __init__(self, resource: str, tried: str, words: str, hint: str = "") -> None:
+        super().__init__(f"{resource}: {tried} failed", detail=words.strip(), hint=hint)
+
+
+class PortTaken(Failed):
+    """Another process listens where a port was to be published."""
+
+    def __init__(self, key: str, port: str, holder: str) -> None:
+        super().__init__(
+            f"publish {port} for {key}: the port is held by {holder}",
+            hint="stop it, or choose another host port",
+        )
+
+
+class SubnetTaken(Failed):
+    """A subnet that the host routes already, or that another network of ours holds."""
+
+    def __init__(self, key: str, subnet: str, holder: str) -> None:
+        super().__init__(
+            f"{key}: the subnet {subnet} overlaps {holder}",
+            hint="choose another subnet, or leave it out and take one of the pool",
+        )
+
+
+class RegistryError(Failed):
+    """A registry did not give what was asked of it."""
+
+    def __init__(self, reference: str, tried: str, words: str, hint: str = "", *, retry: bool = False) -> None:
+        super().__init__(f"{reference}: {tried}: {words}", hint=hint)
+        self.retry = retry
+
+
+class ContentError(Failed):
+    """Content is not what its digest, its size or its form promised; nothing of it was kept."""
+
+    def __init__(self, what: str, expected: str, found: str, hint: str = "") -> None:
+        super().__init__(f"{what}: expected {expected}, found {found}; nothing of it was kept", hint=hint)
+
+
+class PlatformMissing(Failed):
+    """An index has no image for this machine."""
+
+    def __init__(self, reference: str, platform: str, there: Sequence[str]) -> None:
+        super().__init__(
+            f"{reference}: no image for {platform}",
+            detail="it has " + (", ".join(there) or "none"),
+            hint="choose another tag, or an image built for this platform",
+        )
+
+
+class NotRoot(Failed):
+    """The command needs root."""
+
+    def __init__(self, tried: str) -> None:
+        super().__init__(f"{tried}: this needs root", hint="run it with sudo")
+
+
+class RootError(Failed):
+    """The root can't be used as it is: copied, without its database, of a newer version, corrupt, read-only."""
+
+
+class NotFound(Failed):
+    """A name that nothing on record answers to."""
+
+    def __init__(self, what: str, name: str, near: Sequence[str] = ()) -> None:
+        hint = f"did you mean {near[0]}?" if near else "`reconcile get` lists what there is"
+        super().__init__(f"no {what} named {name}", hint=hint)
+
+
+class ConvergeFailed(Failed):
+    """Some actions failed. What they said was told as events already."""
+
+    def __init__(self, failed: Sequence[str], done: int, skipped: int) -> None:
+        names = ", ".join(failed)
+        super().__init__(
+            f"{len(failed)} failed ({names}), {done} done, {skipped} not begun",
+            hint="mend the cause and apply again: what is done stays done",
+        )
+
+
+class TimedOut(Failed):
+    """Something did not happen in time."""
+
+    retry = True
+
+
+class Refused(ReconcileError):
+    """A rule says no; a flag or an answer can lift it."""
+
+    exit_code = 3
+
+
+class StalePlan(Refused):
+    """A saved plan no longer fits what is recorded or seen."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path}: the plan is stale: {why}", hint="make it anew with `reconcile plan --out`")
+
+
+class OriginDiffers(Refused):
+    """A stack is owned by another manifest."""
+
+    def __init__(self, stack: str, recorded: str, found: str) -> None:
+        super().__init__(
+            f"stack {stack} belongs to {recorded}, not to {found}",
+            hint="rename one of the two (`name:`), or take it over with --take-over",
+        )
+
+
+class NeedsYes(Refused):
+    """A plan that needs a yes, and nobody to ask."""
+
+    def __init__(self, tried: str, why: str) -> None:
+        super().__init__(f"{tried}: {why}", hint="look at the plan, then give --yes")
+
+
+class NeedsAllowDelete(Refused):
+    """A plan that deletes more than half of what runs."""
+
+    def __init__(self, stack: str, deleted: int, running: int) -> None:
+        super().__init__(
+            f"stack {stack}: the plan deletes {deleted} of {running} running containers",
+            hint="if that is meant, give --allow-delete",
+        )
+
+
+class LockTimeout(ReconcileError):
+    """A lock was not had in time."""
+
+    exit_code = 5
+    retry = True
+
+    def __init__(self, what: str, holder: str) -> None:
+        super().__init__(f"{what} is locked by {holder}", hint="wait for it, or give a longer --lock-timeout")
+
+
+class Usage(ReconcileError):
+    """A flag or argument that does not fit, or is not built yet."""
+
+    exit_code = 64
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """One thing wrong with a manifest. Line and column count from 1; 0 where there is no place."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+    path: str = ""
+    """`containers.web.memry`"""
+    text: str
+    """What was found and what was expected."""
+    hint: str = ""
+    source: str = ""
+    """The line of text, for the caret."""
+
+
+class BadManifest(ReconcileError):
+    """All problems of one or more files."""
+
+    exit_code = 65
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        files = sorted({problem.file for problem in problems})
+        count = f"{len(problems)} problem" + ("s" if len(problems) != 1 else "")
+        super().__init__(f"{', '.join(files)}: {count}", detail="\n".join(map(render_problem, problems)))
+
+
+def render_problem(problem: Problem) -> str:
+    """A problem as people read it: place, path, text, the line with a caret, the hint."""
+    place = problem.file + (f":{problem.line}:{problem.column}" if problem.line else "")
+    out = f"{place} {problem.path + ': ' if problem.path else ''}{problem.text}"
+    if problem.source:
+        indent = " " * (len(f"{problem.line}") + 2)
+        caret = "".join("\t" if c == "\t" else " " for c in problem.source[: problem.column - 1])
+        out += f"\n{problem.line} | {problem.source}\n{indent}| {caret}^"
+    return out + (f"\n  hint: {problem.hint}" if problem.hint else "")

@@ -1,0 +1,70 @@
+"""Keys: the names by which stacks, records, plans and people speak of one resource.
+
+A key is text, `kind/stack/name`, for a container `container/stack/name/index`. Keys are plain strings so that they are
+JSON as they stand, hash fast and sort; this module is the only place that puts them together or takes them apart.
+"""
+
+from enum import StrEnum
+from functools import lru_cache
+from typing import NewType
+
+from msgspec import Struct
+
+Key = NewType("Key", str)
+
+
+class Kind(StrEnum):
+    """The kinds of resource, in the order in which one needs the other."""
+
+    IMAGE = "image"
+    NETWORK = "network"
+    VOLUME = "volume"
+    CONTAINER = "container"
+
+
+class KeyParts(Struct, frozen=True):
+    """A key taken apart. `index` counts from 1 and is 0 for everything but containers."""
+
+    kind: Kind
+    stack: str
+    name: str
+    index: int
+
+
+def make_key(kind: Kind, stack: str, name: str) -> Key:
+    """The key of an image, a network or a volume. The name of an image may itself contain slashes."""
+    return Key(f"{kind.value}/{stack}/{name}")
+
+
+def container_key(stack: str, name: str, index: int = 1) -> Key:
+    """The key of one container of a stack."""
+    return Key(f"container/{stack}/{name}/{index}")
+
+
+@lru_cache(maxsize=65536)
+def split_key(key: Key) -> KeyParts:
+    """Take a key apart. Raises ValueError for text that is no key."""
+    kind, stack, name = key.split("/", 2)
+    if kind == Kind.CONTAINER.value:
+        name, _, index = name.rpartition("/")
+        return KeyParts(Kind.CONTAINER, stack, name, int(index))
+    return KeyParts(Kind(kind), stack, name, 0)
+
+
+def kind_of(key: Key) -> Kind:
+    """The kind of a key."""
+    return split_key(key).kind
+
+
+def stack_of(key: Key) -> str:
+    """The name of the stack that a key belongs to."""
+    return split_key(key).stack
+
+
+def sort_key(key: Key) -> tuple[int, str, str, int]:
+    """What to sort keys by for people: kinds in order of need, then stack and name, indexes as numbers."""
+    parts = split_key(key)
+    return (_KIND_ORDER[parts.kind], parts.stack, parts.name, parts.index)
+
+
+_KIND_ORDER = {kind: place for place, kind in enumerate(Kind)}

@@ -1,0 +1,133 @@
+"""Records: what was wanted of each resource and what it was given, as stored; and the desired side of a diff.
+
+`Desired` is what `resolve` hands to the planner; `Record` what the store hands to it; `Made` is the view of a record that
+drivers and settle get. None of these holds anything observed but `Record.status`, the last outcome a driver reported.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+from reconciler.model.key import Key
+from reconciler.model.spec import Healthcheck, Spec
+
+UNKNOWN = "unknown"
+"""A digest that can't be known before the pull; planned as `known after pull`."""
+
+
+class ImageFact(Struct, frozen=True, kw_only=True):
+    """What `resolve` found out about one image. `digest` is that of the platform's manifest, or UNKNOWN."""
+
+    digest: str
+    local: bool = False
+    """Whether its content is already in the root."""
+    volumes: tuple[str, ...] = ()
+    """The config's VOLUME paths, sorted."""
+    healthcheck: Healthcheck | None = None
+    warning: str = ""
+    """Why the digest is UNKNOWN, or that a tag could not be asked for."""
+
+
+class Stack(Struct, frozen=True, kw_only=True):
+    """One manifest made canonical: the result of `manifest/`, before anything outside is asked."""
+
+    name: str
+    origin: str
+    """`name:…`, `git:URL:PATH`, `file:REALPATH` or `api`."""
+    source: str
+    """What a person calls it: the manifest's path as given."""
+    specs: dict[Key, Spec]
+
+
+class Desired(Struct, frozen=True, kw_only=True):
+    """Stacks and the facts about them, frozen: one input of the plan."""
+
+    stacks: tuple[Stack, ...]
+    images: dict[Key, ImageFact]
+    """By image key, for every image key of the stacks."""
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """A container's place on one bridge: granted, unique in the root."""
+
+    address: str
+    mac: str
+    link: str
+    """Name of the veth's end on the host."""
+
+
+class Grants(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The scarce things that a resource holds. Which fields are filled follows from its kind."""
+
+    link: str = ""
+    """Network: the bridge's name."""
+    subnet: str = ""
+    gateway: str = ""
+    volume_id: str = ""
+    """Volume: the generated id that is its folder's name."""
+    endpoints: dict[str, Endpoint] = {}
+    """Container: by network name in its stack, bridges only."""
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """A wish made by hand that outlives applies: a stop."""
+
+    kind: str
+    """stop"""
+    who: str
+    when: float
+    """Seconds since the epoch."""
+    why: str = ""
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """One resource as stored."""
+
+    key: Key
+    spec: Spec
+    image: str = ""
+    """Containers and images: the digest that this record was made with."""
+    grants: Grants = Grants()
+    incarnation: str = ""
+    """Containers: 12 hex digits."""
+    hold: Hold | None = None
+    status: dict[str, Any] = {}
+    """The last outcome, as `Status` in builtins; never read for decisions but `phase` and what a container was given."""
+    serial: int = 0
+    """The root's serial when this record last changed."""
+    created_at: float = 0.0
+    unfinished: str = ""
+    """The verb of an intent that nobody finished, if there is one."""
+
+
+class StackRecord(Struct, frozen=True, kw_only=True):
+    """A stack as stored."""
+
+    name: str
+    origin: str
+    source: str = ""
+    serial: int = 0
+    """Grows with every change of the stack's records; a saved plan is stale when it differs."""
+    revision: int = 0
+
+
+class Made(Struct, frozen=True, kw_only=True):
+    """A record as drivers see it: what to make or what was made. Holds all that a driver may know of a resource."""
+
+    key: Key
+    spec: Spec
+    image: str = ""
+    grants: Grants = Grants()
+    incarnation: str = ""
+    held: bool = False
+    """A stop holds it: it is as it should be when it does not run."""
+    created_at: float = 0.0
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """All records with every open intent laid over them: what settle renders and observe compares with.
+
+    Two `Made` of one container key stand here while it is being replaced.
+    """
+
+    made: tuple[Made, ...] = ()
