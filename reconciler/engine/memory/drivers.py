@@ -1,0 +1,240 @@
+"""The reference drivers, over a `Machine`. What they do is what every engine's drivers must do."""
+
+from collections.abc import Sequence
+
+from reconciler.engine.memory.machine import Machine, Published, Thing
+from reconciler.engine.protocol import Apply, LocalImage, Uses
+from reconciler.model.errors import Failed, NotFound, RegistryError
+from reconciler.model.events import Emit, Progress
+from reconciler.model.key import Key, Kind, make_key, split_key
+from reconciler.model.observation import Phase, Status
+from reconciler.model.record import UNKNOWN, ImageFact, Made
+from reconciler.model.spec import ContainerSpec, ImageSpec, NetworkSpec
+
+
+class MemoryImages:
+    """Images of the pretended registry."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def resolve(self, key: Key, spec: ImageSpec, *, recorded: str, offline: bool) -> ImageFact:
+        """As the protocol says; a reference that the registry lacks is an error, `registry down` is UNKNOWN."""
+        source = spec.reference or spec.archive
+        here = self.machine.content
+        if recorded in here and spec.pull != "always":
+            return _fact(here[recorded], local=True)
+        named = [image for digest, image in here.items() if self.machine.registry.get(source) is image]
+        if named and (spec.pull != "always" or offline):
+            return _fact(named[0], local=True)
+        if spec.pull == "never":
+            raise NotFound("local image", source)
+        if offline:
+            return ImageFact(digest=UNKNOWN, warning="not asked for: offline")
+        if source not in self.machine.registry:
+            raise RegistryError(source, "read the manifest", "no such image", f"correct it in {key}")
+        return _fact(self.machine.registry[source], local=False)
+
+    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 the protocol's signature
+        """Pull."""
+        self.machine.called("create", made.key)
+        assert isinstance(made.spec, ImageSpec)
+        image = self.machine.registry.get(made.spec.reference or made.spec.archive)
+        if image is None or image.digest != made.image:
+            image = next((image for image in self.machine.registry.values() if image.digest == made.image), None)
+        if image is None:
+            raise RegistryError(made.spec.reference, "pull", f"no image {made.image}")
+        self.machine.content[made.image] = image
+        emit(Progress(key=made.key, part="layer 1", done=1, total=1, text="done"))
+        return Status(phase=Phase.PRESENT)
+
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+        """Pull again what is missing."""
+        return self.create(new, uses=uses, emit=emit)
+
+    def delete(self, made: Made, *, data: bool = False) -> None:  # noqa: ARG002
+        """Nothing: content stays until it is pruned."""
+        self.machine.called("delete", made.key)
+
+    def observe(self, made: Made) -> Status:
+        """Whether the content is here."""
+        return Status(phase=Phase.PRESENT if made.image in self.machine.content else Phase.MISSING)
+
+    def prune(self, used: Sequence[str], *, dry_run: bool = False) -> Sequence[tuple[str, int]]:
+        """Drop what nobody uses."""
+        gone = sorted(set(self.machine.content) - set(used))
+        if not dry_run:
+            for digest in gone:
+                del self.machine.content[digest]
+        return [(digest, 1) for digest in gone]
+
+    def list_images(self) -> Sequence[LocalImage]:
+        """What is here."""
+        return [
+            LocalImage(digest=digest, names=(), config={}, layers=(), size=1, platform="linux/amd64")
+            for digest in sorted(self.machine.content)
+        ]
+
+
+class MemoryNetworks:
+    """Networks as values."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+        """Make it; what was altered is as it should be afterwards."""
+        self.machine.called("create", made.key)
+        with self.machine.lock:
+            self.machine.networks[made.grants.link or made.key] = Thing(made=made)
+        return Status(phase=Phase.PRESENT)
+
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+        """In place."""
+        self.machine.called("update", new.key)
+        with self.machine.lock:
+            self.machine.networks[new.grants.link or new.key] = Thing(made=new)
+        return Status(phase=Phase.PRESENT)
+
+    def delete(self, made: Made, *, data: bool = False) -> None:  # noqa: ARG002
+        """Remove it; a network that a container still uses is a mistake of the caller."""
+        self.machine.called("delete", made.key)
+        with self.machine.lock:
+            self.machine.networks.pop(made.grants.link or made.key, None)
+
+    def observe(self, made: Made) -> Status:
+        """As it stands."""
+        thing = self.machine.networks.get(made.grants.link or made.key)
+        if thing is None:
+            assert isinstance(made.spec, NetworkSpec)
+            return Status(phase=Phase.MISSING if made.spec.driver == "bridge" else Phase.PRESENT)
+        return Status(phase=Phase.PRESENT, parts=dict(thing.parts))
+
+
+class MemoryVolumes:
+    """Volumes as dictionaries of files."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+        """Make it; data that is there stays."""
+        self.machine.called("create", made.key)
+        with self.machine.lock:
+            self.machine.volumes.setdefault(made.grants.volume_id, Thing(made=made)).made = made
+        return Status(phase=Phase.PRESENT)
+
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+        """Labels only."""
+        self.machine.called("update", new.key)
+        self.machine.volumes[new.grants.volume_id].made = new
+        self.machine.volumes[new.grants.volume_id].parts.clear()
+        return Status(phase=Phase.PRESENT)
+
+    def delete(self, made: Made, *, data: bool = False) -> None:
+        """Remove it, with its data only where asked."""
+        self.machine.called("delete", made.key)
+        if data:
+            self.machine.volumes.pop(made.grants.volume_id, None)
+
+    def observe(self, made: Made) -> Status:
+        """As it stands."""
+        thing = self.machine.volumes.get(made.grants.volume_id)
+        return Status(phase=Phase.PRESENT, parts=dict(thing.parts)) if thing else Status(phase=Phase.MISSING)
+
+
+class MemoryContainers:
+    """Containers as values; those of an image that `exits` end at once."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def prepare(self, made: Made, *, uses: Uses, emit: Emit) -> None:  # noqa: ARG002
+        """Everything but running. Raises Failed where something that it uses is not on the machine."""
+        self.machine.called("prepare", made.key)
+        self._check_uses(made, uses)
+        with self.machine.lock:
+            thing = self.machine.containers.setdefault(made.incarnation, Thing(made=made, phase=Phase.CREATED))
+            thing.made = made
+            thing.parts.clear()
+
+    def _check_uses(self, made: Made, uses: Uses) -> None:
+        spec, stack = made.spec, split_key(made.key).stack
+        assert isinstance(spec, ContainerSpec)
+        if made.image not in self.machine.content:
+            raise Failed(f"{made.key}: image {made.image} is not here", hint="apply again")
+        for name in spec.networks:
+            network = uses[make_key(Kind.NETWORK, stack, name)]
+            if (network.grants.link or network.key) not in self.machine.networks:
+                raise Failed(f"{made.key}: network {name} is not on the machine")
+        for mount in spec.mounts.values():
+            if mount.type == "volume":
+                volume = uses[make_key(Kind.VOLUME, stack, mount.source)]
+                if volume.grants.volume_id not in self.machine.volumes:
+                    raise Failed(f"{made.key}: volume {mount.source} is not on the machine")
+
+    def start(self, made: Made, *, uses: Uses) -> Status:  # noqa: ARG002
+        """Run it."""
+        self.machine.called("start", made.key)
+        thing = self.machine.containers[made.incarnation]
+        with self.machine.lock:
+            if thing.phase != Phase.RUNNING:
+                image: Published = self.machine.content[made.image]
+                thing.phase, thing.pid, thing.started_at = Phase.RUNNING, self.machine.next_pid(), self.machine.now
+                if image.exits is not None:
+                    thing.phase, thing.pid, thing.exit_code = Phase.EXITED, 0, image.exits
+                    thing.finished_at = self.machine.now
+        return self.observe(made)
+
+    def stop(self, made: Made, *, mark: str, apply: Apply, grace: float | None = None) -> Status:  # noqa: ARG002
+        """Mark it and end it."""
+        self.machine.called("stop", made.key)
+        thing = self.machine.containers.get(made.incarnation)
+        if thing is None:
+            return Status(phase=Phase.MISSING)
+        with self.machine.lock:
+            thing.mark = mark
+            if thing.phase == Phase.RUNNING:
+                thing.phase, thing.pid, thing.exit_code, thing.finished_at = Phase.EXITED, 0, 143, self.machine.now
+        return self.observe(made)
+
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+        """In place: the pid stays. Parts whose mend is in place are mended."""
+        self.machine.called("update", new.key)
+        thing = self.machine.containers[new.incarnation]
+        with self.machine.lock:
+            thing.made = new
+            thing.parts = {name: part for name, part in thing.parts.items() if part.mend != "in-place"}
+        return self.observe(new)
+
+    def unmark(self, made: Made) -> None:
+        """Take its mark off."""
+        self.machine.called("unmark", made.key)
+        if thing := self.machine.containers.get(made.incarnation):
+            thing.mark = ""
+
+    def delete(self, made: Made) -> None:
+        """Remove this incarnation."""
+        self.machine.called("delete", made.key)
+        with self.machine.lock:
+            self.machine.containers.pop(made.incarnation, None)
+
+    def observe(self, made: Made) -> Status:
+        """As it stands."""
+        thing = self.machine.containers.get(made.incarnation)
+        if thing is None:
+            return Status(phase=Phase.MISSING, incarnation=made.incarnation)
+        return Status(
+            phase=thing.phase,
+            parts=dict(thing.parts),
+            incarnation=made.incarnation,
+            pid=thing.pid,
+            started_at=thing.started_at,
+            finished_at=thing.finished_at,
+            exit_code=thing.exit_code,
+            restarts=thing.restarts,
+        )
+
+
+def _fact(image: Published, *, local: bool) -> ImageFact:
+    return ImageFact(digest=image.digest, local=local, volumes=image.volumes, healthcheck=image.healthcheck)

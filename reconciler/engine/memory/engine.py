@@ -1,0 +1,174 @@
+"""The memory engine: the reference that tests, simulations and golden scenarios run on. Nothing of it is real."""
+
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import structs
+
+from reconciler.engine.memory.drivers import MemoryContainers, MemoryImages, MemoryNetworks, MemoryVolumes
+from reconciler.engine.memory.machine import Machine
+from reconciler.engine.protocol import Driver, ExecResult, LogLine, Traits
+from reconciler.model.errors import Failed, SubnetTaken
+from reconciler.model.key import Key, Kind, split_key
+from reconciler.model.observation import Health, Observation, Part, Phase, Status, Stray
+from reconciler.model.record import Made, View
+from reconciler.model.spec import ContainerSpec
+
+POOL = ipaddress.ip_network("10.128.0.0/12")
+
+
+class MemoryEngine:
+    """An engine over a `Machine`."""
+
+    traits = Traits(name="memory")
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.images = MemoryImages(machine)
+        self.networks = MemoryNetworks(machine)
+        self.volumes = MemoryVolumes(machine)
+        self.containers = MemoryContainers(machine)
+        self.inside = MemoryInside(machine)
+
+    def driver(self, kind: Kind) -> Driver:
+        """The driver of images, networks or volumes."""
+        drivers: dict[Kind, Driver] = {
+            Kind.IMAGE: self.images,
+            Kind.NETWORK: self.networks,
+            Kind.VOLUME: self.volumes,
+        }
+        return drivers[kind]
+
+    def observe(self, view: View, *, ports: Sequence[str] = ()) -> Observation:
+        """Look at everything that the view names."""
+        with self.machine.lock:
+            seen: dict[Key, list[Status]] = {}
+            for made in view.made:
+                seen.setdefault(made.key, []).append(self._observe_one(made))
+            statuses, others = {}, {}
+            for key, found in seen.items():
+                found.sort(key=lambda status: status.phase != Phase.RUNNING)
+                statuses[key] = found[0]
+                others.update({status.incarnation: status for status in found[1:]})
+            holders = {port: self.machine.port_holders[port] for port in ports if port in self.machine.port_holders}
+            return Observation(
+                statuses=statuses,
+                others=others,
+                strays=tuple(self._strays(view)),
+                port_holders=holders,
+                boot_id=self.machine.boot_id,
+            )
+
+    def _observe_one(self, made: Made) -> Status:
+        kind = split_key(made.key).kind
+        if kind is Kind.CONTAINER:
+            return _with_ports(self.containers.observe(made), made, self.machine.open_ports)
+        if kind is Kind.IMAGE:
+            return self.images.observe(made)
+        return self.networks.observe(made) if kind is Kind.NETWORK else self.volumes.observe(made)
+
+    def _strays(self, view: View) -> Iterator[Stray]:
+        named = {made.incarnation for made in view.made} | {made.grants.link or made.key for made in view.made}
+        yield from (Stray(kind="bundle", name=name) for name in self.machine.containers if name not in named)
+        yield from (Stray(kind="link", name=name) for name in self.machine.networks if name not in named)
+
+    def settle(self, view: View, *, names: bool = True) -> None:
+        """Open the ports and give the names that the view says, and no others."""
+        self.machine.called("settle", Key("machine"))
+        ports: dict[str, Key] = {}
+        addresses: dict[str, tuple[str, ...]] = {}
+        for made in view.made:
+            if isinstance(made.spec, ContainerSpec) and not made.held:
+                ports |= dict.fromkeys(made.spec.ports, made.key)
+                parts = split_key(made.key)
+                for network, endpoint in made.grants.endpoints.items():
+                    name = f"network/{parts.stack}/{network} {parts.name}"
+                    addresses[name] = (*addresses.get(name, ()), endpoint.address)
+        with self.machine.lock:
+            self.machine.open_ports = ports
+            if names:
+                self.machine.names = addresses
+
+    def sweep(self, view: View) -> Sequence[str]:
+        """Remove what the view does not name."""
+        with self.machine.lock:
+            strays = list(self._strays(view))
+            for stray in strays:
+                self.machine.containers.pop(stray.name, None)
+                self.machine.networks.pop(stray.name, None)
+        return [f"removed {stray.kind} {stray.name}" for stray in strays]
+
+    def choose_subnets(self, count: int, taken: Sequence[str]) -> Sequence[str]:
+        """The first free /24s of the pool."""
+        busy = [ipaddress.ip_network(subnet) for subnet in (*taken, *self.machine.routes)]
+        free = (net for net in POOL.subnets(new_prefix=24) if not any(net.overlaps(other) for other in busy))
+        return [str(net) for net, _ in zip(free, range(count), strict=False)]
+
+    def check_subnet(self, key: Key, subnet: str) -> None:
+        """Refuse what the host routes."""
+        wanted = ipaddress.ip_network(subnet)
+        for route in self.machine.routes:
+            if wanted.overlaps(ipaddress.ip_network(route)):
+                raise SubnetTaken(key, subnet, f"the route {route}")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _with_ports(status: Status, made: Made, open_ports: Mapping[str, Key]) -> Status:
+    """A container's status with its closed ports as missing parts."""
+    assert isinstance(made.spec, ContainerSpec)
+    if status.phase is not Phase.RUNNING:
+        return status
+    closed = {f"port/{port}": Part(state="missing") for port in made.spec.ports if open_ports.get(port) != made.key}
+    return structs.replace(status, parts=status.parts | closed) if closed else status
+
+
+class MemoryInside:
+    """Looks into containers that are values."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def logs(
+        self,
+        made: Made,
+        *,
+        tail: int | None,  # noqa: ARG002 the protocol's signature
+        since: float,  # noqa: ARG002
+        follow: bool,  # noqa: ARG002
+        stop: Callable[[], bool],  # noqa: ARG002
+    ) -> Iterator[LogLine]:
+        """One line: that it was made."""
+        yield LogLine(at=int(self.machine.now * 1e9), stream="stdout", text=f"made {made.key}".encode())
+
+    def exec(
+        self,
+        made: Made,
+        command: Sequence[str],  # noqa: ARG002 the protocol's signature
+        *,
+        tty: bool = False,  # noqa: ARG002
+        stdin: bool = False,  # noqa: ARG002
+        user: str = "",  # noqa: ARG002
+        workdir: str = "",  # noqa: ARG002
+        env: Mapping[str, str] = {},  # noqa: ARG002
+    ) -> ExecResult:
+        """Nothing runs: 0 where the container runs."""
+        if self.machine.containers[made.incarnation].phase is not Phase.RUNNING:
+            raise Failed(f"{made.key} is not running", hint=f"reconcile start {split_key(made.key).name}")
+        return ExecResult(exit_code=0)
+
+    def probe(self, made: Made, *, timeout: float) -> tuple[Health, str]:  # noqa: ARG002
+        """As the image says."""
+        healthy = self.machine.content[made.image].healthy
+        return (Health.HEALTHY, "") if healthy else (Health.UNHEALTHY, "made unhealthy")
+
+    def kill(self, made: Made, signal: int) -> None:
+        """It ends of it."""
+        self.machine.exit(made.key, 128 + signal)
+
+
+def open_engine(root: Path, *, run: Path, root_id: str) -> MemoryEngine:  # noqa: ARG001 every engine's signature
+    """A memory engine over a machine of its own."""
+    return MemoryEngine(Machine())
