@@ -13,20 +13,11 @@ from msgspec import Struct
 from reconciler.model.events import Emit
 from reconciler.model.key import Key, Kind
 from reconciler.model.observation import Health, Observation, Status
-from reconciler.model.record import ImageFact, Made, View
+from reconciler.model.record import ApplyId, ImageFact, Made, View
 from reconciler.model.spec import ImageSpec
 
 Uses = Mapping[Key, Made]
 """What a resource depends on, by key: for a container its image, its networks and its volumes."""
-
-
-class Apply(Struct, frozen=True, kw_only=True):
-    """Who does this: written into marks, so that others can tell whether the one who left a mark still lives."""
-
-    pid: int
-    start_time: int
-    """Field 22 of /proc/PID/stat, clock ticks since boot."""
-    boot_id: str
 
 
 class Driver(Protocol):
@@ -89,7 +80,7 @@ class ContainerDriver(Protocol):
         """Links up, runtime create under the monitor, runtime start. Takes the container's lock. One that runs already
         is left alone. On error it is prepared still, and `status.error` of the next observe has the runtime's words."""
 
-    def stop(self, made: Made, *, mark: str, apply: Apply, grace: float | None = None) -> Status:
+    def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:
         """Write the mark (`hold`, `gone`, `replaced`, or "" for none: a restart follows) under the container's lock,
         then signal, wait `grace` (the spec's when None) seconds, kill; links down. One that does not run is marked only."""
 

@@ -131,3 +131,30 @@ class View(Struct, frozen=True, kw_only=True):
     """
 
     made: tuple[Made, ...] = ()
+
+
+class ApplyId(Struct, frozen=True, kw_only=True):
+    """Which process does or did this: written into intents and marks, so that others can tell whether it still lives."""
+
+    pid: int
+    start_time: int
+    """Field 22 of /proc/PID/stat, clock ticks since boot."""
+    boot_id: str
+
+
+class Intent(Struct, frozen=True, kw_only=True):
+    """A row of the journal: what an action is about to do, from before its first change until its outcome is recorded.
+
+    `create` has only `new`, `delete` only `old`; `update` and `restart` have both with one incarnation, `replace` both
+    with two.
+    """
+
+    id: int = 0
+    """Given by the store."""
+    key: Key
+    stack: str
+    verb: str
+    apply: ApplyId
+    begun_at: float
+    old: Made | None = None
+    new: Made | None = None

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from reconciler.engine.memory.machine import Machine, Published, Thing
-from reconciler.engine.protocol import Apply, LocalImage, Uses
+from reconciler.engine.protocol import LocalImage, Uses
 from reconciler.model.errors import Failed, NotFound, RegistryError
 from reconciler.model.events import Emit, Progress
 from reconciler.model.key import Key, Kind, make_key, split_key
 from reconciler.model.observation import Phase, Status
-from reconciler.model.record import UNKNOWN, ImageFact, Made
+from reconciler.model.record import UNKNOWN, ApplyId, ImageFact, Made
 from reconciler.model.spec import ContainerSpec, ImageSpec, NetworkSpec
 
 
@@ -186,7 +186,7 @@ class MemoryContainers:
                     thing.finished_at = self.machine.now
         return self.observe(made)
 
-    def stop(self, made: Made, *, mark: str, apply: Apply, grace: float | None = None) -> Status:  # noqa: ARG002
+    def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:  # noqa: ARG002
         """Mark it and end it."""
         self.machine.called("stop", made.key)
         thing = self.machine.containers.get(made.incarnation)
