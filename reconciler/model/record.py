@@ -131,6 +131,8 @@ class View(Struct, frozen=True, kw_only=True):
     """
 
     made: tuple[Made, ...] = ()
+    pending: tuple[Key, ...] = ()
+    """Networks that are on their way: their policy is loaded already, their names only once the bridge has its address."""
 
 
 class ApplyId(Struct, frozen=True, kw_only=True):
