@@ -87,6 +87,10 @@ class ContainerDriver(Protocol):
     def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
         """In place, with the pid kept: limits, names, labels, restart policy; mends parts whose mend is in-place."""
 
+    def states(self, mades: Sequence[Made]) -> Mapping[str, Status]:
+        """By incarnation: phase, pid, exit and restarts of each, without parts. Cheap: asked several times a second while
+        somebody waits."""
+
     def unmark(self, made: Made) -> None:
         """Take a mark off: the hold has ended, or the replace was undone. Does not start it."""
 

@@ -1,6 +1,6 @@
 """The reference drivers, over a `Machine`. What they do is what every engine's drivers must do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reconciler.engine.memory.machine import Machine, Published, Thing
 from reconciler.engine.protocol import LocalImage, Uses
@@ -212,6 +212,12 @@ class MemoryContainers:
         self.machine.called("unmark", made.key)
         if thing := self.machine.containers.get(made.incarnation):
             thing.mark = ""
+
+    def states(self, mades: Sequence[Made]) -> Mapping[str, Status]:
+        """As they stand; looking takes a second, so that who waits for a second need not."""
+        with self.machine.lock:
+            self.machine.now += 1.0
+            return {made.incarnation: self.observe(made) for made in mades}
 
     def delete(self, made: Made) -> None:
         """Remove this incarnation."""
