@@ -1,0 +1,291 @@
+"""Turns a container's grants into its network namespace and its links, and looks whether they still are as made.
+
+The container driver calls this: prepare (ends down), raise, lower, remove; observe and mend. The bridges are `bridge.py`'s,
+what may pass between them is `rules.py`'s. Never speaks to a runtime and never decides whether a container should run.
+
+The end on the host is what opens and closes the way: inside, everything is set up and up from the beginning, so that
+raising is one message. A stop-first replace lowers the old end before it raises the new one, which has the same address.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from reconciler.engine.native.glimpse import Glimpse
+from reconciler.engine.native.layout import Layout
+from reconciler.engine.native.net.inside import Inner, diff_inside
+from reconciler.engine.native.net.words import saying
+from reconciler.engine.protocol import Uses
+from reconciler.linux import namespaces, netlink
+from reconciler.linux.nlsocket import Change, NetlinkSocket
+from reconciler.linux.sysctls import write_sysctl
+from reconciler.model.errors import Failed
+from reconciler.model.key import Key, Kind, make_key, stack_of
+from reconciler.model.observation import PRESENT, Part, altered, missing
+from reconciler.model.record import Endpoint, Made
+from reconciler.model.spec import ContainerSpec, NetworkSpec
+
+_SYSCTLS = {
+    # Everybody may send echo requests: ping needs no CAP_NET_RAW.
+    "ipv4/ping_group_range": "0 2147483647",
+    # No address, no route and no neighbour from a router advertisement; IPv6 is on loopback only until it is built.
+    "ipv6/conf/default/accept_ra": "0",
+    "ipv6/conf/all/accept_ra": "0",
+    "ipv6/conf/default/disable_ipv6": "1",
+}
+
+
+def netns_path(layout: Layout, made: Made) -> Path:
+    """Where a container's network namespace is kept, for the runtime's configuration."""
+    return layout.netns / made.incarnation
+
+
+def shares_host(made: Made, networks: Uses) -> bool:
+    """Whether a container sits on the host's own network: it has no namespace then, and no links."""
+    return any(_spec_of(network).driver == "host" for network in _networks_of(made, networks).values())
+
+
+def _networks_of(made: Made, networks: Uses) -> dict[str, Made]:
+    """The networks of a container that are known, by their name in its stack, sorted."""
+    assert isinstance(made.spec, ContainerSpec)
+    found = {name: networks.get(network_key(made, name)) for name in sorted(made.spec.networks)}
+    return {name: network for name, network in found.items() if network is not None}
+
+
+def _spec_of(network: Made) -> NetworkSpec:
+    assert isinstance(network.spec, NetworkSpec)
+    return network.spec
+
+
+def network_key(made: Made, name: str) -> Key:
+    """The key of a network that a container names."""
+    return make_key(Kind.NETWORK, stack_of(made.key), name)
+
+
+def plan_inside(made: Made, networks: Uses, mtus: Mapping[str, int]) -> list[Inner]:
+    """What a container's namespace must hold, eth0 first: a link for each endpoint, in the order of network names.
+
+    The default route goes by the first network that is not internal. `mtus` are the bridges', by network name.
+    """
+    inner: list[Inner] = []
+    routed = False
+    for place, (name, endpoint) in enumerate(sorted(made.grants.endpoints.items())):
+        network = networks[network_key(made, name)]
+        prefix = network.grants.subnet.rpartition("/")[2]
+        routes = not routed and not _spec_of(network).internal
+        routed = routed or routes
+        gateway = network.grants.gateway if routes else ""
+        inner.append(Inner(name, f"eth{place}", f"{endpoint.address}/{prefix}", endpoint.mac, mtus.get(name, 0), gateway))
+    return inner
+
+
+# ---------------------------------------------------------------- making and removing
+
+
+def prepare_links(layout: Layout, made: Made, uses: Uses) -> None:
+    """Make the namespace at `layout.netns/INCARNATION` and a veth for each endpoint, its end on the host down.
+
+    Idempotent: whatever half exists is completed, and an end that is up stays up. Safe to call from many threads, for
+    different containers. Nothing happens for a container on the host's network. Raises Failed.
+    """
+    if shares_host(made, uses):
+        return
+    path = netns_path(layout, made)
+    with saying(made.key, "make its network namespace"):
+        layout.netns.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _ensure_netns(path)
+        with _opened_inside(path) as (netns, inside):
+            _write_sysctls(netns)
+            netlink.send([netlink.link_change("lo", up=True)], inside)
+            if made.grants.endpoints:
+                _ensure_ends(made, uses, netns, inside)
+
+
+def _ensure_netns(path: Path) -> None:
+    try:
+        os.close(namespaces.open_netns(path))
+    except FileNotFoundError:
+        with namespaces.created(path):
+            pass
+
+
+@contextmanager
+def _opened_inside(path: Path) -> Iterator[tuple[int, NetlinkSocket]]:
+    """A kept namespace's descriptor and an rtnetlink socket in it."""
+    netns = namespaces.open_netns(path)
+    try:
+        with namespaces.entered(netns):
+            inside = NetlinkSocket()
+        with inside:
+            yield netns, inside
+    finally:
+        os.close(netns)
+
+
+def _write_sysctls(netns: int) -> None:
+    with namespaces.entered(netns):
+        for name, value in _SYSCTLS.items():
+            try:
+                write_sysctl(name, value)
+            except FileNotFoundError:  # Kernel: without IPv6 there is nothing to switch off.
+                continue
+
+
+def _ensure_ends(made: Made, uses: Uses, netns: int, inside: NetlinkSocket) -> None:
+    with NetlinkSocket() as outside:
+        bridges = {name: _find_bridge(made, name, uses, outside) for name in sorted(made.grants.endpoints)}
+        inner = plan_inside(made, uses, {name: bridge.mtu for name, bridge in bridges.items()})
+        there = netlink.read_links(inside)
+        removals, creations = [], []
+        for end in inner:
+            link = made.grants.endpoints[end.network].link
+            isolated = not _spec_of(uses[network_key(made, end.network)]).icc
+            if end.name not in there:
+                # Order: an end whose other end was moved away or renamed inside holds the name; it goes first.
+                removals.append(netlink.link_removal(link))
+                creations.append(_creation(end, link, bridges[end.network], netns))
+            else:
+                creations.append(netlink.link_change(link, master=bridges[end.network].index))
+            creations.append(netlink.port_change(link, isolated=isolated))
+        if there.keys() - {"lo"}:
+            netlink.send(removals, outside)
+        netlink.send(creations, outside)
+    there = netlink.read_links(inside)
+    netlink.send([change for end in inner for change in _inner_changes(end, there[end.name])], inside)
+
+
+def _creation(end: Inner, link: str, bridge: netlink.Link, netns: int) -> Change:
+    return netlink.veth_creation(link, master=bridge.index, mtu=bridge.mtu, peer=end.name, peer_mac=end.mac, netns=netns)
+
+
+def _find_bridge(made: Made, name: str, uses: Uses, outside: NetlinkSocket) -> netlink.Link:
+    network = uses[network_key(made, name)]
+    bridge = netlink.read_link(network.grants.link, outside)
+    if bridge is None:
+        raise Failed(
+            f"{made.key}: join {network.key}: its bridge {network.grants.link} is not on the machine",
+            hint="apply again: what is missing of the network is made first",
+        )
+    return bridge
+
+
+def _inner_changes(end: Inner, there: netlink.Link) -> Iterator[Change]:
+    """Bring one end inside to its form: address, hardware address, MTU, up, and the default route if it is by it."""
+    yield netlink.link_change(
+        end.name,
+        up=True,
+        mac=end.mac if there.mac != end.mac else "",
+        mtu=end.mtu if there.mtu != end.mtu else None,
+    )
+    yield netlink.address_addition(there.index, end.address)
+    if end.gateway:
+        yield netlink.default_route(end.gateway, there.index)
+
+
+def raise_links(layout: Layout, made: Made, uses: Uses) -> None:  # noqa: ARG001 - one signature for all verbs
+    """Open the way: the ends on the host up. `prepare_links` came before. Raises Failed, for a link that is gone too.
+
+    Nobody has to be told: with the old end down its bridge has forgotten where the hardware address was.
+    """
+    with saying(made.key, "bring its links up"):
+        netlink.send([netlink.link_change(endpoint.link, up=True) for endpoint in _endpoints(made)])
+
+
+def lower_links(layout: Layout, made: Made) -> None:  # noqa: ARG001 - one signature for all verbs
+    """Close the way: the ends on the host down. Links that are gone are no error."""
+    with saying(made.key, "take its links down"):
+        netlink.send([netlink.link_change(endpoint.link, up=False, ignore=netlink.GONE) for endpoint in _endpoints(made)])
+
+
+def remove_links(layout: Layout, made: Made) -> None:
+    """Remove the links and let go of the namespace. What is gone already is no error."""
+    with saying(made.key, "remove its network namespace and links"):
+        # Order: the kernel begins to take the namespace down by itself, and the links with it, many at a time.
+        namespaces.remove_netns(netns_path(layout, made))
+        netlink.send([netlink.link_removal(endpoint.link) for endpoint in _endpoints(made)])
+
+
+def mend_links(layout: Layout, made: Made, uses: Uses, *, pid: int = 0) -> None:
+    """Bring back what `observe_links` misses beneath a running container, which keeps its pid.
+
+    With `pid`, its first process, a namespace whose mount was lost is kept again; without it a new one would be made
+    that the container is not in.
+    """
+    path = netns_path(layout, made)
+    if pid and not shares_host(made, uses) and not namespaces.is_kept(path):
+        with saying(made.key, "keep its network namespace again"):
+            namespaces.keep_netns(pid, path)
+    prepare_links(layout, made, uses)
+    raise_links(layout, made, uses)
+
+
+def _endpoints(made: Made) -> Sequence[Endpoint]:
+    return [endpoint for _, endpoint in sorted(made.grants.endpoints.items())]
+
+
+# ---------------------------------------------------------------- looking
+
+
+def observe_links(layout: Layout, mades: Sequence[Made], glimpse: Glimpse, *, networks: Uses) -> dict[str, dict[str, Part]]:
+    """The parts of containers that are links, by incarnation: `netns`, `link/NETWORK`, `up/NETWORK`, `address/NETWORK`,
+    `route`.
+
+    `up/…` says whether the end on the host is up: it should be for a container that runs, and only then. `networks` are
+    the networks that the containers name, by key. One dump outside, and three small requests in each namespace.
+    """
+    names = {link.index: link.name for link in glimpse.links.values()}
+    return {made.incarnation: _observe(layout, made, glimpse, networks, names) for made in mades}
+
+
+def _observe(layout: Layout, made: Made, glimpse: Glimpse, networks: Uses, names: Mapping[int, str]) -> dict[str, Part]:
+    if shares_host(made, networks):
+        return {}
+    path = netns_path(layout, made)
+    kept = glimpse.mounts.get(str(path))
+    parts = {"netns": PRESENT if kept is not None and kept.fstype == "nsfs" else missing()}
+    for name, endpoint in sorted(made.grants.endpoints.items()):
+        network = networks.get(network_key(made, name))
+        parts.update(_observe_outside(name, endpoint, network, glimpse, names))
+    if parts["netns"] is PRESENT:
+        parts |= _observe_inside(made, networks, path, glimpse, parts)
+    return parts
+
+
+def _observe_outside(
+    name: str, endpoint: Endpoint, network: Made | None, glimpse: Glimpse, names: Mapping[int, str]
+) -> Iterator[tuple[str, Part]]:
+    link = glimpse.links.get(endpoint.link)
+    if link is None or network is None:
+        yield f"link/{name}", missing()
+        yield f"up/{name}", missing()
+        return
+    bridge = names.get(link.master, "none")
+    isolated = not _spec_of(network).icc
+    part = PRESENT
+    if bridge != network.grants.link:
+        part = altered("bridge", network.grants.link, bridge)
+    elif not link.hairpin:
+        part = altered("hairpin", "on", "off")
+    elif link.isolated != isolated:
+        part = altered("isolated", _on(isolated), _on(link.isolated))
+    yield f"link/{name}", part
+    yield f"up/{name}", PRESENT if link.up else altered("state", "up", "down")
+
+
+def _on(flag: bool) -> str:  # noqa: FBT001 - a word for a flag
+    return "on" if flag else "off"
+
+
+def _observe_inside(
+    made: Made, networks: Uses, path: Path, glimpse: Glimpse, outside: Mapping[str, Part]
+) -> dict[str, Part]:
+    known = {name for name in made.grants.endpoints if network_key(made, name) in networks}
+    if len(known) < len(made.grants.endpoints):
+        return {}
+    bridges = {name: glimpse.links.get(networks[network_key(made, name)].grants.link) for name in known}
+    inner = plan_inside(made, networks, {name: bridge.mtu for name, bridge in bridges.items() if bridge is not None})
+    with saying(made.key, "look into its network namespace"), _opened_inside(path) as (_, inside):
+        found = diff_inside(inner, netlink.read_links(inside), netlink.read_addresses(inside), netlink.read_routes(inside))
+    # What is wrong outside was said already; only an end that is right outside can be wrong inside.
+    return {name: part for name, part in found.items() if outside.get(name, PRESENT) is PRESENT}
