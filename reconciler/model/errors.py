@@ -4,7 +4,7 @@
     ├── Failed                          1     something outside: registry, disk, kernel, a program, a port
     │   ├── ProgramMissing
     │   ├── ProgramFailed
-    │   ├── PortTaken, SubnetTaken
+    │   ├── PortTaken, SubnetTaken, AddressTaken, AddressesUsedUp
     │   ├── RegistryError, ContentError, PlatformMissing
     │   ├── NotRoot, RootError
     │   ├── NotFound                          a name that no record answers to
@@ -77,6 +77,26 @@ class SubnetTaken(Failed):
         super().__init__(
             f"{key}: the subnet {subnet} overlaps {holder}",
             hint="choose another subnet, or leave it out and take one of the pool",
+        )
+
+
+class AddressTaken(Failed):
+    """An address that was asked for and can't be given: another container's, the gateway's, outside of the subnet."""
+
+    def __init__(self, key: str, address: str, network: str, holder: str) -> None:
+        super().__init__(
+            f"address {address} on {network} for {key}: {holder}",
+            hint="choose another ipv4, or leave it out and take the lowest free one",
+        )
+
+
+class AddressesUsedUp(Failed):
+    """A subnet without a free address."""
+
+    def __init__(self, key: str, network: str, subnet: str) -> None:
+        super().__init__(
+            f"an address on {network} for {key}: all of {subnet} are given away",
+            hint="give the network a larger subnet",
         )
 
 

@@ -1,0 +1,136 @@
+"""Opens the SQLite file of a root: connections, pragmas, its schema's version, and what its errors mean.
+
+Knows files and versions, no table. `reading.py` and `writing.py` work on the connections made here. It imports neither
+SQLAlchemy nor alembic: commands that only look pay for neither.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from reconciler.model.errors import Failed, LockTimeout, ReconcileError, RootError
+
+SCHEMA_VERSION = 1
+"""The newest migration, kept as PRAGMA user_version; a test holds it equal to alembic's head."""
+APPLICATION_ID = 0x7265636F
+"""PRAGMA application_id, "reco": tells our database from another program's."""
+
+_CODE = 0xFF
+"""Primary part of an extended SQLite result code (sqlite.org/rescode.html)."""
+
+
+def database_path(root: Path) -> Path:
+    """`ROOT/reconcile.db`."""
+    return root / "reconcile.db"
+
+
+def connect(path: Path, *, timeout: float) -> sqlite3.Connection:
+    """A connection in autocommit mode to a database that exists; the caller begins and ends transactions.
+
+    `timeout` in seconds is how long SQLite waits for another process's lock. May be used from any thread, by one at a
+    time. Raises sqlite3.OperationalError where the file is gone.
+    """
+    uri = path.absolute().as_uri() + "?mode=rw"
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA foreign_keys = ON")
+    # Order: FULL syncs the log at each commit, so that what an apply called done outlives a power cut. 0.7 ms more a
+    # commit than NORMAL, a few commits an apply (docs/decisions/0060).
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def read_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema's version of a database of ours. Raises RootError for another program's, an empty one, a newer one."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID or version < 1:
+        raise RootError(
+            f"{path}: this is not a database of reconcile, or it was emptied",
+            hint="put the right file back; nothing was changed",
+        )
+    if version > SCHEMA_VERSION:
+        raise RootError(
+            f"{path}: made by a newer reconcile (schema {version}; this one knows {SCHEMA_VERSION})",
+            hint="use the newer reconcile, or put back the copy that it kept before it migrated",
+        )
+    return int(version)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Map what SQLite and SQLAlchemy raise inside to errors for people."""
+    try:
+        yield
+    except ReconcileError:
+        raise
+    except Exception as error:
+        cause = getattr(error, "orig", error)
+        if not isinstance(cause, sqlite3.Error):
+            raise
+        raise explain_error(cause, path) from error
+
+
+def explain_error(error: sqlite3.Error, path: Path) -> ReconcileError:
+    """What an error of SQLite means for the root."""
+    words = str(error)
+    code = getattr(error, "sqlite_errorcode", 0) & _CODE
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return LockTimeout(f"the database {path}", find_writer(path))
+    if code == sqlite3.SQLITE_FULL:
+        return Failed(f"{path}: writing the database failed: the disk is full", words, "free some space and try again")
+    if code == sqlite3.SQLITE_CONSTRAINT:
+        return Failed(f"{path}: the database refused what contradicts it", words, "nothing was written; apply again")
+    return RootError(f"{path}: {_MEANINGS.get(code, words)}", words, _HINTS.get(code, _HINTS[sqlite3.SQLITE_CORRUPT]))
+
+
+_MEANINGS = {
+    sqlite3.SQLITE_NOTADB: "this is not a database",
+    sqlite3.SQLITE_CORRUPT: "the database is damaged",
+    sqlite3.SQLITE_READONLY: "the database can't be written: it or its file system is read-only",
+    sqlite3.SQLITE_CANTOPEN: "the database can't be opened",
+    sqlite3.SQLITE_IOERR: "reading or writing the database failed",
+    sqlite3.SQLITE_PERM: "the database may not be opened",
+    sqlite3.SQLITE_ERROR: "the tables are not what the schema's version says",
+}
+_HINTS = {
+    sqlite3.SQLITE_CORRUPT: "put back a copy of it; what runs goes on running, and nothing was guessed or changed",
+    sqlite3.SQLITE_READONLY: "mount the file system writable, or give another --root",
+    sqlite3.SQLITE_CANTOPEN: "look at the permissions of the root's folder and at its file system",
+    sqlite3.SQLITE_IOERR: "look at the disk (dmesg); nothing was guessed or changed",
+    sqlite3.SQLITE_PERM: "run it as the root's owner",
+}
+
+
+def find_writer(path: Path) -> str:
+    """Who holds SQLite's write lock, `reconcile (pid 4121)`, by /proc/locks.
+
+    In WAL mode that is byte 120 of the -shm file (sqlite.org/walformat.html, "WAL locks"). Asking the kernel for the
+    lock instead would need a descriptor of that file, and closing it would drop this process's own locks.
+    """
+    with suppress(OSError):
+        shared = Path(f"{path}-shm").stat().st_ino
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if fields[1] == "POSIX" and fields[3] == "WRITE" and fields[5].endswith(f":{shared}") and fields[6] == "120":
+                name = Path(f"/proc/{fields[4]}/comm").read_text(encoding="utf-8", errors="replace").strip()
+                return f"{name} (pid {fields[4]})"
+    return "another process"
+
+
+def stage_path(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, for what is linked into place when whole."""
+    return path.with_name(f"{path.name}.new-{os.getpid()}-{os.urandom(4).hex()}")
+
+
+def link_into_place(staged: Path, path: Path) -> None:
+    """Give a finished file its name, unless somebody was faster; either way the staged name goes."""
+    with suppress(FileExistsError):
+        os.link(staged, path)
+    staged.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,219 @@
+"""Gives scarce things away, each once: addresses, subnets, link names, MACs, host ports, ids of volumes.
+
+All are rows of one table whose primary key is (pool, scope, value); what a primary key can't say (subnets that overlap,
+a port on every address) is checked here, in the transaction that holds the write lock. Grants belong to a key. A replace
+holds the old and the new ones together, then keeps those of the record that stays (`keep`). Never looks at the machine.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+
+from sqlalchemy import Connection, and_, bindparam, delete, insert
+
+from reconciler.model.errors import AddressesUsedUp, AddressTaken, PortTaken, SubnetTaken
+from reconciler.model.key import Key
+from reconciler.model.record import Grants
+from reconciler.store import tables
+
+_INSERT = insert(tables.grants)
+_DELETE = delete(tables.grants).where(
+    and_(
+        tables.grants.c.pool == bindparam("of_pool"),
+        tables.grants.c.scope == bindparam("of_scope"),
+        tables.grants.c.value == bindparam("of_value"),
+    )
+)
+_FREE = delete(tables.grants).where(tables.grants.c.owner == bindparam("of_owner"))
+_WILDCARDS = {"0.0.0.0", "::"}
+
+Place = tuple[str, str, str]
+"""(pool, scope, value): what is unique."""
+
+
+class Pools:
+    """The grants as one transaction sees them: what it gives is kept here and written together by `flush`."""
+
+    def __init__(self, connection: Connection, sql: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._sql = sql
+        self._new: dict[Place, Key] = {}
+        self._networks: dict[Key, _Addresses] = {}
+
+    def flush(self) -> None:
+        """Write what was given since the last time."""
+        if self._new:
+            rows = [
+                dict(zip(("pool", "scope", "value"), place, strict=True), owner=key) for place, key in self._new.items()
+            ]
+            self._new.clear()
+            self._connection.execute(_INSERT, rows)
+
+    def holder(self, pool: str, scope: str, value: str) -> Key | None:
+        """Who holds one thing."""
+        given = self._new.get((pool, scope, value))
+        if given is not None:
+            return given
+        sql = "SELECT owner FROM grants WHERE pool = ? AND scope = ? AND value = ?"
+        row = self._sql.execute(sql, (pool, scope, value)).fetchone()
+        return Key(row[0]) if row else None
+
+    def give(self, pool: str, value: str, owner: Key, *, scope: str = "") -> bool:
+        """Give one thing to a key, which may hold it already. False where another key does."""
+        holder = self.holder(pool, scope, value)
+        if holder is None:
+            self._new[(pool, scope, value)] = owner
+        return holder in (None, owner)
+
+    def give_address(
+        self, network: Key, owner: Key, *, subnet: str, gateway: str, wanted: str = "", fresh: bool = False
+    ) -> str:
+        """An address of the subnet: the wanted one, else the one that the owner holds there, else the lowest free.
+
+        With `fresh` an owner gets another one besides what it holds. Raises AddressTaken, AddressesUsedUp.
+        """
+        addresses = self._addresses(network)
+        free = _free_in(subnet, gateway)
+        if wanted:
+            address = int(IPv4Address(wanted))
+            self._check_wanted(network, owner, wanted, subnet=subnet, gateway=gateway)
+        elif held := [one for one in addresses.of_owner(owner) if one in free and not fresh]:
+            address = min(held)
+        else:
+            address = addresses.lowest_free(free)
+            if address < 0:
+                raise AddressesUsedUp(owner, network, subnet)
+        text = str(IPv4Address(address))
+        if addresses.taken.get(address) is None:
+            addresses.taken[address] = owner
+            addresses.by_owner.setdefault(owner, []).append(address)
+            self._new[("address", network, text)] = owner
+        return text
+
+    def give_subnet(self, network: Key, subnet: str) -> None:
+        """Give a subnet to a network. Raises SubnetTaken where it overlaps one of another network."""
+        wanted = ip_network(subnet)
+        self.flush()
+        rows = self._sql.execute("SELECT value, owner FROM grants WHERE pool = 'subnet'").fetchall()
+        for value, owner in rows:
+            if owner != network and wanted.overlaps(ip_network(value)):
+                raise SubnetTaken(network, subnet, f"{value} of {owner}")
+        self.give("subnet", str(wanted), network)
+
+    def give_ports(self, owner: Key, ports: Iterable[str]) -> None:
+        """Give host ports, `HOST_IP:PORT/PROTO`. Raises PortTaken; then none of them is given.
+
+        An address of 0.0.0.0 means all, so it meets every other address of the same port and protocol.
+        """
+        places = [split_port(port) for port in ports]
+        for host, scope in places:
+            self._check_port(owner, host, scope)
+        for host, scope in places:
+            self.give("port", host, owner, scope=scope)
+
+    def free(self, owner: Key) -> None:
+        """Take back all that a key holds."""
+        self.flush()
+        self._networks.clear()
+        self._connection.execute(_FREE, {"of_owner": owner})
+
+    def keep(self, owner: Key, grants: Grants, *, ports: Iterable[str] = ()) -> None:
+        """Take back all that a key holds but these grants and host ports: what stays after a replace or an update."""
+        self.flush()
+        rows = self._sql.execute("SELECT pool, scope, value FROM grants WHERE owner = ?", (owner,)).fetchall()
+        kept, kept_ports = _values(grants), {split_port(port) for port in ports}
+        gone = [
+            {"of_pool": pool, "of_scope": scope, "of_value": value}
+            for pool, scope, value in rows
+            if ((value, scope) not in kept_ports if pool == "port" else (pool, value) not in kept)
+        ]
+        if gone:
+            self._networks.clear()
+            self._connection.execute(_DELETE, gone)
+
+    def _check_wanted(self, network: Key, owner: Key, wanted: str, *, subnet: str, gateway: str) -> None:
+        if int(IPv4Address(wanted)) not in _free_in(subnet, ""):
+            raise AddressTaken(owner, wanted, network, f"it is no address for a container in {subnet}")
+        if wanted == gateway:
+            raise AddressTaken(owner, wanted, network, "it is the gateway's")
+        holder = self._addresses(network).taken.get(int(IPv4Address(wanted)))
+        if holder not in (None, owner):
+            raise AddressTaken(owner, wanted, network, f"it is held by {holder}")
+
+    def _check_port(self, owner: Key, host: str, scope: str) -> None:
+        rows = self._sql.execute("SELECT value, owner FROM grants WHERE pool = 'port' AND scope = ?", (scope,)).fetchall()
+        rows += [(place[2], key) for place, key in self._new.items() if place[:2] == ("port", scope)]
+        for other, holder in rows:
+            if holder != owner and meets(host, other):
+                raise PortTaken(owner, f"{host}:{scope}", holder)
+
+    def _addresses(self, network: Key) -> "_Addresses":
+        if network not in self._networks:
+            sql = "SELECT value, owner FROM grants WHERE pool = 'address' AND scope = ?"
+            rows: list[tuple[str, str]] = self._sql.execute(sql, (network,)).fetchall()
+            rows += [(place[2], key) for place, key in self._new.items() if place[:2] == ("address", network)]
+            self._networks[network] = _Addresses(rows)
+        return self._networks[network]
+
+
+class _Addresses:
+    """The addresses of one network that are given away, as numbers."""
+
+    def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
+        self.taken = {int(IPv4Address(value)): Key(owner) for value, owner in rows}
+        self.by_owner: dict[Key, list[int]] = {}
+        self._searched: dict[range, int] = {}
+        for address, owner in self.taken.items():
+            self.by_owner.setdefault(owner, []).append(address)
+
+    def of_owner(self, owner: Key) -> list[int]:
+        """What a key holds on this network."""
+        return self.by_owner.get(owner, [])
+
+    def lowest_free(self, free: "_Free") -> int:
+        """The lowest address that nobody holds, -1 where there is none.
+
+        All below the place where the last search ended are taken: within a transaction addresses are only given, and
+        what is taken back starts anew.
+        """
+        for address in range(self._searched.get(free.addresses, free.addresses.start), free.addresses.stop):
+            if address != free.gateway and address not in self.taken:
+                self._searched[free.addresses] = address
+                return address
+        return -1
+
+
+class _Free:
+    """What may be given in a subnet: all but its own address, broadcast and gateway."""
+
+    def __init__(self, subnet: IPv4Network, gateway: str) -> None:
+        first, last = int(subnet.network_address), int(subnet.broadcast_address)
+        # RFC 3021: a /31 has neither network address nor broadcast; a /32 is its one address.
+        self.addresses = range(first, last + 1) if subnet.prefixlen > 30 else range(first + 1, last)
+        self.gateway = int(IPv4Address(gateway)) if gateway else -1
+
+    def __contains__(self, address: int) -> bool:
+        return address in self.addresses and address != self.gateway
+
+
+def _free_in(subnet: str, gateway: str) -> _Free:
+    return _Free(IPv4Network(subnet), gateway)
+
+
+def _values(grants: Grants) -> set[tuple[str, str]]:
+    """All that a record's grants name, by pool."""
+    named = {("link", grants.link), ("subnet", grants.subnet), ("volume", grants.volume_id)}
+    for endpoint in grants.endpoints.values():
+        named |= {("address", endpoint.address), ("mac", endpoint.mac), ("link", endpoint.link)}
+    return named
+
+
+def split_port(port: str) -> tuple[str, str]:
+    """`127.0.0.1:8080/tcp` as address and `8080/tcp`; an IPv6 address stands in brackets."""
+    host, _, rest = port.rpartition(":")
+    return str(ip_address(host.strip("[]"))), rest
+
+
+def meets(host: str, other: str) -> bool:
+    """Whether two addresses can't both have one port: they are the same, or one of them stands for all."""
+    return host == other or host in _WILDCARDS or other in _WILDCARDS

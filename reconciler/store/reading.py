@@ -1,0 +1,171 @@
+"""Everything that is read, as plain SQL over the driver's own connection: rows in, structs of the model out.
+
+Why not through SQLAlchemy: importing it takes longer than all else that `get`, or an `apply` with nothing to do, does
+(numbers in docs/decisions/0061). A reading sees one moment of the database, from first to last statement. Never writes.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from reconciler.model.events import AnyEvent
+from reconciler.model.key import Key
+from reconciler.model.record import Grants, Hold, Intent, Record, Stack, StackRecord
+from reconciler.store.rows import Grant, Lease, Revision, StoredEvent
+from reconciler.store.sealed import Sealer, unsealed, unsealed_spec
+
+_RECORD = "SELECT key, spec, image, grants, incarnation, status, serial, created_at FROM records"
+_REVISION = "SELECT stack, number, at, who, source, summary, result FROM revisions"
+
+_decode_grants = msgspec.json.Decoder(Grants).decode
+_decode_status = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_summary = msgspec.json.Decoder(dict[str, int]).decode
+_decode_event = msgspec.json.Decoder(AnyEvent).decode
+
+_NO_GRANTS = Grants()
+
+
+class Reading:
+    """One moment of the database. Made by `Store.read`; not to be used after its `with`."""
+
+    def __init__(self, connection: sqlite3.Connection, sealer: Sealer) -> None:
+        self._sql = connection
+        self._sealer = sealer
+
+    def records(self, stacks: Sequence[str] | None = None) -> dict[Key, Record]:
+        """Records by key, in the order of keys: of the stacks named, or all. With holds and unfinished intents laid in."""
+        holds, unfinished = self.holds(), self._unfinished()
+        rows = self._rows(_RECORD, stacks)
+        return {row[0]: self._record(row, holds, unfinished) for row in rows}
+
+    def record(self, key: Key) -> Record | None:
+        """The record of one key."""
+        row = self._sql.execute(f"{_RECORD} WHERE key = ?", (key,)).fetchone()
+        return self._record(row, self.holds(), self._unfinished()) if row else None
+
+    def holds(self) -> dict[Key, Hold]:
+        """All holds, by key."""
+        rows = self._sql.execute("SELECT key, kind, who, at, why FROM holds")
+        return {key: Hold(kind=kind, who=who, when=at, why=why) for key, kind, who, at, why in rows}
+
+    def stacks(self) -> dict[str, StackRecord]:
+        """All stacks, by name."""
+        rows = self._sql.execute("SELECT name, origin, source, serial, revision FROM stacks ORDER BY name")
+        return {
+            name: StackRecord(name=name, origin=origin, source=source, serial=serial, revision=revision)
+            for name, origin, source, serial, revision in rows
+        }
+
+    def serial(self) -> int:
+        """The root's serial: grows with every transaction that changes what is recorded."""
+        return int(self._sql.execute("SELECT serial FROM root").fetchone()[0])
+
+    def intents(self, stacks: Sequence[str] | None = None) -> list[Intent]:
+        """Open intents, oldest first: of the stacks named, or all."""
+        rows = self._rows("SELECT id, data FROM intents", stacks)
+        found = [msgspec.structs.replace(unsealed(data, Intent, self._sealer), id=number) for number, data in rows]
+        return sorted(found, key=lambda intent: intent.id)
+
+    def grants_of(self, owner: Key) -> list[Grant]:
+        """All that a key holds."""
+        rows = self._sql.execute("SELECT pool, scope, value, owner FROM grants WHERE owner = ?", (owner,))
+        return [Grant(pool=pool, scope=scope, value=value, owner=key) for pool, scope, value, key in rows]
+
+    def grants_in(self, pool: str, scope: str | None = None) -> list[Grant]:
+        """All grants of a pool, or of one scope of it."""
+        sql, values = "SELECT pool, scope, value, owner FROM grants WHERE pool = ?", [pool]
+        if scope is not None:
+            sql, values = sql + " AND scope = ?", [pool, scope]
+        return [Grant(pool=p, scope=s, value=value, owner=key) for p, s, value, key in self._sql.execute(sql, values)]
+
+    def holder(self, pool: str, value: str, *, scope: str = "") -> Key | None:
+        """Who holds one thing."""
+        sql = "SELECT owner FROM grants WHERE pool = ? AND scope = ? AND value = ?"
+        row = self._sql.execute(sql, (pool, scope, value)).fetchone()
+        return row[0] if row else None
+
+    def taken_subnets(self) -> dict[str, Key]:
+        """Who holds which subnet."""
+        return {grant.value: grant.owner for grant in self.grants_in("subnet")}
+
+    def revisions(self, stack: str) -> list[Revision]:
+        """The revisions of a stack, oldest first, without what they wanted."""
+        rows = self._sql.execute(f"{_REVISION} WHERE stack = ? ORDER BY number", (stack,)).fetchall()
+        return [self._revision(row) for row in rows]
+
+    def revision(self, stack: str, number: int) -> Revision | None:
+        """One revision with the stack that it wanted."""
+        row = self._sql.execute(f"{_REVISION} WHERE stack = ? AND number = ?", (stack, number)).fetchone()
+        if row is None:
+            return None
+        sql = "SELECT wanted FROM revisions WHERE stack = ? AND number = ?"
+        (wanted,) = self._sql.execute(sql, (stack, number)).fetchone()
+        return msgspec.structs.replace(self._revision(row), wanted=unsealed(wanted, Stack, self._sealer))
+
+    def used_digests(self) -> set[str]:
+        """Digests of images that a record, an open intent, a revision or a lease names."""
+        rows = self._sql.execute(
+            "SELECT image FROM records UNION SELECT image FROM intents"
+            " UNION SELECT digest FROM revision_images UNION SELECT digest FROM leases"
+        )
+        return {digest for (digest,) in rows if ":" in digest}
+
+    def leases(self) -> list[Lease]:
+        """Images kept by hand, by digest and name."""
+        rows = self._sql.execute("SELECT digest, name FROM leases ORDER BY digest, name")
+        return [Lease(digest=digest, name=name) for digest, name in rows]
+
+    def events(self, since: int = 0, *, stack: str | None = None, limit: int = 1000) -> list[StoredEvent]:
+        """Events with a larger id than `since`, oldest first, `limit` at most; `since` 0 gives the newest ones."""
+        where = "id > ?"
+        values: tuple[int | str, ...] = (since,)
+        if stack is not None:
+            where, values = "id > ? AND stack = ?", (since, stack)
+        order = "ASC" if since else "DESC"
+        sql = f"SELECT id, at, stack, key, data FROM events WHERE {where} ORDER BY id {order} LIMIT ?"
+        rows = sorted(self._sql.execute(sql, (*values, limit)).fetchall())
+        return [
+            StoredEvent(id=number, at=at, stack=name, key=key, event=_decode_event(data))
+            for number, at, name, key, data in rows
+        ]
+
+    def _rows(self, select: str, stacks: Sequence[str] | None) -> list[tuple[Any, ...]]:
+        """A select over all stacks or some, by the order of its table's key."""
+        if stacks is None:
+            return self._sql.execute(f"{select} ORDER BY 1").fetchall()
+        marks = ",".join("?" * len(stacks))
+        return self._sql.execute(f"{select} WHERE stack IN ({marks}) ORDER BY 1", tuple(stacks)).fetchall()
+
+    def _unfinished(self) -> dict[Key, str]:
+        return dict(self._sql.execute("SELECT key, verb FROM intents ORDER BY id").fetchall())
+
+    def _record(self, row: tuple[Any, ...], holds: dict[Key, Hold], unfinished: dict[Key, str]) -> Record:
+        key, spec, image, grants, incarnation, status, serial, created_at = row
+        return Record(
+            key=key,
+            spec=unsealed_spec(key, spec, self._sealer),
+            image=image,
+            grants=_NO_GRANTS if grants == b"{}" else _decode_grants(grants),
+            incarnation=incarnation,
+            hold=holds.get(key),
+            status={} if status == b"{}" else _decode_status(status),
+            serial=serial,
+            created_at=created_at,
+            unfinished=unfinished.get(key, ""),
+        )
+
+    def _revision(self, row: tuple[Any, ...]) -> Revision:
+        stack, number, at, who, source, summary, result = row
+        sql = "SELECT key, digest FROM revision_images WHERE stack = ? AND number = ? ORDER BY key"
+        return Revision(
+            stack=stack,
+            number=number,
+            at=at,
+            who=who,
+            source=source,
+            summary=_decode_summary(summary),
+            images=dict(self._sql.execute(sql, (stack, number)).fetchall()),
+            result=result,
+        )

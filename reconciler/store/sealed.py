@@ -1,0 +1,198 @@
+"""Turns values with `Sensitive` in them into bytes that are safe to keep, and back.
+
+Each sensitive value alone is sealed with ROOT/key (ChaCha20-Poly1305, RFC 8439); the rest stays readable JSON. The only
+place that knows how specs, which carry no tag, are told apart in JSON: by the kind of their key. `cryptography` is imported
+only where something is to be sealed or opened. Never writes a value in clear, never says one in an error.
+"""
+
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args, get_type_hints
+
+import msgspec
+from msgspec import Raw, Struct
+
+from reconciler.model.errors import RootError
+from reconciler.model.key import Key, kind_of
+from reconciler.model.record import Made, Record, Stack
+from reconciler.model.spec import SPEC_TYPES, Sensitive, Spec
+
+T = TypeVar("T")
+
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+_PREFIX = "sealed:1:"
+_BOUND_TO = b"reconcile sensitive value"
+
+
+class Sealer:
+    """Seals and opens with the key of one root, which is read when first needed."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / "key"
+        self._cipher: Any = None
+
+    def seal(self, text: str) -> str:
+        """The text as a token; the same text gives another token each time."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._load().encrypt(nonce, text.encode(errors="surrogatepass"), _BOUND_TO)
+        return _PREFIX + b64encode(nonce + sealed).decode()
+
+    def open(self, token: str) -> str:
+        """The text of a token. Raises RootError where it was sealed with another key, or changed."""
+        cipher = self._load()
+        try:
+            sealed = b64decode(token.removeprefix(_PREFIX), validate=True)
+            text: bytes = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _BOUND_TO)
+            return text.decode(errors="surrogatepass")
+        except Exception as error:
+            raise RootError(
+                f"{self.path}: a sensitive value was not sealed with this key, or was changed since",
+                hint="put the key back that belongs to this root",
+            ) from error
+
+    def _load(self) -> Any:
+        if self._cipher is None:
+            from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+            self._cipher = ChaCha20Poly1305(read_key(self.path))
+        return self._cipher
+
+
+def read_key(path: Path) -> bytes:
+    """The root's key. Raises RootError where it is gone or not whole."""
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise RootError(
+            f"{path}: the key for sensitive values can't be read: {error.strerror}",
+            hint="it is made with the root by the first apply; where it is lost, put it back from a copy",
+        ) from error
+    if len(key) != _KEY_BYTES:
+        raise RootError(f"{path}: the key has {len(key)} bytes, not {_KEY_BYTES}", hint="put it back from a copy")
+    return key
+
+
+def write_key(path: Path) -> None:
+    """Make a key, 0600, in a file that must not exist."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, os.urandom(_KEY_BYTES))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sealed_json(value: Any, sealer: Sealer) -> bytes:
+    """Any value of the model as JSON, each `Sensitive` in it sealed."""
+    return msgspec.json.encode(map_sensitive(value, sealer.seal))
+
+
+def unsealed(data: bytes, kind: type[T], sealer: Sealer) -> T:
+    """What `sealed_json` made, as the type it was. Raises msgspec.MsgspecError for bytes that are not of that type."""
+    value = _decoder(cast(Any, kind)).decode(data)
+    plain = cast(T, _with_specs(value, kind) if isinstance(value, Struct) else value)
+    return map_sensitive(plain, sealer.open) if b'"sensitive"' in data else plain
+
+
+def unsealed_spec(key: Key, data: bytes, sealer: Sealer) -> Spec:
+    """The spec of a key from its sealed JSON."""
+    spec = spec_decoder(key).decode(data)
+    return map_sensitive(spec, sealer.open) if b'"sensitive"' in data else spec
+
+
+def spec_decoder(key: Key) -> "msgspec.json.Decoder[Spec]":
+    """The decoder for specs of a key's kind."""
+    return cast("msgspec.json.Decoder[Spec]", _decoder(SPEC_TYPES[kind_of(key)]))
+
+
+def map_sensitive(value: T, change: Callable[[str], str]) -> T:
+    """The value with every `Sensitive` in it changed; parts without one are the same objects."""
+    return cast(T, _mapped(value, change))
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, Sensitive):
+        return Sensitive(change(value.value))
+    if isinstance(value, Struct):
+        changed = {}
+        for name in value.__struct_fields__:
+            old = getattr(value, name)
+            new = _mapped(old, change)
+            if new is not old:
+                changed[name] = new
+        return msgspec.structs.replace(value, **changed) if changed else value
+    if isinstance(value, dict):
+        mapped = {name: _mapped(item, change) for name, item in value.items()}
+        return mapped if any(mapped[name] is not item for name, item in value.items()) else value
+    if isinstance(value, list | tuple):
+        items = [_mapped(item, change) for item in value]
+        return type(value)(items) if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    return value
+
+
+# Specs have no tag, so msgspec can't tell them apart inside another struct. Structs that hold some are decoded through
+# a twin whose specs are left raw, then each is decoded by its key.
+
+_TWINNED: tuple[type[Struct], ...] = (Made, Record, Stack)
+
+
+@lru_cache(maxsize=64)
+def _decoder(kind: Any) -> Any:
+    return msgspec.json.Decoder(_twin(kind))
+
+
+@lru_cache(maxsize=64)
+def _twin(kind: Any) -> Any:
+    """The type with specs raw; any other type as it is."""
+    if kind == Spec:
+        return Raw
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        hints = get_type_hints(kind)
+        twins = {name: _twin(hint) for name, hint in hints.items() if name in kind.__struct_fields__}
+        if all(twins[name] == hints[name] for name in twins):
+            return kind
+        fields = [(field.name, twins[field.name], *_default(field)) for field in msgspec.structs.fields(kind)]
+        return msgspec.defstruct(f"{kind.__name__}Twin", fields, kw_only=True)
+    arguments = get_args(kind)
+    twinned = tuple(_twin(argument) for argument in arguments)
+    if twinned == arguments:
+        return kind
+    origin = kind.__origin__ if hasattr(kind, "__origin__") else None
+    if origin is None:
+        union = twinned[0]
+        for other in twinned[1:]:
+            union = union | other
+        return union
+    return origin[twinned]
+
+
+def _default(field: msgspec.structs.FieldInfo) -> tuple[Any, ...]:
+    if field.required:
+        return ()
+    if field.default is not msgspec.NODEFAULT:
+        return (field.default,)
+    return (msgspec.field(default_factory=field.default_factory),)
+
+
+def _with_specs(twin: Any, kind: Any) -> Any:
+    """The struct that a twin stands for."""
+    if type(twin) is kind or not isinstance(twin, Struct):
+        return twin
+    hints = get_type_hints(kind)
+    values = {}
+    for name in twin.__struct_fields__:
+        value, hint = getattr(twin, name), hints[name]
+        if isinstance(value, Raw):
+            value = spec_decoder(cast(Any, twin).key).decode(value)
+        elif isinstance(value, dict) and get_args(hint)[-1:] == (Spec,):
+            value = {key: spec_decoder(key).decode(raw) for key, raw in value.items()}
+        elif isinstance(value, tuple):
+            value = tuple(_with_specs(item, get_args(hint)[0]) for item in value)
+        elif isinstance(value, Struct):
+            value = _with_specs(value, next((h for h in get_args(hint) if h is not type(None)), hint))
+        values[name] = value
+    return kind(**values)

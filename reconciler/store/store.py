@@ -1,0 +1,160 @@
+"""The store of one root: `open_store` gives it, `read` and `write` are its transactions.
+
+Opening looks at one number of the file and migrates or makes nothing by itself unless it was allowed to: what
+only reads (`plan`, `get`) leaves no file behind but SQLite's own -wal and -shm, and none at all where there is no root.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconciler.model.errors import RootError
+from reconciler.store.database import (
+    SCHEMA_VERSION,
+    connect,
+    database_path,
+    explained,
+    link_into_place,
+    read_version,
+    stage_path,
+)
+from reconciler.store.reading import Reading
+from reconciler.store.sealed import Sealer, write_key
+
+if TYPE_CHECKING:
+    from reconciler.store.writing import Writer
+    from reconciler.store.writing import Writing as Writing
+
+TIMEOUT = 10.0
+"""Seconds that a transaction waits for those of others."""
+
+
+class Store:
+    """A root's database. Threads may share it; `close` is the owner's."""
+
+    def __init__(self, root: Path, *, timeout: float = TIMEOUT) -> None:
+        self.path = database_path(root)
+        self.sealer = Sealer(root)
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._readers: list[sqlite3.Connection] = []
+        self._frozen: sqlite3.Connection | None = None
+        self._writer: Writer | None = None
+
+    @contextmanager
+    def read(self) -> Iterator[Reading]:
+        """One moment of the database. Never waits for a writer."""
+        with explained(self.path), self._reader() as sql:
+            sql.execute("BEGIN")
+            try:
+                yield Reading(sql, self.sealer)
+            finally:
+                sql.rollback()
+
+    @contextmanager
+    def write(self) -> "Iterator[Writing]":
+        """A transaction with the write lock: committed, and on disk, when the `with` ends without an error.
+
+        Never waits for anything outside; keep it short. Raises LockTimeout, RootError.
+        """
+        with explained(self.path), self._open_writer().transaction(self.sealer) as writing:
+            yield writing
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        with self._lock, explained(self.path):
+            if self._writer:
+                self._writer.close()
+            for sql in [*self._readers, *([self._frozen] if self._frozen else [])]:
+                sql.close()
+            self._writer, self._frozen = None, None
+            self._readers.clear()
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        if self._frozen:
+            with self._lock:
+                yield self._frozen
+            return
+        sql = self._readers.pop() if self._readers else self._connect_reader()
+        try:
+            yield sql
+        finally:
+            self._readers.append(sql)
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        sql = connect(self.path, timeout=self._timeout)
+        sql.execute("PRAGMA query_only = ON")
+        return sql
+
+    def _open_writer(self) -> "Writer":
+        from reconciler.store.upgrade import upgrade_database
+        from reconciler.store.writing import Writer
+
+        with self._lock:
+            if self._writer is None:
+                if not self.path.exists():
+                    raise RootError(f"{self.path}: there is no database yet", hint="the first `reconcile apply` makes it")
+                if self._frozen:
+                    upgrade_database(self.path, timeout=self._timeout)
+                    self._frozen.close()
+                    self._frozen = None
+                self._writer = Writer(connect(self.path, timeout=self._timeout), self.path, timeout=self._timeout)
+            return self._writer
+
+    def look(self) -> None:
+        """Read the schema's version once: where it is older, or nothing is there, reads answer from memory."""
+        if not self.path.exists():
+            from reconciler.store.upgrade import write_schema
+
+            self._frozen = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            write_schema(self._frozen)
+            return
+        sql = self._connect_reader()
+        if read_version(sql, self.path) == SCHEMA_VERSION:
+            self._readers.append(sql)
+            return
+        from reconciler.store.upgrade import upgraded_copy
+
+        self._frozen = upgraded_copy(sql)
+        sql.close()
+
+
+def open_store(root: Path, *, create: bool = False, timeout: float = TIMEOUT) -> Store:
+    """The store of a root. With `create`, folder, key and database are made where they are missing.
+
+    Without, a root that does not exist reads as an empty one, and nothing is made. `timeout` in seconds is how long
+    transactions wait for those of others. Raises RootError: a root that has an id but no database, a database that is
+    damaged, newer, or none of ours.
+    """
+    store = Store(root, timeout=timeout)
+    with explained(store.path):
+        if not store.path.exists():
+            _check_not_lost(root, store.path)
+            if create:
+                _create_root(root, store.path)
+        store.look()
+    return store
+
+
+def _check_not_lost(root: Path, path: Path) -> None:
+    if (root / "id").exists():
+        raise RootError(
+            f"{path}: this root has an id but no database: it is lost, not new",
+            hint="put the database back from a copy; rebuilding it from what is there (`recover`) is not built yet",
+        )
+
+
+def _create_root(root: Path, path: Path) -> None:
+    from reconciler.store.upgrade import create_database
+
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = root / "key"
+    if not key.exists():
+        staged = stage_path(key)
+        write_key(staged)
+        link_into_place(staged, key)
+    create_database(path)

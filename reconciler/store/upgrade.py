@@ -1,0 +1,124 @@
+"""Makes a root's database, and brings an older one to this version's schema. Only here is alembic imported.
+
+A new database is made whole under another name and linked into place, so nobody ever sees half of one. An older one
+is copied, then migrated in one transaction.
+"""
+
+import os
+import sqlite3
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from reconciler.model.errors import RootError
+from reconciler.store.database import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    connect,
+    link_into_place,
+    read_version,
+    stage_path,
+)
+
+
+def create_database(path: Path) -> None:
+    """Make a database of the newest schema, 0600, unless another process is faster."""
+    staged = stage_path(path)
+    os.close(os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    sql = connect(staged, timeout=0)
+    try:
+        sql.execute("PRAGMA journal_mode = WAL")
+        write_schema(sql)
+    finally:
+        sql.close()
+    link_into_place(staged, path)
+
+
+def write_schema(sql: sqlite3.Connection) -> None:
+    """All tables of the newest schema into an empty database."""
+    from sqlalchemy import create_engine, insert
+    from sqlalchemy.pool import StaticPool
+
+    from reconciler.store import tables
+
+    with create_engine("sqlite://", creator=lambda: sql, poolclass=StaticPool).connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        tables.metadata.create_all(connection)
+        connection.execute(insert(tables.root), {"id": 1, "serial": 0})
+        _stamp(sql)
+        connection.commit()
+
+
+def upgrade_database(path: Path, *, timeout: float, scripts: str = "") -> None:
+    """Migrate in place, after a copy `reconcile.db.schema-N` of what was; a database of this version is left alone.
+
+    `scripts` is another folder of migrations than ours.
+    """
+    sql = connect(path, timeout=timeout)
+    try:
+        # Kernel: foreign keys can't be switched within a transaction, and rebuilt tables would cascade.
+        sql.execute("PRAGMA foreign_keys = OFF")
+        # Race: whoever migrates holds the write lock from before the copy; a second one finds the new version.
+        sql.execute("BEGIN IMMEDIATE")
+        version = read_version(sql, path)
+        if version < SCHEMA_VERSION or scripts:
+            _keep_copy(path, version, timeout=timeout)
+            migrate(sql, scripts=scripts)
+        sql.commit()
+    finally:
+        sql.rollback()
+        sql.close()
+
+
+def upgraded_copy(sql: sqlite3.Connection) -> sqlite3.Connection:
+    """An older database in memory, migrated: what those read who may change nothing on disk."""
+    copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    sql.backup(copy)
+    copy.execute("BEGIN IMMEDIATE")
+    migrate(copy)
+    copy.commit()
+    return copy
+
+
+def migrate(sql: sqlite3.Connection, *, scripts: str = "") -> None:
+    """Run the migrations that are missing, in the caller's transaction. Raises RootError where rows lost their parents."""
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import StaticPool
+
+    (version,) = sql.execute("PRAGMA user_version").fetchone()
+    with as_file(files("reconciler.store") / "migrations") as folder:
+        config = Config()
+        config.set_main_option("script_location", (scripts or str(folder)).replace("%", "%%"))
+        engine = create_engine("sqlite://", creator=lambda: sql, poolclass=StaticPool)
+        config.attributes["connection"] = engine.connect()
+        if version:
+            command.stamp(config, revision_name(version))
+        command.upgrade(config, "head")
+    if broken := sql.execute("PRAGMA foreign_key_check").fetchone():
+        raise RootError(f"migrating the database: a row of {broken[0]} would lose what it belongs to; nothing was changed")
+    _stamp(sql)
+
+
+def revision_name(version: int) -> str:
+    """Alembic's name of a version of the schema."""
+    return f"{version:04}"
+
+
+def _stamp(sql: sqlite3.Connection) -> None:
+    sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _keep_copy(path: Path, version: int, *, timeout: float) -> None:
+    kept = path.with_name(f"{path.name}.schema-{version}")
+    staged = stage_path(kept)
+    os.close(os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    source, target = connect(path, timeout=timeout), connect(staged, timeout=timeout)
+    try:
+        source.backup(target)
+    finally:
+        source.close()
+        target.close()
+    kept.unlink(missing_ok=True)
+    link_into_place(staged, kept)

@@ -1,0 +1,219 @@
+"""One transaction that writes: everything that `Reading` has, and the verbs that change. SQLAlchemy begins here.
+
+Each transaction is BEGIN IMMEDIATE: SQLite's write lock is had before the first look, so what was free stays free until the
+commit. A deferred one that turns into a writer ends in `database is locked`, however long the timeout. Grants are
+collected and written together; everything else is written as it is said, many at a time where the plural is used.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import StaticPool
+
+from reconciler.model.errors import LockTimeout
+from reconciler.model.events import AnyEvent
+from reconciler.model.key import Key, stack_of
+from reconciler.model.record import Grants, Hold, Intent, Record, Stack, StackRecord
+from reconciler.store import events, journal, records, revisions
+from reconciler.store.pools import Pools
+from reconciler.store.reading import Reading
+from reconciler.store.rows import Grant
+from reconciler.store.sealed import Sealer
+
+
+class Writing(Reading):
+    """A transaction that holds the write lock. Made by `Store.write`; not to be used after its `with`."""
+
+    def __init__(self, connection: Connection, sql: sqlite3.Connection, sealer: Sealer) -> None:
+        super().__init__(sql, sealer)
+        self._connection = connection
+        self._pools = Pools(connection, sql)
+        self._serial = 0
+        self._bumped: set[str] = set()
+
+    # Stacks and records
+
+    def put_stack(self, stack: StackRecord) -> None:
+        """Write a stack's origin, source and revision. Its serial is the store's, see `bump`."""
+        records.put_stack(self._connection, stack)
+        self.bump(stack.name)
+
+    def delete_stack(self, name: str) -> None:
+        """Remove a stack and its revisions. Raises Failed where it has records still."""
+        records.delete_stack(self._connection, name)
+        self._bumped.discard(name)
+
+    def bump(self, stack: str) -> int:
+        """Say that a stack's records changed; the serial of this transaction. Every verb below that changes a record's
+        spec, grants or hold does it itself."""
+        if not self._serial:
+            self._serial = records.next_serial(self._connection)
+        if stack not in self._bumped:
+            records.mark_stack(self._connection, stack, self._serial)
+            self._bumped.add(stack)
+        return self._serial
+
+    def put_record(self, record: Record) -> None:
+        """`put_records` for one."""
+        self.put_records([record])
+
+    def put_records(self, new: Sequence[Record]) -> None:
+        """Write records, new or not; their stacks must be there. Not taken from them: `serial`, which is this
+        transaction's, `hold` (see `set_hold`: an apply must not undo a stop that came while it ran), `unfinished`."""
+        for record in new:
+            self.bump(stack_of(record.key))
+        records.put_records(self._connection, new, serial=self._serial, sealer=self._sealer)
+
+    def put_statuses(self, statuses: Mapping[Key, Mapping[str, Any]]) -> None:
+        """Write last outcomes of records alone. Changes no serial: what was only seen makes no plan stale."""
+        records.put_statuses(self._connection, statuses, self._sealer)
+
+    def delete_record(self, key: Key) -> None:
+        """Remove a record with its hold and all its grants."""
+        self._pools.free(key)
+        records.delete_record(self._connection, key)
+        self.bump(stack_of(key))
+
+    def set_hold(self, key: Key, hold: Hold | None) -> None:
+        """Hold a record, or let it go. Raises Failed where there is no such record."""
+        records.set_hold(self._connection, key, hold)
+        self.bump(stack_of(key))
+
+    # Grants: a key may be given again what it holds
+
+    def grant_address(
+        self, network: Key, owner: Key, *, subnet: str, gateway: str, wanted: str = "", fresh: bool = False
+    ) -> str:
+        """An address on a network: the wanted one, else the one that the owner holds in this subnet, else the lowest free.
+
+        With `fresh` the owner gets another one besides what it holds. Raises AddressTaken, AddressesUsedUp.
+        """
+        return self._pools.give_address(network, owner, subnet=subnet, gateway=gateway, wanted=wanted, fresh=fresh)
+
+    def grant_subnet(self, network: Key, subnet: str) -> None:
+        """Raises SubnetTaken where it overlaps a subnet of another network."""
+        self._pools.give_subnet(network, subnet)
+
+    def grant_link(self, name: str, owner: Key) -> bool:
+        """A kernel link's name, root-wide. False where another key holds it: take another name."""
+        return self._pools.give("link", name, owner)
+
+    def grant_mac(self, mac: str, owner: Key) -> bool:
+        """A MAC address. False where another key holds it: take another."""
+        return self._pools.give("mac", mac.lower(), owner)
+
+    def grant_volume_id(self, volume_id: str, owner: Key) -> bool:
+        """The generated id of a volume's folder. False where another key holds it: take another."""
+        return self._pools.give("volume", volume_id, owner)
+
+    def grant_ports(self, owner: Key, ports: Iterable[str]) -> None:
+        """Host ports, `HOST_IP:PORT/PROTO`. Raises PortTaken naming the key that holds one; then none of them is given."""
+        self._pools.give_ports(owner, ports)
+
+    def keep_grants(self, owner: Key, grants: Grants, *, ports: Iterable[str] = ()) -> None:
+        """Take back all that a key holds but what these grants name and these ports: the outcome of a replace or update."""
+        self._pools.keep(owner, grants, ports=ports)
+
+    def free_grants(self, owner: Key) -> None:
+        """Take back all that a key holds."""
+        self._pools.free(owner)
+
+    def grants_of(self, owner: Key) -> list[Grant]:
+        """All that a key holds, this transaction's included."""
+        self._pools.flush()
+        return super().grants_of(owner)
+
+    def grants_in(self, pool: str, scope: str | None = None) -> list[Grant]:
+        """All grants of a pool, this transaction's included."""
+        self._pools.flush()
+        return super().grants_in(pool, scope)
+
+    def holder(self, pool: str, value: str, *, scope: str = "") -> Key | None:
+        """Who holds one thing, this transaction's grants included."""
+        return self._pools.holder(pool, scope, value)
+
+    # Journal
+
+    def put_intent(self, intent: Intent) -> int:
+        """`put_intents` for one."""
+        return self.put_intents([intent])[0]
+
+    def put_intents(self, intents: Sequence[Intent]) -> list[int]:
+        """Write intents; their ids in the same order."""
+        return journal.put_intents(self._connection, intents, self._sealer)
+
+    def finish_intent(self, number: int) -> None:
+        """`finish_intents` for one."""
+        self.finish_intents([number])
+
+    def finish_intents(self, numbers: Sequence[int]) -> None:
+        """Remove intents whose outcome is recorded; one that is gone already is no error."""
+        journal.finish_intents(self._connection, numbers)
+
+    # Revisions, images, events
+
+    def add_revision(
+        self, wanted: Stack, *, images: Mapping[Key, str], who: str, at: float, summary: Mapping[str, int]
+    ) -> int:
+        """Write the next revision of a stack that is on record; its number. The stack's own `revision` is `put_stack`'s."""
+        return revisions.add_revision(
+            self._connection, wanted, images=images, who=who, at=at, summary=summary, sealer=self._sealer
+        )
+
+    def finish_revision(self, stack: str, number: int, *, result: str) -> None:
+        """Say how the apply of a revision ended."""
+        revisions.finish_revision(self._connection, stack, number, result=result)
+
+    def lease(self, digest: str, name: str) -> None:
+        """Keep an image because somebody pulled, loaded or built it under this name."""
+        revisions.lease(self._connection, digest, name)
+
+    def drop_lease(self, digest: str, name: str | None = None) -> None:
+        """Keep an image no more because of a name, or of any name."""
+        revisions.drop_lease(self._connection, digest, name)
+
+    def add_events(self, new: Sequence[AnyEvent], *, at: float, stack: str = "") -> None:
+        """Write events. `at` is for those without a time of their own, `stack` for those of no resource."""
+        events.add_events(self._connection, new, at=at, stack=stack, sealer=self._sealer)
+
+    def flush(self) -> None:
+        """Write what was collected."""
+        self._pools.flush()
+
+
+class Writer:
+    """The one connection of a store that writes. Threads take turns at it."""
+
+    def __init__(self, sql: sqlite3.Connection, path: Path, *, timeout: float) -> None:
+        self._sql = sql
+        self._path = path
+        self._timeout = timeout
+        self._turn = threading.Lock()
+        engine = create_engine("sqlite://", creator=lambda: sql, poolclass=StaticPool)
+        self._connection = engine.connect()
+
+    @contextmanager
+    def transaction(self, sealer: Sealer) -> Iterator[Writing]:
+        """Begin immediately; commit at the end, roll back on any error."""
+        # Race: SQLite would make threads poll for its lock; this one wakes them in turn.
+        if not self._turn.acquire(timeout=self._timeout):
+            raise LockTimeout(f"the database {self._path}", "another thread of this process")
+        try:
+            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+            writing = Writing(self._connection, self._sql, sealer)
+            yield writing
+            writing.flush()
+            self._connection.commit()
+        finally:
+            self._connection.rollback()
+            self._turn.release()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+        self._sql.close()
