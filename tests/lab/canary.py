@@ -1,0 +1,142 @@
+"""Runs a command and compares the machine before and after: links, netns, mounts, loops, cgroups, tables, processes.
+
+`python -m lab.canary -- COMMAND…` ends with the command's exit code, or with 1 where something was left or is gone.
+It is the reaper of whatever the command leaves behind, so a leaked process is one of its children and nobody else's.
+"""
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+GRACE = 5.0
+"""Seconds that what is on its way out may take: the kernel frees namespaces and loop devices in the background."""
+
+State = dict[str, frozenset[str]]
+
+
+def read_links() -> frozenset[str]:
+    """Links of this network namespace, by name."""
+    lines = Path("/proc/net/dev").read_text().splitlines()[2:]
+    return frozenset(line.partition(":")[0].strip() for line in lines)
+
+
+def read_netns() -> frozenset[str]:
+    """Network namespaces that have a name."""
+    folder = Path("/run/netns")
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+
+
+def read_mounts() -> frozenset[str]:
+    """Mount points of this mount namespace with their types."""
+    fields = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return frozenset(f"{field[4]} ({field[field.index('-') + 1]})" for field in fields)
+
+
+def read_loops() -> frozenset[str]:
+    """Loop devices in use, with their files."""
+    return frozenset(
+        f"{path.parts[3]} {(path / 'loop/backing_file').read_text().strip()}"
+        for path in Path("/sys/block").glob("loop*")
+        if (path / "loop/backing_file").exists()
+    )
+
+
+def read_cgroups() -> frozenset[str]:
+    """All cgroups of all hierarchies."""
+    return frozenset(folder for folder, _, _ in os.walk("/sys/fs/cgroup"))
+
+
+def read_tables() -> frozenset[str]:
+    """nftables' tables of this network namespace."""
+    try:
+        listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(listed.stdout.splitlines())
+
+
+def read_children() -> frozenset[str]:
+    """Processes below this one that still run: `1234 conmon …`."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return frozenset(line for line in map(_describe, children) if line)
+
+
+def _describe(pid: str) -> str:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if state == "Z" else f"{pid} {command[:160].strip()}"
+
+
+LOOKS: dict[str, Callable[[], frozenset[str]]] = {
+    "link": read_links,
+    "netns": read_netns,
+    "mount": read_mounts,
+    "loop device": read_loops,
+    "cgroup": read_cgroups,
+    "table": read_tables,
+    "process": read_children,
+}
+
+
+def look() -> State:
+    """Everything that a test could leave."""
+    return {kind: read() for kind, read in LOOKS.items()}
+
+
+def compare(before: State, after: State) -> list[str]:
+    """What differs, one line each, sorted."""
+    left = [f"left behind: {kind} {name}" for kind in before for name in after[kind] - before[kind]]
+    gone = [f"gone: {kind} {name}" for kind in before for name in before[kind] - after[kind]]
+    return sorted(left) + sorted(gone)
+
+
+def reap_until(pid: int) -> int:
+    """Collect whatever ends until `pid` does; its exit code (128 + N for a signal)."""
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def settle(before: State) -> list[str]:
+    """The differences that are still there after the grace."""
+    deadline = time.monotonic() + GRACE
+    while True:
+        _reap_ended()
+        differences = compare(before, look())
+        if not differences or time.monotonic() > deadline:
+            return differences
+        time.sleep(0.1)  # a poll with a deadline: nothing tells us when the kernel is done
+
+
+def _reap_ended() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+def main(command: list[str]) -> int:
+    """Run the command under watch."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    before = look()
+    code = reap_until(subprocess.Popen(command, stdin=subprocess.DEVNULL).pid)
+    differences = settle(before)
+    for line in differences:
+        print(f"canary: {line}")
+    print(f"canary: {'the machine is NOT as it was' if differences else 'the machine is as it was before'}")
+    return code or bool(differences)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[sys.argv.index("--") + 1 :]))

@@ -1,0 +1,336 @@
+"""A machine of its own for one test: network, mount and process namespaces, a root, a registry with the lab's images.
+
+A holder process keeps the namespaces; everything that a test runs goes into them by `nsenter`. In there `/run/reconcile`
+is a tmpfs of its own and `/sys` shows the links of the own network; cgroups and loop devices are the host's. The end of
+the holder ends every process of the world, and with it its mounts, links and tables; `leftovers` tells before that what
+the product forgot.
+"""
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lab.registry import Registry, start_registry
+
+CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+SET_UP = r"""
+set -e
+ip link set lo up
+mkdir -p /run/reconcile
+mount -t tmpfs -o mode=0755 tmpfs /run/reconcile
+if [ -d /sys/fs/cgroup ]; then
+  mount -t tmpfs tmpfs /mnt
+  mkdir /mnt/cgroup
+  mount --rbind /sys/fs/cgroup /mnt/cgroup
+  mount -t sysfs sysfs /sys
+  mount --rbind /mnt/cgroup /sys/fs/cgroup
+  umount -l /mnt/cgroup
+  umount /mnt
+fi
+echo ready
+exec tini -s -- cat >/dev/null 2>&1  # ends with the test that holds the other end of its input
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    command: str
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Its standard output as one JSON value."""
+        return json.loads(self.out)
+
+    def __str__(self) -> str:
+        return f"$ {self.command}\n{self.out}{self.err}[exit {self.code}]"
+
+
+class World:
+    """One isolated machine. Make it with `open_world`; `close` ends everything in it."""
+
+    def __init__(self, folder: Path, unshare: "subprocess.Popen[bytes]", holder: int) -> None:
+        self.folder = folder
+        self.root = folder / "root"
+        self.home = folder / "home"
+        self.unshare = unshare
+        self.holder = holder
+        self.registry: Registry | None = None
+        self.env: dict[str, str] = {}
+        self.transcript: list[Result] = []
+        self._mounts_at_first = self._read_mounts()
+
+    # --- running things in it ---
+
+    @property
+    def enter(self) -> list[str]:
+        """The command prefix that leads into this world."""
+        names = ["--net", "--mount", "--pid"]
+        return ["nsenter", "--target", str(self.holder), *names, f"--wdns={self.folder}", "--"]
+
+    def environment(self, extra: Mapping[str, str] = {}) -> dict[str, str]:
+        """What commands get: nothing of the caller's but its PATH."""
+        path = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
+        clean = {"PATH": path, "HOME": str(self.home), "LC_ALL": "C.UTF-8", "RECONCILE_ROOT": str(self.root)}
+        return {**clean, **self.env, **extra}
+
+    def nsenter(self, *command: str, stdin: str = "", timeout: float = 60, check: bool = True) -> Result:
+        """Run any command in this world; with `check`, a failure is an assertion."""
+        return self._finish(self._spawn(list(command)), command, stdin, timeout, check)
+
+    def run(
+        self, *arguments: str, stdin: str = "", env: Mapping[str, str] = {}, timeout: float = 110, check: int | None = None
+    ) -> Result:
+        """Run `reconcile ARGUMENTS…`; with `check`, any other exit code is an assertion that shows the output."""
+        process = self.popen(*arguments, env=env)
+        result = self._finish(process, ("reconcile", *arguments), stdin, timeout, check=False)
+        self.transcript.append(result)
+        assert "Traceback (most recent call last)" not in result.err + result.out, str(result)
+        assert check is None or result.code == check, f"expected exit {check}\n{result}"
+        return result
+
+    def popen(self, *arguments: str, env: Mapping[str, str] = {}) -> "subprocess.Popen[bytes]":
+        """Start `reconcile ARGUMENTS…` and leave it running; end it with `signal`."""
+        return self._spawn([sys.executable, "-m", "reconciler.cli.main", *arguments], env)
+
+    def signal(self, process: "subprocess.Popen[bytes]", number: int = signal.SIGKILL) -> None:
+        """Signal what `popen` started: nsenter's child, for nsenter itself passes nothing on."""
+        for child in _children(process.pid) or [process.pid]:
+            os.kill(child, number)
+
+    def _spawn(self, command: list[str], env: Mapping[str, str] = {}) -> "subprocess.Popen[bytes]":
+        pipe = subprocess.PIPE
+        full = [*self.enter, *command]
+        return subprocess.Popen(full, stdin=pipe, stdout=pipe, stderr=pipe, env=self.environment(env))
+
+    def _finish(
+        self, process: "subprocess.Popen[bytes]", command: tuple[str, ...], stdin: str, timeout: float, check: bool
+    ) -> Result:
+        try:
+            out, err = process.communicate(stdin.encode(), timeout)
+        except subprocess.TimeoutExpired:
+            self.signal(process)
+            out, err = process.communicate(timeout=10)
+            said = Result(" ".join(command), -1, out.decode(errors="replace"), err.decode(errors="replace"))
+            raise AssertionError(f"not done after {timeout} s\n{said}") from None
+        result = Result(" ".join(command), process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+        assert not check or result.code == 0, str(result)
+        return result
+
+    # --- manifests ---
+
+    def write(self, manifest: str | bytes | Mapping[str, Any], name: str = "stack.yaml") -> Path:
+        """Write a manifest into the world's folder: text as it is, a mapping as JSON (which is YAML)."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = json.dumps(manifest, indent=2) if isinstance(manifest, Mapping) else manifest
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        return path
+
+    # --- looking ---
+
+    def records(self, kind: str = "") -> dict[str, dict[str, Any]]:
+        """`get -o json` by key."""
+        result = self.run("get", *([kind] if kind else []), "-o", "json", check=0)
+        return {item["key"]: item for item in result.json()}
+
+    def pid(self, key: str) -> int:
+        """The pid (in this world) of a container that runs, by key or `STACK/NAME`."""
+        full = key if key.startswith("container/") else f"container/{key}/1"
+        status = self.records()[full]["status"]
+        assert status["phase"] == "running", f"{full} is {status}"
+        return int(status["pid"])
+
+    @contextmanager
+    def network(self) -> Iterator[None]:
+        """Inside, this thread's sockets are opened in the world's network namespace."""
+        with Path("/proc/thread-self/ns/net").open() as home, Path(f"/proc/{self.holder}/ns/net").open() as there:
+            _enter_network(there.fileno())
+            try:
+                yield
+            finally:
+                _enter_network(home.fileno())
+
+    def fetch(self, url: str, timeout: float = 2) -> str:
+        """GET a URL from the world's own network namespace; "" where nobody answers in time."""
+        try:
+            with self.network(), urllib.request.urlopen(url, timeout=timeout) as answer:
+                return str(answer.read().decode(errors="replace"))
+        except OSError:
+            return ""
+
+    @property
+    def proc(self) -> Path:
+        """The world's own /proc, seen from outside."""
+        return Path(f"/proc/{self.holder}/root/proc")
+
+    def processes(self) -> dict[int, str]:
+        """Everything that runs in this world, its own machinery left out: pid to command line."""
+        own = {1, *([self._inner_pid(self.registry.process.pid)] if self.registry else [])}
+        found = {}
+        for path in self.proc.iterdir():
+            if not path.name.isdigit() or int(path.name) in own:
+                continue
+            command = _command_of(path)
+            if command and command != "cat":
+                found[int(path.name)] = command
+        return found
+
+    def _inner_pid(self, nsenter: int) -> int:
+        for child in _children(nsenter):
+            line = re.search(r"NSpid:.*?(\d+)\n", Path(f"/proc/{child}/status").read_text())
+            if line:
+                return int(line[1])
+        return 0
+
+    def _read_mounts(self) -> frozenset[str]:
+        lines = Path(f"/proc/{self.holder}/mountinfo").read_text().splitlines()
+        return frozenset(" ".join(line.split()[i] for i in (0, 4)) for line in lines)
+
+    def links(self) -> frozenset[str]:
+        """Links of the world's network, without its loopback."""
+        lines = Path(f"/proc/{self.holder}/net/dev").read_text().splitlines()[2:]
+        return frozenset(line.partition(":")[0].strip() for line in lines) - {"lo"}
+
+    def tables(self) -> str:
+        """The whole rule set of the world's firewall."""
+        return self.nsenter("nft", "list", "ruleset").out
+
+    def cgroups(self) -> list[str]:
+        """cgroups of this world's root: those that bear its id."""
+        ids = self.root_ids()
+        return [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if any(name in folder for name in ids)]
+
+    def root_ids(self) -> list[str]:
+        """The ids of the roots that were used in this world, as their files say."""
+        return sorted({path.read_text().strip() for path in self.folder.glob("*/id")} - {""})
+
+    # --- the end ---
+
+    def leftovers(self) -> list[str]:
+        """What the product has left in this world, one line each."""
+        run = Path(f"/proc/{self.holder}/root/run/reconcile")
+        looks: dict[str, Callable[[], Iterator[str]]] = {
+            "process": lambda: (f"{pid} {command}" for pid, command in self.processes().items()),
+            "mount": lambda: iter(line.split()[1] for line in self._read_mounts() - self._mounts_at_first),
+            "link": lambda: iter(self.links()),
+            "table": lambda: iter(line for line in self.tables().splitlines() if line.startswith("table")),
+            "cgroup": lambda: iter(self.cgroups()),
+            "loop": lambda: _loops_below(self.folder),
+            "run": lambda: iter(str(path.relative_to(run)) for path in run.iterdir()),
+        }
+        return sorted(f"{kind} {name}" for kind, read in looks.items() for name in read())
+
+    def delete_everything(self) -> None:
+        """`delete` each stack with its volumes, then all images."""
+        stacks = sorted({item["stack"] for item in self.records().values()})
+        for stack in stacks:
+            self.run("delete", stack, "--volumes", "--yes", check=0)
+        self.run("images", "prune", "--all", "--yes", check=0)
+
+    def assert_nothing_left(self, seconds: float = 5) -> None:
+        """After the last delete nothing of the product is on the machine."""
+        if not self.root.exists():
+            return
+        self.delete_everything()
+        wait_until(lambda: not self.leftovers(), "nothing is left", lambda: "\n".join(self.leftovers()), seconds)
+
+    def close(self) -> None:
+        """End every process of this world; what lies in the kernel goes with its namespaces, cgroups by hand."""
+        cgroups = self.cgroups()
+        if self.registry:
+            self.signal(self.registry.process)
+            self.registry.process.wait(10)
+        assert self.unshare.stdin
+        self.unshare.stdin.close()
+        os.kill(self.holder, signal.SIGKILL)
+        self.unshare.wait(20)
+        for folder in sorted(cgroups, key=len, reverse=True):
+            wait_until(partial(_remove_cgroup, folder), f"{folder} is removed", seconds=5)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def open_world(folder: Path, storage: Path | None = None) -> World:
+    """Make a world in an empty folder; with `storage`, a registry at 127.0.0.1:5000 serves it there."""
+    (folder / "home").mkdir(parents=True)
+    namespaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
+    command = ["unshare", *namespaces, "sh", "-c", SET_UP]
+    with (folder / "unshare.log").open("wb") as log:
+        unshare = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+    assert unshare.stdout
+    with unshare.stdout:
+        ready = unshare.stdout.readline()
+    assert ready == b"ready\n", (folder / "unshare.log").read_text()
+    world = World(folder, unshare, _children(unshare.pid)[0])
+    if storage:
+        world.registry = start_registry(storage, folder / "registry", enter=world.enter)
+    return world
+
+
+def wait_until(
+    condition: Callable[[], object], what: str, show: Callable[[], object] = lambda: "", seconds: float = 10
+) -> None:
+    """Poll until it holds; an assertion with what `show` says where it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}\n{show()}")
+        time.sleep(0.02)  # a poll with a deadline
+
+
+def _enter_network(descriptor: int) -> None:
+    if _LIBC.setns(descriptor, CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _command_of(path: Path) -> str:
+    try:
+        return (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _loops_below(folder: Path) -> Iterator[str]:
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            file = path.read_text().strip()
+        except OSError:
+            continue
+        if file.startswith(str(folder)):
+            yield f"{path.parts[3]} {file}"
+
+
+def _remove_cgroup(folder: str) -> bool:
+    try:
+        Path(folder).rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
