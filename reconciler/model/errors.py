@@ -4,7 +4,7 @@
     ├── Failed                          1     something outside: registry, disk, kernel, a program, a port
     │   ├── ProgramMissing
     │   ├── ProgramFailed
-    │   ├── PortTaken, SubnetTaken, AddressTaken, AddressesUsedUp
+    │   ├── PortTaken, SubnetTaken, AddressTaken, AddressesUsedUp, NameTaken
     │   ├── RegistryError, ContentError, PlatformMissing
     │   ├── NotRoot, RootError
     │   ├── NotFound                          a name that no record answers to
@@ -98,6 +98,15 @@ class AddressesUsedUp(Failed):
             f"an address on {network} for {key}: all of {subnet} are given away",
             hint="give the network a larger subnet",
         )
+
+
+class NameTaken(Failed):
+    """A generated name, id or MAC that another resource holds already: chance, so that the next try takes another."""
+
+    retry = True
+
+    def __init__(self, key: str, what: str, holder: str) -> None:
+        super().__init__(f"{what} for {key}: it is held by {holder}", hint="apply again: another one is generated")
 
 
 class RegistryError(Failed):

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert
 
-from reconciler.model.errors import AddressesUsedUp, AddressTaken, PortTaken, SubnetTaken
+from reconciler.model.errors import AddressesUsedUp, AddressTaken, NameTaken, PortTaken, SubnetTaken
 from reconciler.model.key import Key
 from reconciler.model.record import Grants
 from reconciler.store import tables
@@ -24,7 +24,7 @@ _DELETE = delete(tables.grants).where(
         tables.grants.c.value == bindparam("of_value"),
     )
 )
-_FREE = delete(tables.grants).where(tables.grants.c.owner == bindparam("of_owner"))
+_NOTHING = Grants()
 _WILDCARDS = {"0.0.0.0", "::"}
 
 Place = tuple[str, str, str]
@@ -39,6 +39,15 @@ class Pools:
         self._sql = sql
         self._new: dict[Place, Key] = {}
         self._networks: dict[Key, _Addresses] = {}
+
+    def given(self) -> dict[Place, Key]:
+        """What is given and not yet written: to go back to, see `go_back`."""
+        return dict(self._new)
+
+    def go_back(self, given: dict[Place, Key]) -> None:
+        """Forget what was given since; the database was rolled back to then."""
+        self._new = given
+        self._networks.clear()
 
     def flush(self) -> None:
         """Write what was given since the last time."""
@@ -58,16 +67,15 @@ class Pools:
         row = self._sql.execute(sql, (pool, scope, value)).fetchone()
         return Key(row[0]) if row else None
 
-    def give(self, pool: str, value: str, owner: Key, *, scope: str = "") -> bool:
-        """Give one thing to a key, which may hold it already. False where another key does."""
+    def give(self, pool: str, value: str, owner: Key, *, scope: str = "") -> None:
+        """Give one thing to a key, which may hold it already. Raises NameTaken where another key does."""
         holder = self.holder(pool, scope, value)
         if holder is None:
             self._new[(pool, scope, value)] = owner
-        return holder in (None, owner)
+        elif holder != owner:
+            raise NameTaken(owner, f"{pool} {value}", holder)
 
-    def give_address(
-        self, network: Key, owner: Key, *, subnet: str, gateway: str, wanted: str = "", fresh: bool = False
-    ) -> str:
+    def give_address(self, network: Key, owner: Key, *, subnet: str, gateway: str, wanted: str | None, fresh: bool) -> str:
         """An address of the subnet: the wanted one, else the one that the owner holds there, else the lowest free.
 
         With `fresh` an owner gets another one besides what it holds. Raises AddressTaken, AddressesUsedUp.
@@ -111,17 +119,14 @@ class Pools:
         for host, scope in places:
             self.give("port", host, owner, scope=scope)
 
-    def free(self, owner: Key) -> None:
-        """Take back all that a key holds."""
-        self.flush()
-        self._networks.clear()
-        self._connection.execute(_FREE, {"of_owner": owner})
-
-    def keep(self, owner: Key, grants: Grants, *, ports: Iterable[str] = ()) -> None:
-        """Take back all that a key holds but these grants and host ports: what stays after a replace or an update."""
+    def free(self, owner: Key, *, keep: Grants = _NOTHING, ports: Iterable[str] | None = ()) -> None:
+        """Take back all that a key holds but these grants and host ports; with ports None it keeps all its ports."""
         self.flush()
         rows = self._sql.execute("SELECT pool, scope, value FROM grants WHERE owner = ?", (owner,)).fetchall()
-        kept, kept_ports = _values(grants), {split_port(port) for port in ports}
+        kept = _values(keep)
+        if ports is None:
+            rows = [row for row in rows if row[0] != "port"]
+        kept_ports = {split_port(port) for port in ports or ()}
         gone = [
             {"of_pool": pool, "of_scope": scope, "of_value": value}
             for pool, scope, value in rows

@@ -43,11 +43,11 @@ class Reading:
     def record(self, key: Key) -> Record | None:
         """The record of one key."""
         row = self._sql.execute(f"{_RECORD} WHERE key = ?", (key,)).fetchone()
-        return self._record(row, self.holds(), self._unfinished()) if row else None
+        return self._record(row, self.holds(key), self._unfinished(key)) if row else None
 
-    def holds(self) -> dict[Key, Hold]:
-        """All holds, by key."""
-        rows = self._sql.execute("SELECT key, kind, who, at, why FROM holds")
+    def holds(self, key: Key | None = None) -> dict[Key, Hold]:
+        """Holds by key: all, or that of one key."""
+        rows = self._sql.execute("SELECT key, kind, who, at, why FROM holds WHERE key = ?1 OR ?1 IS NULL", (key,))
         return {key: Hold(kind=kind, who=who, when=at, why=why) for key, kind, who, at, why in rows}
 
     def stacks(self) -> dict[str, StackRecord]:
@@ -86,9 +86,9 @@ class Reading:
         row = self._sql.execute(sql, (pool, scope, value)).fetchone()
         return row[0] if row else None
 
-    def taken_subnets(self) -> dict[str, Key]:
-        """Who holds which subnet."""
-        return {grant.value: grant.owner for grant in self.grants_in("subnet")}
+    def taken_subnets(self) -> list[str]:
+        """All subnets that are given away."""
+        return [grant.value for grant in self.grants_in("subnet")]
 
     def revisions(self, stack: str) -> list[Revision]:
         """The revisions of a stack, oldest first, without what they wanted."""
@@ -138,8 +138,9 @@ class Reading:
         marks = ",".join("?" * len(stacks))
         return self._sql.execute(f"{select} WHERE stack IN ({marks}) ORDER BY 1", tuple(stacks)).fetchall()
 
-    def _unfinished(self) -> dict[Key, str]:
-        return dict(self._sql.execute("SELECT key, verb FROM intents ORDER BY id").fetchall())
+    def _unfinished(self, key: Key | None = None) -> dict[Key, str]:
+        rows = self._sql.execute("SELECT key, verb FROM intents WHERE key = ?1 OR ?1 IS NULL ORDER BY id", (key,))
+        return dict(rows.fetchall())
 
     def _record(self, row: tuple[Any, ...], holds: dict[Key, Hold], unfinished: dict[Key, str]) -> Record:
         key, spec, image, grants, incarnation, status, serial, created_at = row

@@ -87,7 +87,7 @@ class Writing(Reading):
     # Grants: a key may be given again what it holds
 
     def grant_address(
-        self, network: Key, owner: Key, *, subnet: str, gateway: str, wanted: str = "", fresh: bool = False
+        self, network: Key, owner: Key, subnet: str, gateway: str, wanted: str | None = None, *, fresh: bool = False
     ) -> str:
         """An address on a network: the wanted one, else the one that the owner holds in this subnet, else the lowest free.
 
@@ -99,29 +99,30 @@ class Writing(Reading):
         """Raises SubnetTaken where it overlaps a subnet of another network."""
         self._pools.give_subnet(network, subnet)
 
-    def grant_link(self, name: str, owner: Key) -> bool:
-        """A kernel link's name, root-wide. False where another key holds it: take another name."""
-        return self._pools.give("link", name, owner)
+    def grant_link(self, name: str, owner: Key) -> None:
+        """A kernel link's name, root-wide. Raises NameTaken where another key holds it."""
+        self._pools.give("link", name, owner)
 
-    def grant_mac(self, mac: str, owner: Key) -> bool:
-        """A MAC address. False where another key holds it: take another."""
-        return self._pools.give("mac", mac.lower(), owner)
+    def grant_mac(self, mac: str, owner: Key) -> None:
+        """A MAC address, in lower case. Raises NameTaken where another key holds it."""
+        self._pools.give("mac", mac, owner)
 
-    def grant_volume_id(self, volume_id: str, owner: Key) -> bool:
-        """The generated id of a volume's folder. False where another key holds it: take another."""
-        return self._pools.give("volume", volume_id, owner)
+    def grant_volume_id(self, volume_id: str, owner: Key) -> None:
+        """The generated id of a volume's folder. Raises NameTaken where another key holds it."""
+        self._pools.give("volume", volume_id, owner)
 
     def grant_ports(self, owner: Key, ports: Iterable[str]) -> None:
         """Host ports, `HOST_IP:PORT/PROTO`. Raises PortTaken naming the key that holds one; then none of them is given."""
         self._pools.give_ports(owner, ports)
 
-    def keep_grants(self, owner: Key, grants: Grants, *, ports: Iterable[str] = ()) -> None:
-        """Take back all that a key holds but what these grants name and these ports: the outcome of a replace or update."""
-        self._pools.keep(owner, grants, ports=ports)
+    def free_grants(self, owner: Key, *, keep: Grants | None = None, ports: Iterable[str] | None = ()) -> None:
+        """Take back all that a key holds but what `keep` names and these host ports: after a replace those of the record
+        that stays. With `ports` None it keeps all its ports."""
+        self._pools.free(owner, keep=keep or Grants(), ports=ports)
 
-    def free_grants(self, owner: Key) -> None:
-        """Take back all that a key holds."""
-        self._pools.free(owner)
+    def free_links(self, owner: Key, *, keep: Grants) -> None:
+        """Take back links, MACs and addresses of a key that `keep` does not name; its ports stay."""
+        self._pools.free(owner, keep=keep, ports=None)
 
     def grants_of(self, owner: Key) -> list[Grant]:
         """All that a key holds, this transaction's included."""
@@ -180,6 +181,23 @@ class Writing(Reading):
     def add_events(self, new: Sequence[AnyEvent], *, at: float, stack: str = "") -> None:
         """Write events. `at` is for those without a time of their own, `stack` for those of no resource."""
         events.add_events(self._connection, new, at=at, stack=stack, sealer=self._sealer)
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """A part of the transaction that an error takes back alone; the error goes on to the caller."""
+        given, serial, bumped = self._pools.given(), self._serial, set(self._bumped)
+        self._sql.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            # SQLite ends the whole transaction by itself where the disk is full or fails.
+            if self._sql.in_transaction:
+                self._sql.execute("ROLLBACK TO part")
+                self._sql.execute("RELEASE part")
+            self._pools.go_back(given)
+            self._serial, self._bumped = serial, bumped
+            raise
+        self._sql.execute("RELEASE part")
 
     def flush(self) -> None:
         """Write what was collected."""
