@@ -34,6 +34,13 @@ class Driver(Protocol):
         """Remove it; what is gone already is no error. A volume's content goes only with `data`."""
 
 
+class VolumeDriver(Driver, Protocol):
+    """Volumes: managed directories."""
+
+    def measure(self, made: Made) -> int:
+        """Bytes of its data, by walking it; 0 where it is not there."""
+
+
 class ImageDriver(Driver, Protocol):
     """Images. `create` pulls or loads `made.image` (a digest that `resolve` returned) for `made.spec`."""
 
@@ -113,7 +120,7 @@ class Engine(Protocol):
     traits: Traits
     images: ImageDriver
     networks: Driver
-    volumes: Driver
+    volumes: VolumeDriver
     containers: ContainerDriver
     inside: "Inside"
 

@@ -137,6 +137,11 @@ class MemoryVolumes:
         if data:
             self.machine.volumes.pop(made.grants.volume_id, None)
 
+    def measure(self, made: Made) -> int:
+        """Bytes of its files."""
+        thing = self.machine.volumes.get(made.grants.volume_id)
+        return sum(map(len, thing.data.values())) if thing else 0
+
     def observe(self, made: Made) -> Status:
         """As it stands."""
         thing = self.machine.volumes.get(made.grants.volume_id)
