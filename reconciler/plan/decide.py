@@ -1,0 +1,252 @@
+"""Turns what is wanted, recorded and seen of one resource into what to do with it: an action, a line, or nothing.
+
+Called by `make.py` for each resource; `graph.py` puts the outcomes in order. It knows no other resource: what one change
+forces on another is `graph.py`'s. Never reads a clock, a file or an engine.
+"""
+
+from msgspec import Struct
+
+from reconciler.model.key import Key, Kind, kind_of, split_key
+from reconciler.model.observation import Phase, Status
+from reconciler.model.plan import Change, Effect, Line, Reason, Verb
+from reconciler.model.record import Hold, Record
+from reconciler.model.spec import ContainerSpec, Spec
+from reconciler.plan.diff import EffectOf, diff_digest, diff_specs, strongest
+from reconciler.plan.drift import diff_parts, diff_process
+from reconciler.plan.exits import RESTING, Standing, choose_standing, render_end
+
+MISSING = Status(phase=Phase.MISSING)
+
+_STRENGTH = {verb: place for place, verb in enumerate([Verb.CREATE, Verb.UPDATE, Verb.RESTART, Verb.REPLACE, Verb.DELETE])}
+
+_VERB_OF = {Effect.IN_PLACE: Verb.UPDATE, Effect.RESTART: Verb.RESTART, Effect.REPLACE: Verb.REPLACE}
+
+
+class PlanOptions(Struct, frozen=True, kw_only=True):
+    """What the one who asks for a plan decides."""
+
+    resume: bool = False
+    """End every hold of the stacks."""
+    resume_keys: frozenset[Key] = frozenset()
+    """Containers that are to run whatever holds them or ended them: `start`."""
+    prune: bool = True
+    """Delete what left the manifest (volumes never)."""
+
+
+class Situation(Struct, frozen=True, kw_only=True):
+    """All that is known of one resource. `want` None: not in the manifest; `record` None: not on record."""
+
+    key: Key
+    want: Spec | None
+    digest: str
+    """Containers and images: what the manifest's reference means now, or UNKNOWN."""
+    record: Record | None
+    status: Status
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    """What to do with one resource, before it has its place in the order."""
+
+    key: Key
+    verb: Verb
+    reason: Reason
+    changes: tuple[Change, ...] = ()
+
+
+class RefusedChange(Struct, frozen=True, kw_only=True):
+    """A change that no action brings about without losing something."""
+
+    key: Key
+    changes: tuple[Change, ...]
+
+
+Outcome = Decision | Line | RefusedChange | None
+
+
+def is_settled(want: Spec, digest: str, *, record: Record, status: Status | None) -> bool:
+    """Whether nothing at all is to be said of a resource. Cheap, for it is asked of every one."""
+    return (
+        status is not None
+        and not record.unfinished
+        and record.hold is None
+        and (status.phase is Phase.RUNNING or status.phase is Phase.PRESENT)
+        and record.image == digest
+        and record.spec == want
+        and not any(part.state != "present" for part in status.parts.values())
+    )
+
+
+def choose_outcome(situation: Situation, *, options: PlanOptions, now: float, effect_of: EffectOf) -> Outcome:
+    """The rules, first match wins. `now` in seconds since the epoch, to say how long a hold has lasted."""
+    key, want, record, status = situation.key, situation.want, situation.record, situation.status
+    kind = kind_of(key)
+    # 1. Neither wanted nor recorded: not ours.
+    if record is None and want is None:
+        return None
+    # 2. Wanted for the first time.
+    if record is None:
+        return Decision(key=key, verb=Verb.CREATE, reason=Reason.NEW)
+    # 3. No longer wanted: a volume's data goes only when a person names it, the rest goes unless told otherwise.
+    if want is None:
+        return _leave(situation, prune=options.prune)
+    changes = _manifest_changes(kind, want, situation, effect_of=effect_of)
+    there = status.phase is not Phase.MISSING
+    # 4. A change that would lose something, of a thing that is there to be lost.
+    if there and strongest(changes) is Effect.REFUSE:
+        refused = tuple(change for change in changes if change.effect is Effect.REFUSE)
+        return RefusedChange(key=key, changes=refused)
+    parts = diff_parts(kind, status)
+    # 5. An earlier apply ended half-way: what it began is begun again, with what changed since.
+    if record.unfinished:
+        verb = _finish(want, record, status, changes=changes, parts=parts)
+        return Decision(key=key, verb=verb, reason=Reason.UNFINISHED, changes=changes + parts if there else changes)
+    if not isinstance(want, ContainerSpec):
+        return _choose_thing(key, changes, parts, there=there)
+    return _choose_container(situation, want, changes, parts, options=options, now=now)
+
+
+def _choose_thing(key: Key, changes: tuple[Change, ...], parts: tuple[Change, ...], *, there: bool) -> Outcome:
+    """The rules for images, networks and volumes that are wanted and recorded."""
+    # 6. Recorded, and removed by others.
+    if not there:
+        return Decision(key=key, verb=Verb.CREATE, reason=Reason.GONE, changes=changes)
+    # 7. The manifest wants something else.
+    if verb := _VERB_OF.get(strongest(changes)):
+        return _strengthen(Decision(key=key, verb=verb, reason=Reason.FIELD_CHANGED, changes=changes), parts)
+    # 8. Others removed or altered a part.
+    if verb := _VERB_OF.get(strongest(parts)):
+        return Decision(key=key, verb=verb, reason=Reason.DRIFTED, changes=parts)
+    # 9. As it should be.
+    return None
+
+
+def _choose_container(
+    situation: Situation,
+    want: ContainerSpec,
+    changes: tuple[Change, ...],
+    parts: tuple[Change, ...],
+    *,
+    options: PlanOptions,
+    now: float,
+) -> Outcome:
+    """The rules for containers that are wanted and recorded."""
+    key, record, status = situation.key, situation.record, situation.status
+    assert record is not None
+    missing = status.phase is Phase.MISSING
+    standing = choose_standing(want, status)
+    asked = key in options.resume_keys
+    held = record.hold is not None and not (options.resume or asked)
+    # 6. Held and not to be resumed: it follows the manifest and does not start; nothing else is done to it.
+    if held and record.hold is not None:
+        if not missing and (verb := _VERB_OF.get(strongest(changes))):
+            return Decision(key=key, verb=verb, reason=Reason.FIELD_CHANGED, changes=changes)
+        return Line(key=key, text=render_hold(record.hold, status, now=now))
+    # 7. It had ended and was let rest, and is gone now (a reboot): making it again would run it again.
+    if missing and not record.hold and not asked and _had_ended(want, record):
+        return None
+    # 8. Its hold ends, or a person starts it.
+    if record.hold is not None or (asked and standing is not Standing.RUNS):
+        return _resume(key, standing, changes + parts, missing=missing)
+    # 9. Recorded, and removed by others.
+    if missing:
+        return Decision(key=key, verb=Verb.CREATE, reason=Reason.GONE, changes=changes)
+    # 10. Its exit command is at work: its parts come and go, and it runs in a moment.
+    if standing is Standing.RESTARTING:
+        parts = ()
+    # 11. It rests: mending must not start it, so that only what is mended in place counts.
+    if standing in RESTING:
+        parts = tuple(part for part in parts if part.effect is Effect.IN_PLACE)
+    down = (diff_process(status),) if standing in (Standing.DOWN, Standing.PREPARED) else ()
+    # 12. The manifest wants something else.
+    if verb := _VERB_OF.get(strongest(changes)):
+        # What was prepared by the old spec and never ran is made anew: there is nothing to keep.
+        verb = Verb.REPLACE if standing is Standing.PREPARED else verb
+        return _strengthen(Decision(key=key, verb=verb, reason=Reason.FIELD_CHANGED, changes=changes), parts + down)
+    # 13. Prepared and never started.
+    if standing is Standing.PREPARED:
+        return Decision(key=key, verb=Verb.CREATE, reason=Reason.NOT_RUNNING, changes=parts + down)
+    # 14. It ended, and its policy says that it runs.
+    if standing is Standing.DOWN:
+        return _strengthen(Decision(key=key, verb=Verb.RESTART, reason=Reason.NOT_RUNNING, changes=down), parts)
+    # 15. Others removed or altered a part.
+    if verb := _VERB_OF.get(strongest(parts)):
+        return Decision(key=key, verb=verb, reason=Reason.DRIFTED, changes=parts)
+    # 16. It used up its restarts: people must know, no plan touches it.
+    if standing is Standing.GAVE_UP:
+        return Line(key=key, text=f"gave up: {render_end(status)}, {want.restart} is used up; `reconcile start` tries anew")
+    # 17. As it should be.
+    return None
+
+
+def render_hold(hold: Hold, status: Status, *, now: float) -> str:
+    """Who holds a container, for how long, why, and how that ends."""
+    why = f" ({hold.why})" if hold.why else ""
+    runs = ", though it runs" if status.phase is Phase.RUNNING else ""
+    lasted = _render_age(max(0.0, now - hold.when))
+    return f"held: {hold.kind} by {hold.who} {lasted} ago{why}{runs}; `reconcile start` or apply --resume ends it"
+
+
+def _manifest_changes(kind: Kind, want: Spec, situation: Situation, *, effect_of: EffectOf) -> tuple[Change, ...]:
+    assert situation.record is not None
+    changes = diff_specs(kind, situation.record.spec, want, effect_of=effect_of)
+    if kind in (Kind.IMAGE, Kind.CONTAINER):
+        return diff_digest(kind, situation.record.image, situation.digest, effect_of=effect_of) + changes
+    return changes
+
+
+def _leave(situation: Situation, *, prune: bool) -> Outcome:
+    key, kind, record = situation.key, kind_of(situation.key), situation.record
+    assert record is not None
+    if kind is Kind.VOLUME:
+        where = ", and its folder is gone" if situation.status.phase is Phase.MISSING else ""
+        ends = f"`reconcile delete {key} --volume {split_key(key).name}` removes it"
+        return Line(key=key, text=f"kept: no longer in the manifest{where}; {ends}")
+    if not prune:
+        return Line(key=key, text="left as it is: no longer in the manifest, and --no-prune was given")
+    return Decision(key=key, verb=Verb.DELETE, reason=Reason.NOT_WANTED)
+
+
+def _finish(want: Spec, record: Record, status: Status, *, changes: tuple[Change, ...], parts: tuple[Change, ...]) -> Verb:
+    """The record is what observation made of the intent, so that only what is missing from it is left to do."""
+    if status.phase is Phase.MISSING:
+        return Verb.CREATE
+    least = Verb.UPDATE
+    if isinstance(want, ContainerSpec):
+        standing = choose_standing(want, status)
+        # What is half deleted bears a mark that ends it: only a new incarnation is free of it.
+        if record.unfinished == Verb.DELETE or (standing is Standing.PREPARED and _VERB_OF.get(strongest(changes))):
+            return Verb.REPLACE
+        least = {Standing.PREPARED: Verb.CREATE, Standing.DOWN: Verb.RESTART}.get(standing, Verb.UPDATE)
+    return _stronger(least, _VERB_OF.get(strongest(changes + parts), least))
+
+
+def _resume(key: Key, standing: Standing, changes: tuple[Change, ...], *, missing: bool) -> Decision:
+    if missing or standing is Standing.PREPARED:
+        least = Verb.CREATE
+    else:
+        least = Verb.UPDATE if standing is Standing.RUNS else Verb.RESTART
+    verb = least if missing else _stronger(least, _VERB_OF.get(strongest(changes), least))
+    return Decision(key=key, verb=verb, reason=Reason.RESUMED, changes=changes)
+
+
+def _had_ended(want: ContainerSpec, record: Record) -> bool:
+    return want.restart == "no" and record.status.get("phase") == Phase.EXITED and record.spec == want
+
+
+def _strengthen(decision: Decision, more: tuple[Change, ...]) -> Decision:
+    """The same decision with more to mend, by the verb that does all of it."""
+    if not more:
+        return decision
+    verb = _stronger(decision.verb, _VERB_OF.get(strongest(more), decision.verb))
+    return Decision(key=decision.key, verb=verb, reason=decision.reason, changes=decision.changes + more)
+
+
+def _stronger(one: Verb, other: Verb) -> Verb:
+    return max(one, other, key=_STRENGTH.__getitem__)
+
+
+def _render_age(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"

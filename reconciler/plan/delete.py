@@ -1,0 +1,59 @@
+"""Turns a request to delete into a plan: containers, networks, images' records; volumes stay unless they are named.
+
+The other entry of the planner beside `make.py`. Pure; what to delete was made out by the caller.
+"""
+
+from collections.abc import Collection, Mapping
+
+from reconciler.model.errors import Refused
+from reconciler.model.key import Key, Kind, kind_of, sort_key, split_key
+from reconciler.model.observation import Observation
+from reconciler.model.plan import Line, Plan, Reason, Verb
+from reconciler.model.record import Record, StackRecord
+from reconciler.plan.decide import Decision
+from reconciler.plan.graph import order_steps
+from reconciler.plan.make import make_actions, make_bases
+from reconciler.plan.scene import Scene, image_key, network_keys, volume_keys
+from reconciler.plan.stale import collect_phases
+
+
+def make_delete_plan(
+    keys: Collection[Key],
+    *,
+    volumes: Collection[Key] = (),
+    stacks: Mapping[str, StackRecord],
+    records: Mapping[Key, Record],
+    observation: Observation,
+) -> Plan:
+    """Delete the recorded resources among `keys` (all of a stack, or some), and of their volumes those in `volumes`.
+
+    A volume in `keys` that is not in `volumes` is kept, as a line. Raises Refused where something that stays uses what
+    would go.
+    """
+    names = tuple(sorted({split_key(key).stack for key in (*keys, *volumes)}))
+    ours = {key: record for key, record in records.items() if split_key(key).stack in names}
+    asked = {key for key in keys if key in ours and kind_of(key) is not Kind.VOLUME} | {*volumes} & ours.keys()
+    _check_users(asked, ours)
+    scene = Scene(specs={}, pins={}, records=ours, observation=observation)
+    steps = order_steps({key: Decision(key=key, verb=Verb.DELETE, reason=Reason.REQUESTED) for key in asked}, scene)
+    kept = sorted((key for key in keys if key in ours and key not in asked), key=sort_key)
+    return Plan(
+        stacks=names,
+        actions=make_actions(steps, scene),
+        lines=tuple(Line(key=key, text=f"kept: --volume {split_key(key).name} takes it too") for key in kept),
+        bases=make_bases(names, stacks),
+        phases=collect_phases(steps, scene),
+    )
+
+
+def _check_users(asked: set[Key], records: Mapping[Key, Record]) -> None:
+    scene = Scene(specs={}, pins={}, records=records, observation=Observation(statuses={}))
+    for key in sorted(records.keys() - asked):
+        spec = scene.recorded(key)
+        if spec is None:
+            continue
+        for used in sorted({image_key(key, spec), *network_keys(key, spec), *volume_keys(key, spec)} & asked):
+            raise Refused(
+                f"delete {used}: {key} uses it",
+                hint=f"delete {key} too, or take it out of the manifest and apply",
+            )

@@ -1,0 +1,59 @@
+"""Turns (restart policy, status) into whether a container should be started again.
+
+Feeds `decide.py` and `explain.py`. The policy alone decides what follows an exit; the exit command below conmon acts on
+the same rules at once, and this is for what it left. Never starts anything.
+"""
+
+from enum import StrEnum
+
+from reconciler.model.observation import Phase, Status
+from reconciler.model.spec import ContainerSpec
+
+
+class Standing(StrEnum):
+    """How a container that is on the machine stands to its restart policy."""
+
+    RUNS = "runs"
+    """It runs."""
+    RESTARTING = "restarting"
+    """It ended, and its exit command is about to start it again."""
+    DOWN = "down"
+    """It does not run and should."""
+    PREPARED = "prepared"
+    """It was never started."""
+    ENDED = "ended"
+    """It ended, and its policy lets it rest."""
+    GAVE_UP = "gave-up"
+    """It ended once more than `on-failure:N` allows: only `start` begins its count anew."""
+
+
+RESTING = frozenset({Standing.ENDED, Standing.GAVE_UP})
+"""As it should be though it does not run."""
+
+
+def choose_standing(spec: ContainerSpec, status: Status) -> Standing:
+    """How a container stands, by the policy that was given to it."""
+    if status.phase is Phase.RUNNING:
+        return Standing.RUNS
+    if status.phase is Phase.CREATED:
+        return Standing.PREPARED
+    if status.phase is Phase.PAUSED:
+        return Standing.DOWN
+    if status.restarting:
+        return Standing.RESTARTING
+    if status.gave_up and spec.restart.startswith("on-failure"):
+        return Standing.GAVE_UP
+    if spec.restart == "no":
+        return Standing.ENDED
+    if spec.restart.startswith("on-failure") and status.exit_code == 0:
+        return Standing.ENDED
+    return Standing.DOWN
+
+
+def render_end(status: Status) -> str:
+    """How it ended, in a few words: `exited (137, out of memory)`."""
+    if status.phase is not Phase.EXITED:
+        return str(status.phase)
+    facts = [] if status.exit_code is None else [str(status.exit_code)]
+    facts += ["out of memory"] if status.oom_killed else []
+    return f"exited ({', '.join(facts)})" if facts else "exited"

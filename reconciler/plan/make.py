@@ -1,0 +1,152 @@
+"""Turns (desired, records, observation) into the plan. The one entry of the planner for apply, plan and drift.
+
+The way: `complete.py` folds facts into specs, `decide.py` chooses for each resource, `graph.py` orders, `notes.py` says
+what people must know. Pure: the same inputs give the same bytes. Never asks a registry, never looks at the machine.
+"""
+
+from collections.abc import Mapping
+
+from reconciler.model.key import Key, Kind, kind_of, sort_key, split_key
+from reconciler.model.observation import Observation
+from reconciler.model.plan import Action, Base, Line, Plan, Verb
+from reconciler.model.record import UNKNOWN, Desired, ImageFact, Record, Stack, StackRecord
+from reconciler.model.spec import ContainerSpec, Spec
+from reconciler.plan.complete import complete_specs
+from reconciler.plan.decide import (
+    Decision,
+    PlanOptions,
+    RefusedChange,
+    Situation,
+    choose_outcome,
+    is_settled,
+)
+from reconciler.plan.diff import EffectOf
+from reconciler.plan.graph import Step, force_dependents, order_steps
+from reconciler.plan.notes import render_notes
+from reconciler.plan.refusal import refusal_error
+from reconciler.plan.scene import Scene, image_key
+from reconciler.plan.stale import collect_phases
+from reconciler.schema.load import change_effect
+
+
+def make_plan(
+    desired: Desired,
+    *,
+    stacks: Mapping[str, StackRecord],
+    records: Mapping[Key, Record],
+    observation: Observation,
+    options: PlanOptions,
+    now: float,
+    effect_of: EffectOf = change_effect,
+) -> Plan:
+    """What must be done so that the desired stacks are as they say. Records of other stacks are left out of account.
+
+    `now` in seconds since the epoch. Raises Refused for changes whose effect is `refuse`, with all of them and the steps
+    to take.
+    """
+    names = tuple(sorted({stack.name for stack in desired.stacks}))
+    planned = frozenset(names)
+    ours = {key: record for key, record in records.items() if split_key(key).stack in planned}
+    completed = complete_specs(desired, ours)
+    scene = Scene(specs=completed.specs, pins=completed.pins, records=ours, observation=observation)
+    decisions, lines = _decide_all(scene, options=options, now=now, effect_of=effect_of)
+    lines += [Line(key=key, text=fact.warning) for key, fact in completed.pins.items() if fact.warning]
+    steps = order_steps(force_dependents(decisions, scene), scene)
+    return Plan(
+        stacks=names,
+        actions=make_actions(steps, scene),
+        lines=tuple(sorted(lines, key=lambda line: (sort_key(line.key), line.text))),
+        specs=completed.specs,
+        images=completed.pins,
+        bases=make_bases(names, stacks),
+        phases=collect_phases(steps, scene),
+        wanted=tuple(sorted(desired.stacks, key=lambda stack: stack.name)),
+    )
+
+
+def recorded_desired(records: Mapping[Key, Record], stacks: Mapping[str, StackRecord]) -> Desired:
+    """The recorded state as a wish: a plan of it mends drift and changes nothing else."""
+    specs: dict[str, dict[Key, Spec]] = {name: {} for name in sorted(stacks)}
+    images: dict[Key, ImageFact] = {}
+    for key in sorted(records):
+        record = records[key]
+        stack = split_key(key).stack
+        specs.setdefault(stack, {})[key] = record.spec
+        if kind_of(key) is Kind.IMAGE:
+            images[key] = ImageFact(digest=record.image or UNKNOWN, local=True)
+    wanted = tuple(
+        Stack(
+            name=name,
+            origin=stacks[name].origin if name in stacks else "",
+            source=stacks[name].source if name in stacks else "",
+            specs=found,
+        )
+        for name, found in sorted(specs.items())
+    )
+    return Desired(stacks=wanted, images=images)
+
+
+def make_actions(steps: tuple[Step, ...], scene: Scene) -> tuple[Action, ...]:
+    """Steps as the plan shows them."""
+    replaced = frozenset(
+        step.decision.key
+        for step in steps
+        if kind_of(step.decision.key) is Kind.NETWORK and step.decision.verb is Verb.REPLACE
+    )
+    return tuple(
+        Action(
+            id=step.id,
+            verb=step.verb,
+            key=step.decision.key,
+            after=step.after,
+            reason=step.decision.reason,
+            # A split one says what changed where it is made again.
+            changes=step.decision.changes if step.verb is not Verb.DELETE else (),
+            notes=render_notes(step, scene, replaced=replaced),
+        )
+        for step in steps
+    )
+
+
+def make_bases(names: tuple[str, ...], stacks: Mapping[str, StackRecord]) -> tuple[Base, ...]:
+    """What is recorded of the planned stacks now; serial 0 and no origin for a stack that is not."""
+    unknown = StackRecord(name="", origin="")
+    return tuple(
+        Base(stack=name, serial=stacks.get(name, unknown).serial, origin=stacks.get(name, unknown).origin) for name in names
+    )
+
+
+def _decide_all(
+    scene: Scene, *, options: PlanOptions, now: float, effect_of: EffectOf
+) -> tuple[dict[Key, Decision], list[Line]]:
+    decisions: dict[Key, Decision] = {}
+    lines: list[Line] = []
+    refused: list[RefusedChange] = []
+    statuses = scene.observation.statuses
+    for key in sorted({*scene.specs, *scene.records}):
+        want, record = scene.specs.get(key), scene.records.get(key)
+        digest = _digest(key, want, scene)
+        if want is not None and record is not None:  # noqa: SIM102 the cheap question is asked of every resource
+            if is_settled(want, digest, record=record, status=statuses.get(key)):
+                continue
+        situation = Situation(key=key, want=want, digest=digest, record=record, status=scene.status(key))
+        outcome = choose_outcome(situation, options=options, now=now, effect_of=effect_of)
+        if isinstance(outcome, Decision):
+            decisions[key] = outcome
+        elif isinstance(outcome, Line):
+            lines.append(outcome)
+        elif isinstance(outcome, RefusedChange):
+            refused.append(outcome)
+    if refused:
+        raise refusal_error(refused)
+    return decisions, lines
+
+
+def _digest(key: Key, want: Spec | None, scene: Scene) -> str:
+    """What the manifest's reference means now: of the image itself, or of the image that a container names."""
+    if isinstance(want, ContainerSpec):
+        key = image_key(key, want)
+    elif kind_of(key) is not Kind.IMAGE:
+        return ""
+    fact = scene.pins.get(key)
+    return fact.digest if fact is not None else UNKNOWN

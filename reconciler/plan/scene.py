@@ -1,0 +1,93 @@
+"""All that the planner looks at, in one value: what is wanted, recorded and seen, with the look-ups of several steps.
+
+Made by `make.py` and `delete.py`. Decides nothing, and is never changed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from reconciler.model.key import Key, Kind, make_key, split_key
+from reconciler.model.observation import Observation, Phase, Status
+from reconciler.model.record import ImageFact, Record
+from reconciler.model.spec import ContainerSpec, Spec
+from reconciler.plan.decide import MISSING
+
+
+class Scene:
+    """Wanted, recorded, seen. `specs` are completed, `records` are those of the planned stacks only."""
+
+    def __init__(
+        self,
+        *,
+        specs: Mapping[Key, Spec],
+        pins: Mapping[Key, ImageFact],
+        records: Mapping[Key, Record],
+        observation: Observation,
+    ) -> None:
+        self.specs = specs
+        self.pins = pins
+        self.records = records
+        self.observation = observation
+
+    def status(self, key: Key) -> Status:
+        """What was seen; MISSING for what nobody looked for."""
+        return self.observation.statuses.get(key, MISSING)
+
+    def is_there(self, key: Key) -> bool:
+        """Whether something recorded is on the machine."""
+        return key in self.records and self.status(key).phase is not Phase.MISSING
+
+    def wanted(self, key: Key) -> ContainerSpec | None:
+        """The container that is wanted under a key."""
+        spec = self.specs.get(key)
+        return spec if isinstance(spec, ContainerSpec) else None
+
+    def recorded(self, key: Key) -> ContainerSpec | None:
+        """The container that is recorded under a key."""
+        record = self.records.get(key)
+        return record.spec if record is not None and isinstance(record.spec, ContainerSpec) else None
+
+    def sitting_on(self, network: Key) -> tuple[Key, ...]:
+        """The containers recorded on a network, sorted."""
+        return self._sitting.get(network, ())
+
+    def named(self, stack: str, name: str) -> tuple[Key, ...]:
+        """All containers that a name in a stack means, wanted or recorded, sorted."""
+        return self._named.get((stack, name), ())
+
+    @cached_property
+    def _sitting(self) -> dict[Key, tuple[Key, ...]]:
+        found: dict[Key, list[Key]] = defaultdict(list)
+        for key in sorted(self.records):
+            spec = self.recorded(key)
+            if spec is not None:
+                for network in network_keys(key, spec):
+                    found[network].append(key)
+        return {network: tuple(keys) for network, keys in found.items()}
+
+    @cached_property
+    def _named(self) -> dict[tuple[str, str], tuple[Key, ...]]:
+        found: dict[tuple[str, str], list[Key]] = defaultdict(list)
+        for key in sorted({*self.specs, *self.records}):
+            parts = split_key(key)
+            if parts.kind is Kind.CONTAINER:
+                found[parts.stack, parts.name].append(key)
+        return {name: tuple(keys) for name, keys in found.items()}
+
+
+def network_keys(key: Key, spec: ContainerSpec) -> Iterator[Key]:
+    """The networks that a container sits on."""
+    stack = split_key(key).stack
+    return (make_key(Kind.NETWORK, stack, name) for name in spec.networks)
+
+
+def volume_keys(key: Key, spec: ContainerSpec) -> Iterator[Key]:
+    """The volumes that a container mounts."""
+    stack = split_key(key).stack
+    return (make_key(Kind.VOLUME, stack, mount.source) for mount in spec.mounts.values() if mount.type == "volume")
+
+
+def image_key(key: Key, spec: ContainerSpec) -> Key:
+    """The image that a container is made from."""
+    return make_key(Kind.IMAGE, split_key(key).stack, spec.image)

@@ -1,0 +1,117 @@
+"""Turns plan data into words: values, changes, reasons. Used by `explain.py` and `refusal.py`.
+
+Pure, and safe to print: what could move a cursor or end a line is written as JSON writes it. The CLI colours these words
+and has none of its own.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from reconciler.model.plan import Action, Change, Plan, Reason, Verb
+from reconciler.model.units import render_duration, render_size
+from reconciler.plan.diff import KNOWN_AFTER_PULL, SENSITIVE, SENSITIVE_CHANGED, pointer_names
+from reconciler.plan.drift import is_part
+
+UNSET = "(unset)"
+
+_MARKS = frozenset({KNOWN_AFTER_PULL, SENSITIVE, SENSITIVE_CHANGED})
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-][A-Za-z0-9_./:@%+,= -]*(?<! )")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_SHORT = len("sha256:") + 12
+_FEW = 3
+_SIZES = frozenset({"memory", "size", "shm_size", "max_size"})
+_DURATIONS = frozenset({"interval", "timeout", "start_period", "start_interval", "stop_grace"})
+
+REASONS = {
+    Reason.NEW: "it is new in the manifest",
+    Reason.GONE: "it is gone from the machine",
+    Reason.FIELD_CHANGED: "it changed in the manifest",
+    Reason.DEPENDENCY_REPLACED: "a network that it sits on is replaced",
+    Reason.DRIFTED: "it drifted",
+    Reason.NOT_RUNNING: "it does not run",
+    Reason.UNFINISHED: "an earlier apply did not finish it",
+    Reason.RESUMED: "its hold is ended",
+    Reason.NOT_WANTED: "it is no longer in the manifest",
+    Reason.REQUESTED: "it was asked for",
+}
+"""What each reason says without its facts."""
+
+
+def render_value(value: Any) -> str:
+    """A value on one line: bare where nobody can mistake it, else as JSON; digests cut to 12 digits."""
+    if value is None:
+        return UNSET
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False) if _printable(value) else json.dumps(value)
+    if value in _MARKS:
+        return value
+    if _DIGEST.fullmatch(value):
+        return value[:_SHORT]
+    return value if _PLAIN.fullmatch(value) else _quote(value)
+
+
+def render_change(change: Change) -> str:
+    """One field change: `/env/LOG  info → debug  (replace)`."""
+    show = _show_part if is_part(change) else _renderer(change.path)
+    return f"{_quote_path(change.path)}  {show(change.old)} → {show(change.new)}  ({change.effect.value})"
+
+
+def _renderer(path: str) -> Callable[[Any], str]:
+    """Sizes and durations are shown as people write them; a variable of the environment may have any name."""
+    if path.startswith(("/env/", "/labels/", "/sysctls/")):
+        return render_value
+    name = path.rpartition("/")[2]
+    if name in _SIZES:
+        return lambda value: render_size(value) if isinstance(value, int) else render_value(value)
+    if name in _DURATIONS:
+        return lambda value: render_duration(value) if isinstance(value, (int, float)) else render_value(value)
+    # In a spec an empty text stands for what the manifest leaves out.
+    return lambda value: render_value(value or None) if isinstance(value, str) else render_value(value)
+
+
+def render_because(action: Action, plan: Plan) -> str:
+    """Why an action is in the plan, with its facts."""
+    if action.reason is Reason.FIELD_CHANGED:
+        fields = [_quote_path(change.path) for change in action.changes if not is_part(change)]
+        return f"{_list(fields)} changed" if fields else REASONS[action.reason]
+    if action.reason is Reason.DRIFTED:
+        parts = [_quote_path(pointer_names(change.path)[1]) for change in action.changes if is_part(change)]
+        return f"{_list(parts)} drifted"
+    if action.reason is Reason.DEPENDENCY_REPLACED:
+        return f"{_list(sorted(_replaced_networks(action, plan)))} is replaced"
+    return REASONS[action.reason]
+
+
+def _replaced_networks(action: Action, plan: Plan) -> Iterable[str]:
+    """What it waits for and what waits for it: a split one is deleted before its network goes."""
+    for other in plan.actions:
+        near = other.id in action.after or action.id in other.after
+        if near and other.key.startswith("network/") and other.verb is not Verb.UPDATE:
+            yield other.key
+
+
+def _show_part(value: Any) -> str:
+    return value if isinstance(value, str) and value.isprintable() else render_value(value)
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def _quote_path(path: str) -> str:
+    return path if path.isprintable() else json.dumps(path)
+
+
+def _printable(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_printable(name) and _printable(item) for name, item in value.items())
+    if isinstance(value, list):
+        return all(map(_printable, value))
+    return not isinstance(value, str) or value.isprintable()
+
+
+def _list(names: list[str]) -> str:
+    shown = names if len(names) <= _FEW else [*names[: _FEW - 1], f"{len(names) - _FEW + 1} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else "nothing"
