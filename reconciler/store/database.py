@@ -119,6 +119,47 @@ def find_writer(path: Path) -> str:
     return "another process"
 
 
+def check_serial(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise RootError for a database that is older than this root: its log was deleted, or an old copy was put back.
+
+    What it does not know of would look like the leftovers of a crash, and be removed.
+    """
+    # Order: the file first. It is written after each commit, so the database is never behind it by itself.
+    # Race: the file may be written while it is read, hence the second look.
+    for _ in range(2):
+        written = _read_serial(path)
+        (serial,) = connection.execute("SELECT serial FROM root").fetchone()
+        if serial >= written:
+            return
+    raise RootError(
+        f"{path}: the database is older than its root: it ends at change {serial}, the root is at {written}",
+        "its -wal file was deleted, or an old copy was put back",
+        f"put the newest copy back with its -wal; if the old one is meant, remove {serial_path(path)}",
+    )
+
+
+def write_serial(path: Path, serial: int) -> None:
+    """Note the last change beside the database, for `check_serial`. Best effort, not synced: an older number is no harm."""
+    with suppress(OSError):
+        descriptor = os.open(serial_path(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(descriptor, b"%020d" % serial, 0)
+        finally:
+            os.close(descriptor)
+
+
+def _read_serial(path: Path) -> int:
+    """What `write_serial` noted; 0 where there is nothing, or nothing whole."""
+    with suppress(OSError, ValueError):
+        return int(serial_path(path).read_bytes())
+    return 0
+
+
+def serial_path(path: Path) -> Path:
+    """`ROOT/serial`."""
+    return path.with_name("serial")
+
+
 def stage_path(path: Path) -> Path:
     """A name beside `path` that nobody else uses, for what is linked into place when whole."""
     return path.with_name(f"{path.name}.new-{os.getpid()}-{os.urandom(4).hex()}")

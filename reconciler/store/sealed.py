@@ -119,7 +119,7 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
         return Sensitive(change(value.value))
     if isinstance(value, Struct):
         changed = {}
-        for name in value.__struct_fields__:
+        for name in _sensitive_fields(type(value)):
             old = getattr(value, name)
             new = _mapped(old, change)
             if new is not old:
@@ -132,6 +132,22 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
         items = [_mapped(item, change) for item in value]
         return type(value)(items) if any(new is not old for new, old in zip(items, value, strict=True)) else value
     return value
+
+
+@lru_cache(maxsize=256)
+def _sensitive_fields(kind: type[Struct]) -> tuple[str, ...]:
+    """The fields of a struct in which a `Sensitive` can be, by their types: walking all of them took most of a reading."""
+    hints = get_type_hints(kind)
+    return tuple(name for name in kind.__struct_fields__ if _may_hold(hints[name], (kind,)))
+
+
+def _may_hold(hint: Any, within: tuple[Any, ...]) -> bool:
+    """Whether a value of this type may hold a `Sensitive`; `within` are the structs being looked at already."""
+    if hint in (Sensitive, Any, object):
+        return True
+    if isinstance(hint, type) and issubclass(hint, Struct) and hint not in within:
+        return any(_may_hold(field, (*within, hint)) for field in get_type_hints(hint).values())
+    return any(_may_hold(argument, within) for argument in get_args(hint))
 
 
 # Specs have no tag, so msgspec can't tell them apart inside another struct. Structs that hold some are decoded through

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.model.errors import RootError
+from reconciler.store import database
 from reconciler.store.database import (
-    SCHEMA_VERSION,
+    check_serial,
     connect,
     database_path,
     explained,
@@ -114,7 +115,9 @@ class Store:
             write_schema(self._frozen)
             return
         sql = self._connect_reader()
-        if read_version(sql, self.path) == SCHEMA_VERSION:
+        version = read_version(sql, self.path)
+        check_serial(sql, self.path)
+        if version == database.SCHEMA_VERSION:
             self._readers.append(sql)
             return
         from reconciler.store.upgrade import upgraded_copy

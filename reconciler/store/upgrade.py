@@ -6,24 +6,24 @@ is copied, then migrated in one transaction.
 
 import os
 import sqlite3
-from importlib.resources import as_file, files
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reconciler.model.errors import RootError
-from reconciler.store.database import (
-    APPLICATION_ID,
-    SCHEMA_VERSION,
-    connect,
-    link_into_place,
-    read_version,
-    stage_path,
-)
+from reconciler.store import database
+from reconciler.store.database import connect, link_into_place, read_version, stage_path
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 def create_database(path: Path) -> None:
     """Make a database of the newest schema, 0600, unless another process is faster."""
-    staged = stage_path(path)
-    os.close(os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    staged = _stage(path)
     sql = connect(staged, timeout=0)
     try:
         sql.execute("PRAGMA journal_mode = WAL")
@@ -35,12 +35,11 @@ def create_database(path: Path) -> None:
 
 def write_schema(sql: sqlite3.Connection) -> None:
     """All tables of the newest schema into an empty database."""
-    from sqlalchemy import create_engine, insert
-    from sqlalchemy.pool import StaticPool
+    from sqlalchemy import insert
 
     from reconciler.store import tables
 
-    with create_engine("sqlite://", creator=lambda: sql, poolclass=StaticPool).connect() as connection:
+    with _alchemy(sql) as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         tables.metadata.create_all(connection)
         connection.execute(insert(tables.root), {"id": 1, "serial": 0})
@@ -48,21 +47,18 @@ def write_schema(sql: sqlite3.Connection) -> None:
         connection.commit()
 
 
-def upgrade_database(path: Path, *, timeout: float, scripts: str = "") -> None:
-    """Migrate in place, after a copy `reconcile.db.schema-N` of what was; a database of this version is left alone.
-
-    `scripts` is another folder of migrations than ours.
-    """
+def upgrade_database(path: Path, *, timeout: float) -> None:
+    """Migrate in place, after a copy `reconcile.db.schema-N` of what was; a database of this version is left alone."""
     sql = connect(path, timeout=timeout)
     try:
-        # Kernel: foreign keys can't be switched within a transaction, and rebuilt tables would cascade.
+        # Order: before the transaction, in which SQLite ignores it. A table that is rebuilt would take its children away.
         sql.execute("PRAGMA foreign_keys = OFF")
         # Race: whoever migrates holds the write lock from before the copy; a second one finds the new version.
         sql.execute("BEGIN IMMEDIATE")
         version = read_version(sql, path)
-        if version < SCHEMA_VERSION or scripts:
+        if version < database.SCHEMA_VERSION:
             _keep_copy(path, version, timeout=timeout)
-            migrate(sql, scripts=scripts)
+            migrate(sql)
         sql.commit()
     finally:
         sql.rollback()
@@ -79,25 +75,24 @@ def upgraded_copy(sql: sqlite3.Connection) -> sqlite3.Connection:
     return copy
 
 
-def migrate(sql: sqlite3.Connection, *, scripts: str = "") -> None:
+def migrate(sql: sqlite3.Connection) -> None:
     """Run the migrations that are missing, in the caller's transaction. Raises RootError where rows lost their parents."""
     from alembic import command
     from alembic.config import Config
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import StaticPool
 
     (version,) = sql.execute("PRAGMA user_version").fetchone()
-    with as_file(files("reconciler.store") / "migrations") as folder:
-        config = Config()
-        config.set_main_option("script_location", (scripts or str(folder)).replace("%", "%%"))
-        engine = create_engine("sqlite://", creator=lambda: sql, poolclass=StaticPool)
-        config.attributes["connection"] = engine.connect()
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with _alchemy(sql) as connection:
+        config.attributes["connection"] = connection
+        # user_version is the one truth; alembic's own table only follows it.
         if version:
             command.stamp(config, revision_name(version))
-        command.upgrade(config, "head")
-    if broken := sql.execute("PRAGMA foreign_key_check").fetchone():
-        raise RootError(f"migrating the database: a row of {broken[0]} would lose what it belongs to; nothing was changed")
-    _stamp(sql)
+        command.upgrade(config, revision_name(database.SCHEMA_VERSION))
+        if broken := sql.execute("PRAGMA foreign_key_check").fetchone():
+            raise RootError(f"migrating the database: a row of {broken[0]} lost what it belongs to; nothing was changed")
+        _stamp(sql)
+        connection.commit()
 
 
 def revision_name(version: int) -> str:
@@ -105,18 +100,36 @@ def revision_name(version: int) -> str:
     return f"{version:04}"
 
 
+@contextmanager
+def _alchemy(sql: sqlite3.Connection) -> "Iterator[Connection]":
+    """A connection of the driver as SQLAlchemy's."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import StaticPool
+
+    with create_engine("sqlite://", creator=lambda: sql, poolclass=StaticPool).connect() as connection:
+        yield connection
+
+
 def _stamp(sql: sqlite3.Connection) -> None:
-    sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    sql.execute(f"PRAGMA application_id = {database.APPLICATION_ID}")
+    sql.execute(f"PRAGMA user_version = {database.SCHEMA_VERSION}")
+
+
+def _stage(path: Path) -> Path:
+    """An empty file, 0600, under a name beside `path`."""
+    staged = stage_path(path)
+    os.close(os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    return staged
 
 
 def _keep_copy(path: Path, version: int, *, timeout: float) -> None:
     kept = path.with_name(f"{path.name}.schema-{version}")
-    staged = stage_path(kept)
-    os.close(os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    staged = _stage(kept)
     source, target = connect(path, timeout=timeout), connect(staged, timeout=timeout)
     try:
         source.backup(target)
+        # Else it stays in WAL mode, and a copy is not one file.
+        target.execute("PRAGMA journal_mode = DELETE")
     finally:
         source.close()
         target.close()

@@ -20,6 +20,7 @@ from reconciler.model.events import AnyEvent
 from reconciler.model.key import Key, stack_of
 from reconciler.model.record import Grants, Hold, Intent, Record, Stack, StackRecord
 from reconciler.store import events, journal, records, revisions
+from reconciler.store.database import write_serial
 from reconciler.store.pools import Pools
 from reconciler.store.reading import Reading
 from reconciler.store.rows import Grant
@@ -35,6 +36,11 @@ class Writing(Reading):
         self._pools = Pools(connection, sql)
         self._serial = 0
         self._bumped: set[str] = set()
+
+    @property
+    def changed(self) -> int:
+        """The serial of this transaction, 0 where it changed no record."""
+        return self._serial
 
     # Stacks and records
 
@@ -227,6 +233,8 @@ class Writer:
             yield writing
             writing.flush()
             self._connection.commit()
+            if writing.changed:
+                write_serial(self._path, writing.changed)
         finally:
             self._connection.rollback()
             self._turn.release()
