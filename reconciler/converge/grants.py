@@ -1,0 +1,204 @@
+"""An action → a job: what it needs is granted in the wave's transaction, and its intent is written.
+
+Grants belong to the key: a container that is replaced keeps its address, its MAC and its ports, and gets links of its own
+incarnation. Called by run.py under the root's lock; nothing here touches the machine.
+"""
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, structs
+
+from reconciler.converge.ground import Ground
+from reconciler.converge.view import made_of
+from reconciler.engine.protocol import Uses
+from reconciler.model.errors import NameTaken
+from reconciler.model.key import Key, Kind, make_key, split_key
+from reconciler.model.plan import Action, Plan, Reason, Verb
+from reconciler.model.record import Endpoint, Grants, Intent, Made, Record
+from reconciler.model.spec import ContainerSpec, NetworkSpec, Spec, VolumeSpec
+
+if TYPE_CHECKING:
+    from reconciler.store.writing import Writing
+
+BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+Records = Mapping[Key, Record]
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """An action with all that its drivers need."""
+
+    action: Action
+    intent: Intent
+    old: Made | None
+    new: Made | None
+    uses: Uses
+    members: tuple[Made, ...] = ()
+    """A network that is replaced: the containers that sit on it; `uses` is then theirs."""
+    created_at: float = 0.0
+
+
+def take_job(tx: "Writing", action: Action, plan: Plan, records: Records, ground: Ground) -> Job:
+    """Grant what an action needs. The caller writes the job's intent in the same transaction.
+
+    Raises what the pools say: PortTaken, SubnetTaken, AddressTaken, …
+    """
+    record = records.get(action.key)
+    old = made_of(record) if record else None
+    new = None if action.verb is Verb.DELETE else _make_new(tx, action, plan, records, ground)
+    if action.reason is Reason.RESUMED:
+        tx.set_hold(action.key, None)
+    members = _members(records, action)
+    return Job(
+        action=action,
+        intent=Intent(
+            key=action.key,
+            stack=split_key(action.key).stack,
+            verb=action.verb.value,
+            apply=ground.apply,
+            begun_at=ground.now(),
+            old=old,
+            new=new,
+        ),
+        old=old,
+        new=new,
+        uses={key: used for made in (new or old, *members) if made for key, used in find_uses(records, made).items()},
+        members=members,
+        created_at=record.created_at if record else ground.now(),
+    )
+
+
+def give_back(tx: "Writing", key: Key, made: Made | None) -> None:
+    """Take back all that a key holds beyond what it is made with: of the other incarnation, or of one that never was."""
+    if made is None:
+        tx.free_grants(key)
+    else:
+        ports = made.spec.ports if isinstance(made.spec, ContainerSpec) else ()
+        tx.free_grants(key, keep=made.grants, ports=ports)
+
+
+def _make_new(tx: "Writing", action: Action, plan: Plan, records: Records, ground: Ground) -> Made:
+    record = records.get(action.key)
+    spec = plan.specs.get(action.key) or (record.spec if record else None)
+    assert spec is not None, f"{action.key} is in the plan without a spec"
+    fact = plan.images.get(_image_key(action.key, spec))
+    made = Made(
+        key=action.key,
+        spec=spec,
+        image=fact.digest if fact else (record.image if record else ""),
+        grants=record.grants if record else Grants(),
+        incarnation=record.incarnation if record else "",
+        held=record is not None and record.hold is not None and action.reason is not Reason.RESUMED,
+        created_at=ground.now(),
+    )
+    fresh = action.verb is Verb.REPLACE
+    if isinstance(spec, ContainerSpec):
+        return _grant_container(tx, made, spec, records, ground, fresh=fresh)
+    if isinstance(spec, NetworkSpec):
+        return _grant_network(tx, made, spec, record, ground, fresh=fresh)
+    return _grant_volume(tx, made, ground) if isinstance(spec, VolumeSpec) else made
+
+
+def _image_key(key: Key, spec: Spec) -> Key:
+    """The image resource that a resource is made from: an image's own key, a container's image; no key for others."""
+    return make_key(Kind.IMAGE, split_key(key).stack, spec.image) if isinstance(spec, ContainerSpec) else key
+
+
+def _grant_volume(tx: "Writing", made: Made, ground: Ground) -> Made:
+    if made.grants.volume_id:
+        return made
+    volume_id = _fresh(lambda: ground.token(16), lambda name: tx.grant_volume_id(name, made.key))
+    return structs.replace(made, grants=Grants(volume_id=volume_id))
+
+
+def _grant_network(
+    tx: "Writing", made: Made, spec: NetworkSpec, record: Record | None, ground: Ground, *, fresh: bool
+) -> Made:
+    if spec.driver != "bridge":
+        return structs.replace(made, grants=Grants())
+    if made.grants.link and not fresh:
+        return made
+    letters = "".join
+    link = _fresh(
+        lambda: "b" + ground.root_id + letters(BASE32[int(digit, 16) * 2] for digit in ground.token(8)),
+        lambda name: tx.grant_link(name, made.key),
+    )
+    pooled = record is not None and isinstance(record.spec, NetworkSpec) and not record.spec.subnet
+    subnet = spec.subnet or (made.grants.subnet if pooled else "")
+    if not subnet:
+        subnet = ground.engine.choose_subnets(1, list(tx.taken_subnets()))[0]
+    elif subnet != made.grants.subnet:
+        ground.engine.check_subnet(made.key, subnet)
+    tx.grant_subnet(made.key, subnet)
+    gateway = spec.gateway or str(next(ipaddress.ip_network(subnet).hosts()))
+    return structs.replace(made, grants=Grants(link=link, subnet=subnet, gateway=gateway))
+
+
+def _grant_container(
+    tx: "Writing", made: Made, spec: ContainerSpec, records: Records, ground: Ground, *, fresh: bool
+) -> Made:
+    stack = split_key(made.key).stack
+    incarnation = ground.token(12) if fresh or not made.incarnation else made.incarnation
+    endpoints: dict[str, Endpoint] = {}
+    for place, (name, attachment) in enumerate(sorted(spec.networks.items())):
+        network = records.get(make_key(Kind.NETWORK, stack, name))
+        if network is None or not network.grants.link:
+            continue  # host and none have no bridge
+        address = tx.grant_address(
+            network.key,
+            made.key,
+            subnet=network.grants.subnet,
+            gateway=network.grants.gateway,
+            wanted=attachment.ipv4,
+        )
+        held = made.grants.endpoints.get(name)
+        mac = held.mac if held else _fresh(lambda: _mac(ground.token(10)), lambda mac: tx.grant_mac(mac, made.key))
+        link = f"v{ground.root_id}{incarnation[:8]}{BASE32[place]}"
+        tx.grant_link(link, made.key)
+        endpoints[name] = Endpoint(address=address, mac=mac, link=link)
+    tx.grant_ports(made.key, spec.ports)
+    return structs.replace(made, incarnation=incarnation, grants=Grants(endpoints=endpoints))
+
+
+def _fresh(generate: Callable[[], str], take: Callable[[str], None]) -> str:
+    """A generated name that nobody holds: chance makes them, the pool says whether they are free."""
+    while True:
+        name = generate()
+        try:
+            take(name)
+        except NameTaken:
+            continue
+        return name
+
+
+def _mac(digits: str) -> str:
+    """A locally administered unicast address (IEEE 802, bit 1 of the first octet)."""
+    return "02:" + ":".join(digits[i : i + 2] for i in range(0, 10, 2))
+
+
+def find_uses(records: Records, made: Made) -> dict[Key, Made]:
+    """What a container depends on: its image, its networks, its volumes; nothing for other kinds."""
+    if not isinstance(made.spec, ContainerSpec):
+        return {}
+    stack = split_key(made.key).stack
+    keys = [make_key(Kind.IMAGE, stack, made.spec.image)]
+    keys += [make_key(Kind.NETWORK, stack, name) for name in made.spec.networks]
+    keys += [make_key(Kind.VOLUME, stack, mount.source) for mount in made.spec.mounts.values() if mount.type == "volume"]
+    return {key: made_of(records[key]) for key in keys if key in records}
+
+
+def _members(records: Records, action: Action) -> tuple[Made, ...]:
+    """The containers of the stack that sit on a network which is to be replaced."""
+    parts = split_key(action.key)
+    if parts.kind is not Kind.NETWORK or action.verb is not Verb.REPLACE:
+        return ()
+    return tuple(
+        made_of(record)
+        for key, record in records.items()
+        if split_key(key).stack == parts.stack
+        and isinstance(record.spec, ContainerSpec)
+        and parts.name in record.spec.networks
+    )

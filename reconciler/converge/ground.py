@@ -1,0 +1,27 @@
+"""What converge stands on: store, engine, the root's lock, and the sources of time and chance, handed in from outside."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from msgspec import Struct
+
+from reconciler.engine.protocol import Engine
+from reconciler.model.record import ApplyId
+from reconciler.store.store import Store
+
+
+class Ground(Struct, frozen=True, kw_only=True):
+    """One root, opened for change. Whoever holds it holds the locks of the stacks that he changes."""
+
+    root_id: str
+    store: Store
+    engine: Engine
+    apply: ApplyId
+    lock_root: Callable[[str], AbstractContextManager[None]]
+    """The root's lock, with what it is taken for; held for milliseconds, never while waiting for anything."""
+    now: Callable[[], float]
+    """Seconds since the epoch."""
+    clock: Callable[[], float]
+    """Seconds of a clock that only goes forward."""
+    token: Callable[[int], str]
+    """So many random hex digits."""

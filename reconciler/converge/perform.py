@@ -1,0 +1,187 @@
+"""One job → driver verbs, in order. Runs on worker threads; holds no lock and writes no record.
+
+A job of a container has two halves, with the wait for it to be seen running between them: `begin`, then `finish` (or
+`revert`, where a replacement did not run). Everything else is done in `begin`.
+"""
+
+from collections.abc import Callable
+
+from reconciler.converge.grants import Job
+from reconciler.converge.ground import Ground
+from reconciler.engine.protocol import Uses
+from reconciler.model.errors import ReconcileError
+from reconciler.model.events import ActionStep, Emit
+from reconciler.model.key import Kind, kind_of
+from reconciler.model.observation import Phase, Status
+from reconciler.model.plan import Verb
+from reconciler.model.record import Made
+
+Act = Callable[[Job, Ground, Emit], Status]
+GONE = Status(phase=Phase.MISSING)
+
+
+def begin(job: Job, ground: Ground, emit: Emit) -> Status:
+    """Do it, for a replaced container up to the point where the new one was started. Raises what the driver raised."""
+    table = _CONTAINER if kind_of(job.action.key) is Kind.CONTAINER else _THING
+    return table[job.action.verb](job, ground, emit)
+
+
+def finish(job: Job, ground: Ground) -> None:
+    """The new incarnation was seen running: remove the old one."""
+    if job.action.verb is Verb.REPLACE and job.old and job.new and kind_of(job.action.key) is Kind.CONTAINER:
+        ground.engine.containers.delete(job.old)
+
+
+def revert(job: Job, ground: Ground, uses: Uses) -> None:
+    """The new incarnation did not run: remove it, and let the old one run again. Raises when that fails too."""
+    assert job.old is not None
+    assert job.new is not None
+    containers = ground.engine.containers
+    containers.stop(job.new, mark="gone", apply=ground.apply, grace=0)
+    containers.delete(job.new)
+    containers.unmark(job.old)
+    if not job.old.held:
+        containers.start(job.old, uses=uses)
+
+
+def clean_up(job: Job, ground: Ground) -> None:
+    """What a failed create left half-made goes; what cannot be removed now is found by the sweep."""
+    if job.new is None or job.action.verb is not Verb.CREATE:
+        return
+    try:
+        if kind_of(job.action.key) is Kind.CONTAINER:
+            ground.engine.containers.stop(job.new, mark="gone", apply=ground.apply, grace=0)
+            ground.engine.containers.delete(job.new)
+        else:
+            ground.engine.driver(kind_of(job.action.key)).delete(job.new)
+    except ReconcileError:
+        return
+
+
+def _step(job: Job, emit: Emit, text: str) -> None:
+    emit(ActionStep(id=job.action.id, key=job.action.key, text=text))
+
+
+# --- containers ---
+
+
+def _create_container(job: Job, ground: Ground, emit: Emit) -> Status:
+    assert job.new is not None
+    ground.engine.containers.prepare(job.new, uses=job.uses, emit=emit)
+    return _start_unless_held(job, job.new, ground, emit)
+
+
+def _start_unless_held(job: Job, made: Made, ground: Ground, emit: Emit) -> Status:
+    if made.held:
+        return Status(phase=Phase.CREATED, incarnation=made.incarnation)
+    _step(job, emit, "starting")
+    return ground.engine.containers.start(made, uses=job.uses)
+
+
+def _update_container(job: Job, ground: Ground, emit: Emit) -> Status:
+    assert job.old is not None
+    assert job.new is not None
+    return ground.engine.containers.update(job.old, job.new, uses=job.uses, emit=emit)
+
+
+def _restart_container(job: Job, ground: Ground, emit: Emit) -> Status:
+    """Stop, bring the bundle to the new spec, start. The mark names this apply, so that the exit command leaves the
+    container alone while we live, and starts it again should we die."""
+    assert job.new is not None
+    containers = ground.engine.containers
+    _step(job, emit, "stopping")
+    containers.stop(job.new, mark="replaced", apply=ground.apply)
+    containers.prepare(job.new, uses=job.uses, emit=emit)
+    containers.unmark(job.new)
+    return _start_unless_held(job, job.new, ground, emit)
+
+
+def _replace_container(job: Job, ground: Ground, emit: Emit) -> Status:
+    assert job.old is not None
+    assert job.new is not None
+    containers = ground.engine.containers
+    _step(job, emit, "preparing")
+    try:
+        containers.prepare(job.new, uses=job.uses, emit=emit)
+    except ReconcileError:
+        containers.delete(job.new)
+        raise
+    _step(job, emit, "stopping the old one")
+    containers.stop(job.old, mark="replaced", apply=ground.apply)
+    try:
+        return _start_unless_held(job, job.new, ground, emit)
+    except ReconcileError as error:
+        _step(job, emit, "starting the old one again")
+        try:
+            revert(job, ground, job.uses)
+        except ReconcileError as second:
+            error.detail = f"{error.detail}\nand the old one could not be started again: {second.brief}".strip()
+        else:
+            error.detail = f"{error.detail}\nthe old one runs again".strip()
+        raise
+
+
+def _delete_container(job: Job, ground: Ground, emit: Emit) -> Status:
+    assert job.old is not None
+    _step(job, emit, "stopping")
+    ground.engine.containers.stop(job.old, mark="gone", apply=ground.apply)
+    ground.engine.containers.delete(job.old)
+    return GONE
+
+
+# --- images, networks, volumes ---
+
+
+def _create_thing(job: Job, ground: Ground, emit: Emit) -> Status:
+    assert job.new is not None
+    return ground.engine.driver(kind_of(job.action.key)).create(job.new, uses=job.uses, emit=emit)
+
+
+def _update_thing(job: Job, ground: Ground, emit: Emit) -> Status:
+    assert job.old is not None
+    assert job.new is not None
+    return ground.engine.driver(kind_of(job.action.key)).update(job.old, job.new, uses=job.uses, emit=emit)
+
+
+def _replace_thing(job: Job, ground: Ground, emit: Emit) -> Status:
+    """Stop-first as a whole: its containers end, it is removed and made anew; if that fails, all of it comes back."""
+    assert job.old is not None
+    assert job.new is not None
+    driver = ground.engine.driver(kind_of(job.action.key))
+    _step(job, emit, f"stopping its {len(job.members)} containers")
+    for member in job.members:
+        ground.engine.containers.stop(member, mark="replaced", apply=ground.apply)
+    driver.delete(job.old)
+    try:
+        return driver.create(job.new, uses=job.uses, emit=emit)
+    except ReconcileError:
+        driver.delete(job.new)
+        driver.create(job.old, uses=job.uses, emit=emit)
+        for member in job.members:
+            ground.engine.containers.unmark(member)
+            if not member.held:
+                ground.engine.containers.start(member, uses={**job.uses, job.old.key: job.old})
+        raise
+
+
+def _delete_thing(job: Job, ground: Ground, emit: Emit) -> Status:  # noqa: ARG001 the table's signature
+    """A volume is in a plan as a delete only where its data was asked to go."""
+    assert job.old is not None
+    ground.engine.driver(kind_of(job.action.key)).delete(job.old, data=True)
+    return GONE
+
+
+_CONTAINER: dict[Verb, Act] = {
+    Verb.CREATE: _create_container,
+    Verb.UPDATE: _update_container,
+    Verb.RESTART: _restart_container,
+    Verb.REPLACE: _replace_container,
+    Verb.DELETE: _delete_container,
+}
+_THING: dict[Verb, Act] = {
+    Verb.CREATE: _create_thing,
+    Verb.UPDATE: _update_thing,
+    Verb.RESTART: _update_thing,
+    Verb.REPLACE: _replace_thing,
+    Verb.DELETE: _delete_thing,
+}

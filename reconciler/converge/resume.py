@@ -1,0 +1,131 @@
+"""Unfinished intents + what is observed → records as they are now, and what has to be cleaned up. Recovery looks, it
+does not replay: an intent only says where to look.
+
+`fold_intents` is pure, so that `plan` sees what `apply` will see; `resume` carries it out, under the stacks' locks and only
+for intents whose stack lock nobody else holds.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from msgspec import Struct
+
+from reconciler.converge.grants import find_uses, give_back
+from reconciler.converge.ground import Ground
+from reconciler.converge.view import made_of
+from reconciler.model.events import Emit, Note
+from reconciler.model.key import Key, Kind, kind_of
+from reconciler.model.observation import Observation, Phase, Status
+from reconciler.model.record import Intent, Made, Record
+
+
+class Folded(Struct, frozen=True, kw_only=True):
+    """What unfinished intents come to."""
+
+    records: dict[Key, Record]
+    """All records, with those of the intents as they have to be."""
+    changed: tuple[Key, ...] = ()
+    """Records to write."""
+    dropped: tuple[Key, ...] = ()
+    """Records to remove: their delete was done."""
+    remove: tuple[Made, ...] = ()
+    """Things to remove: the loser of two incarnations."""
+    revive: tuple[Made, ...] = ()
+    """Containers that a replace had stopped and that are to run again."""
+    intents: tuple[Intent, ...] = ()
+
+
+def fold_intents(records: Mapping[Key, Record], intents: Iterable[Intent], observation: Observation) -> Folded:
+    """Decide by observation what each unfinished intent came to."""
+    folded: dict[Key, Record] = dict(records)
+    changed: list[Key] = []
+    dropped: list[Key] = []
+    remove: list[Made] = []
+    revive: list[Made] = []
+    kept = tuple(intents)
+    for intent in kept:
+        key, record = intent.key, folded.get(intent.key)
+        if intent.verb == "delete" and intent.old is not None:
+            if _status(observation, intent.old).phase is Phase.MISSING:
+                folded.pop(key, None)
+                dropped.append(key)
+            elif record is not None:
+                folded[key] = msgspec.structs.replace(record, unfinished="delete")
+                changed.append(key)
+            continue
+        winner, loser = _winner(intent, observation)
+        if loser is not None:
+            remove.append(loser)
+        if winner is intent.old and intent.verb == "replace" and kind_of(key) is Kind.CONTAINER:
+            assert winner is not None
+            revive.append(winner)
+        if winner is not None:
+            folded[key] = _record_of(winner, record, intent)
+            changed.append(key)
+    return Folded(
+        records=folded, changed=tuple(changed), dropped=tuple(dropped), remove=tuple(remove), revive=tuple(revive), intents=kept
+    )  # fmt: skip
+
+
+def _winner(intent: Intent, observation: Observation) -> tuple[Made | None, Made | None]:
+    """Which of old and new stays on record, and which goes."""
+    if intent.verb != "replace":
+        return (intent.old or intent.new), None
+    assert intent.old is not None
+    assert intent.new is not None
+    new = _status(observation, intent.new)
+    if kind_of(intent.key) is Kind.CONTAINER:
+        runs = new.phase is Phase.RUNNING or (intent.new.held and new.phase is not Phase.MISSING)
+        return (intent.new, intent.old) if runs else (intent.old, intent.new)
+    # A network: what is not there yet is made again by the plan; two at once are never left.
+    return (intent.old, intent.new) if new.phase is Phase.MISSING else (intent.new, intent.old)
+
+
+def _status(observation: Observation, made: Made) -> Status:
+    """What was seen of this very incarnation."""
+    status = observation.statuses.get(made.key)
+    if made.incarnation and (status is None or status.incarnation != made.incarnation):
+        status = observation.others.get(made.incarnation)
+    return status or Status(phase=Phase.MISSING)
+
+
+def _record_of(made: Made, record: Record | None, intent: Intent) -> Record:
+    return Record(
+        key=made.key,
+        spec=made.spec,
+        image=made.image,
+        grants=made.grants,
+        incarnation=made.incarnation,
+        hold=record.hold if record else None,
+        status=record.status if record else {},
+        created_at=record.created_at if record else intent.begun_at,
+        unfinished=intent.verb,
+    )
+
+
+def resume(folded: Folded, ground: Ground, emit: Emit) -> None:
+    """Carry out what `fold_intents` decided: the machine first, then records, then the intents are gone."""
+    for intent in folded.intents:
+        text = f"an earlier apply (pid {intent.apply.pid}) ended while it was to {intent.verb} it"
+        emit(Note(key=intent.key, text=text, level="warning"))
+    for made in folded.remove:
+        _remove(made, ground)
+    for made in folded.revive:
+        ground.engine.containers.unmark(made)
+        if not made.held:
+            ground.engine.containers.start(made, uses=find_uses(folded.records, made))
+    with ground.lock_root("resume"), ground.store.write() as tx:
+        tx.put_records([folded.records[key] for key in folded.changed])
+        for key in folded.dropped:
+            tx.delete_record(key)
+        for made in folded.remove:
+            give_back(tx, made.key, made_of(folded.records[made.key]))
+        tx.finish_intents([intent.id for intent in folded.intents])
+
+
+def _remove(made: Made, ground: Ground) -> None:
+    if kind_of(made.key) is Kind.CONTAINER:
+        ground.engine.containers.stop(made, mark="gone", apply=ground.apply, grace=0)
+        ground.engine.containers.delete(made)
+    elif kind_of(made.key) is Kind.NETWORK:
+        ground.engine.networks.delete(made)

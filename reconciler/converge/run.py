@@ -1,0 +1,452 @@
+"""Walks the graph of a plan: waves of what is ready, drivers in parallel, outcomes written as they are known.
+
+A wave is whatever is ready now. One transaction under the root's lock takes its grants and writes its intents, settle loads
+policy and names of all records with all open intents laid over them, then the drivers work. Outcomes known within 20 ms are
+written together, in the transaction of the next wave. Neighbours: grants.py (action → job), perform.py (job → drivers),
+waits.py (started → seen running).
+"""
+
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from reconciler.converge import perform
+from reconciler.converge.grants import Job, give_back, take_job
+from reconciler.converge.ground import Ground
+from reconciler.converge.view import compose_view, made_of
+from reconciler.converge.waits import Verdict, Watchlist, check_of
+from reconciler.engine.protocol import LogLine
+from reconciler.model.errors import Failed, ReconcileError
+from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, Emit, Note
+from reconciler.model.key import Key, Kind, container_key, kind_of, split_key
+from reconciler.model.observation import Status
+from reconciler.model.plan import Action, Plan, Verb
+from reconciler.model.record import Made, Record
+from reconciler.model.spec import ContainerSpec
+
+if TYPE_CHECKING:
+    from reconciler.store.writing import Writing
+
+GATHER = 0.02
+"""Seconds within which outcomes share a transaction."""
+TICK = 0.1
+"""Seconds between looks at what is waited for."""
+LOG_LINES = 10
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """How to converge."""
+
+    wait: bool = True
+    """Whether done means seen; what depends on health waits all the same."""
+    timeout: float = 300.0
+    """Seconds that one container may take to be seen."""
+    workers: int = 16
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """How it went, action by action."""
+
+    done: tuple[Key, ...]
+    failed: tuple[Key, ...]
+    skipped: tuple[Key, ...]
+    interrupted: bool = False
+
+
+class State(Enum):
+    """Where an action is."""
+
+    WAITING = 0
+    RUNNING = 1
+    STARTED = 2
+    """A container that runs and has not been seen long enough."""
+    DONE = 3
+    FAILED = 4
+    SKIPPED = 5
+
+
+@dataclass
+class Outcome:
+    """What a worker brought back."""
+
+    job: Job
+    status: Status | None = None
+    error: ReconcileError | None = None
+    half: str = "begin"
+    """begin | finish | revert"""
+
+
+@dataclass
+class Walk:
+    """One run of one plan."""
+
+    plan: Plan
+    ground: Ground
+    options: Options
+    emit: Emit
+    executor: Executor
+    watchlist: Watchlist
+    actions: dict[int, Action] = field(default_factory=dict)
+    states: dict[int, State] = field(default_factory=dict)
+    jobs: dict[int, Job] = field(default_factory=dict)
+    intents: dict[int, int] = field(default_factory=dict)
+    """The store's numbers of the intents, by action."""
+    statuses: dict[int, Status] = field(default_factory=dict)
+    began: dict[int, float] = field(default_factory=dict)
+    by_key: dict[Key, Action] = field(default_factory=dict)
+    healthy: dict[Key, bool] = field(default_factory=dict)
+    """Dependencies that no action names and whose health was waited for."""
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    outcomes: "queue.SimpleQueue[Outcome]" = field(default_factory=queue.SimpleQueue)
+    interrupted: bool = False
+    settle_again: bool = False
+
+    def __post_init__(self) -> None:
+        self.actions = {action.id: action for action in self.plan.actions}
+        self.by_key = {action.key: action for action in self.plan.actions if action.verb is not Verb.DELETE}
+        self.states = dict.fromkeys(self.actions, State.WAITING)
+
+    def walk(self) -> Result:
+        """Go on until nothing runs and nothing can begin."""
+        batch: list[Outcome] = []
+        while True:
+            self._advance(batch)
+            if not self._busy():
+                break
+            try:
+                batch = self._gather()
+            except KeyboardInterrupt:
+                if self.interrupted:
+                    raise
+                self.interrupted = True
+                self.emit(Note(text="interrupted: finishing what has begun", level="warning"))
+                batch = []
+            for verdict in self.watchlist.poll():
+                self._judged(verdict)
+        return self._result()
+
+    def _busy(self) -> bool:
+        running = any(state in (State.RUNNING, State.STARTED) for state in self.states.values())
+        return running or bool(self.watchlist.watches)
+
+    def _gather(self) -> list[Outcome]:
+        """At least one outcome, or none when it is time to look at what is waited for."""
+        batch: list[Outcome] = []
+        try:
+            batch.append(self.outcomes.get(timeout=TICK if self.watchlist.watches else None))
+            while True:
+                batch.append(self.outcomes.get(timeout=GATHER if self._working() > len(batch) else 0))
+        except queue.Empty:
+            return batch
+
+    def _working(self) -> int:
+        return sum(state is State.RUNNING for state in self.states.values())
+
+    # --- one turn: outcomes and the next wave, in one transaction ---
+
+    def _advance(self, batch: Sequence[Outcome]) -> None:
+        for outcome in batch:
+            self._came_back(outcome)
+        ready = [] if self.interrupted else self._ready()
+        if not batch and not ready:
+            return
+        jobs: list[Job] = []
+        with self.ground.lock_root("apply"):
+            with self.ground.store.write() as tx:
+                for outcome in batch:
+                    self._record(tx, outcome)
+                records = tx.records()
+                jobs = [job for action in ready if (job := self._take(tx, action, records)) is not None]
+                numbers = tx.put_intents([job.intent for job in jobs])
+                self.intents |= {job.action.id: number for job, number in zip(jobs, numbers, strict=True)}
+                view = compose_view(records, tx.intents())
+            if self.settle_again or any(_concerns_settle(job.action) for job in jobs):
+                self.settle_again = False
+                self.ground.engine.settle(view)
+        for job in jobs:
+            self._submit(job, "begin", self._begin)
+
+    def _ready(self) -> list[Action]:
+        """What may begin; what never will is skipped, and told."""
+        ready: list[Action] = []
+        progress = True
+        while progress:
+            progress = False
+            for action in self.actions.values():
+                if self.states[action.id] is not State.WAITING:
+                    continue
+                bad = next((self.actions[i] for i in action.after if self.states[i] in _BAD), None)
+                if bad is not None:
+                    self._skip(action, bad.key)
+                    progress = True
+                elif action not in ready and self._may_begin(action):
+                    ready.append(action)
+        return [action for action in ready if self.states[action.id] is State.WAITING]
+
+    def _may_begin(self, action: Action) -> bool:
+        return all(self._met(action, number) for number in action.after) and self._gates_open(action)
+
+    def _skip(self, action: Action, because: Key) -> None:
+        self.states[action.id] = State.SKIPPED
+        self.emit(ActionSkipped(id=action.id, verb=action.verb.value, key=action.key, because=because))
+
+    def _met(self, action: Action, dependency: int) -> bool:
+        """Whether a dependency is far enough: `started` needs it running, everything else needs it done."""
+        state = self.states[dependency]
+        if state is State.STARTED:
+            return self._condition(action, self.actions[dependency].key) == "started"
+        return state is State.DONE
+
+    def _condition(self, action: Action, dependency: Key) -> str:
+        spec = self.plan.specs.get(action.key)
+        parts = split_key(dependency)
+        if action.verb is Verb.DELETE or parts.kind is not Kind.CONTAINER or not isinstance(spec, ContainerSpec):
+            return "done"
+        return spec.depends_on.get(parts.name, "done")
+
+    def _gates_open(self, action: Action) -> bool:
+        """A dependency that must be healthy and that no action of this plan starts is probed before its dependant begins."""
+        spec = self.plan.specs.get(action.key)
+        if not isinstance(spec, ContainerSpec) or action.verb not in _STARTS:
+            return True
+        open_ = True
+        for name, condition in spec.depends_on.items():
+            key = container_key(split_key(action.key).stack, name)
+            if key in self.by_key and self.by_key[key].verb in _STARTS:
+                continue
+            open_ &= self._gate(action, key, condition)
+        return open_
+
+    def _gate(self, action: Action, key: Key, condition: str) -> bool:
+        if key in self.healthy:
+            if not self.healthy[key]:
+                self._fail(action, Failed(f"{action.key}: {key} is not {condition}", hint=f"reconcile describe {key}"))
+            return self.healthy[key]
+        if key in self.watchlist.watches:
+            return False
+        with self.ground.store.read() as tx:
+            record = tx.record(key)
+        if record is None or record.hold is not None:
+            state = "held by a stop" if record else "not there"
+            self._fail(action, Failed(f"{action.key}: {key} is {state}", hint=f"reconcile start {split_key(key).name}"))
+            return False
+        made = made_of(record)
+        if condition != "healthy" or check_of(made) is None:
+            self.healthy[key] = True
+            return True
+        self.watchlist.add(made, self.ground.engine.containers.states([made])[made.incarnation])
+        return False
+
+    def _take(self, tx: "Writing", action: Action, records: Mapping[Key, Record]) -> Job | None:
+        try:
+            with tx.savepoint():
+                job = take_job(tx, action, self.plan, records, self.ground)
+        except ReconcileError as error:
+            self._fail(action, error)
+            return None
+        self.jobs[action.id] = job
+        self.states[action.id] = State.RUNNING
+        self.began[action.id] = self.ground.clock()
+        self.emit(ActionStarted(id=action.id, verb=action.verb.value, key=action.key))
+        return job
+
+    # --- workers ---
+
+    def _submit(self, job: Job, half: str, work: Callable[[Job], Status | None]) -> None:
+        def run() -> None:
+            outcome = Outcome(job=job, half=half)
+            try:
+                outcome.status = work(job)
+            except ReconcileError as error:
+                outcome.error = error
+            except Exception as error:  # noqa: BLE001 a mistake of ours ends one action, not the run
+                outcome.error = Failed(f"{job.action.key}: {job.action.verb.value}: {type(error).__name__}: {error}")
+                outcome.error.__cause__ = error
+            self.outcomes.put(outcome)
+
+        self.states[job.action.id] = State.RUNNING
+        self.executor.submit(run)
+
+    def _begin(self, job: Job) -> Status:
+        try:
+            status = perform.begin(job, self.ground, self.emit)
+        except BaseException:
+            perform.clean_up(job, self.ground)
+            raise
+        if not self._waits(job):
+            perform.finish(job, self.ground)
+        return status
+
+    def _waits(self, job: Job) -> bool:
+        """Whether this container is to be seen running before it is done."""
+        if kind_of(job.action.key) is not Kind.CONTAINER or job.action.verb not in _STARTS:
+            return False
+        if job.new is None or job.new.held:
+            return False
+        return self.options.wait or self._is_awaited(job.action)
+
+    def _is_awaited(self, action: Action) -> bool:
+        name = split_key(action.key).name
+        specs = (self.plan.specs.get(other.key) for other in self.actions.values() if action.id in other.after)
+        return any(isinstance(spec, ContainerSpec) and spec.depends_on.get(name) == "healthy" for spec in specs)
+
+    def _finish(self, job: Job) -> None:
+        perform.finish(job, self.ground)
+
+    def _revert(self, job: Job) -> None:
+        perform.revert(job, self.ground, job.uses)
+
+    # --- what came back ---
+
+    def _came_back(self, outcome: Outcome) -> None:
+        job, action = outcome.job, outcome.job.action
+        if outcome.half != "begin":
+            self._second_half(outcome)
+        elif outcome.error is not None:
+            self._fail(action, outcome.error)
+        elif self._waits(job):
+            assert job.new is not None
+            assert outcome.status is not None
+            self.states[action.id] = State.STARTED
+            self.statuses[action.id] = outcome.status
+            self.watchlist.add(job.new, outcome.status)
+        else:
+            self._done(action)
+
+    def _second_half(self, outcome: Outcome) -> None:
+        action = outcome.job.action
+        if outcome.half == "finish" and outcome.error is None:
+            self._done(action)
+            return
+        error = outcome.error or self._verdict_error(outcome.job, self.verdicts[action.id])
+        if outcome.half == "revert":
+            words = "the old one runs again" if outcome.error is None else "and the old one could not be started again"
+            error = error if outcome.error is None else self._verdict_error(outcome.job, self.verdicts[action.id])
+            error.detail = f"{error.detail}\n{words}".strip()
+        self._fail(action, error)
+
+    def _judged(self, verdict: Verdict) -> None:
+        """A wait ended: a gate opens or not, a replacement is finished or undone, anything else is done or failed."""
+        action = self.by_key.get(verdict.key)
+        if action is None or self.states[action.id] is not State.STARTED:
+            self.healthy[verdict.key] = verdict.ok
+            self._advance([])
+            return
+        job = self.jobs[action.id]
+        self.verdicts[action.id] = verdict
+        if action.verb is Verb.REPLACE:
+            undo = verdict.ended and not verdict.ok
+            self._submit(job, "revert" if undo else "finish", self._revert if undo else self._finish)
+            if not verdict.ok and not undo:
+                self.emit(Note(key=action.key, text=verdict.text, level="warning"))
+        elif verdict.ok:
+            self._done(action)
+        else:
+            self._fail(action, self._verdict_error(job, verdict))
+        self._advance([])
+
+    def _verdict_error(self, job: Job, verdict: Verdict) -> Failed:
+        assert job.new is not None
+        name = split_key(job.action.key).name
+        return Failed(
+            f"{job.action.key}: {verdict.text}",
+            detail=self._last_lines(job.new),
+            hint=f"reconcile logs {name}" if not verdict.ended else "mend the cause, then apply again",
+        )
+
+    def _last_lines(self, made: Made) -> str:
+        try:
+            lines: list[LogLine] = list(
+                self.ground.engine.inside.logs(made, tail=LOG_LINES, since=0.0, follow=False, stop=lambda: True)
+            )
+        except ReconcileError as error:
+            return error.brief
+        return "\n".join(line.text.decode(errors="replace") for line in lines)
+
+    def _done(self, action: Action) -> None:
+        self.states[action.id] = State.DONE
+        took = self.ground.clock() - self.began[action.id]
+        self.emit(ActionDone(id=action.id, verb=action.verb.value, key=action.key, took=took))
+
+    def _fail(self, action: Action, error: ReconcileError) -> None:
+        self.states[action.id] = State.FAILED
+        self.settle_again = True
+        self.emit(
+            ActionFailed(
+                id=action.id, verb=action.verb.value, key=action.key,
+                brief=error.brief, detail=error.detail, hint=error.hint,
+            )
+        )  # fmt: skip
+
+    # --- records ---
+
+    def _record(self, tx: "Writing", outcome: Outcome) -> None:
+        """Write what is known now. A replaced container's record changes only when its old incarnation is gone or back."""
+        job, action = outcome.job, outcome.job.action
+        if outcome.half == "begin" and self.states[action.id] is State.STARTED and action.verb is Verb.REPLACE:
+            return
+        self.settle_again |= _changes_names(action) or outcome.error is not None
+        if outcome.half == "revert" or (outcome.error is not None and outcome.half == "begin"):
+            give_back(tx, action.key, job.old)
+        elif action.verb is Verb.DELETE:
+            tx.delete_record(action.key)
+        else:
+            self._record_made(tx, job, outcome.status or self.statuses.get(action.id))
+        tx.finish_intent(self.intents[action.id])
+        tx.bump(split_key(action.key).stack)
+
+    def _record_made(self, tx: "Writing", job: Job, status: Status | None) -> None:
+        made = job.new
+        assert made is not None
+        record = Record(
+            key=made.key,
+            spec=made.spec,
+            image=made.image,
+            grants=made.grants,
+            incarnation=made.incarnation,
+            status=msgspec.to_builtins(status) if status else {},
+            created_at=job.created_at if job.action.verb is not Verb.REPLACE else self.ground.now(),
+        )
+        tx.put_record(record)
+        give_back(tx, made.key, made)
+
+    def _result(self) -> Result:
+        def keys(*states: State) -> tuple[Key, ...]:
+            return tuple(action.key for action in self.actions.values() if self.states[action.id] in states)
+
+        return Result(
+            done=keys(State.DONE),
+            failed=keys(State.FAILED),
+            skipped=keys(State.SKIPPED, State.WAITING),
+            interrupted=self.interrupted,
+        )
+
+
+_BAD = (State.FAILED, State.SKIPPED)
+_STARTS = (Verb.CREATE, Verb.RESTART, Verb.REPLACE)
+
+
+def _concerns_settle(action: Action) -> bool:
+    """Images and volumes have neither policy nor names."""
+    return kind_of(action.key) in (Kind.CONTAINER, Kind.NETWORK)
+
+
+def _changes_names(action: Action) -> bool:
+    """Whether names and policy must be loaded again once it is done."""
+    return kind_of(action.key) is Kind.NETWORK or (kind_of(action.key) is Kind.CONTAINER and action.verb is Verb.REPLACE)
+
+
+def converge(plan: Plan, ground: Ground, options: Options, emit: Emit) -> Result:
+    """Run a plan. What fails is told as an event and in the result; the records say what is there in every case."""
+    with ThreadPoolExecutor(options.workers, thread_name_prefix="converge") as executor:
+        watchlist = Watchlist(engine=ground.engine, executor=executor, clock=ground.clock, timeout=options.timeout)
+        walk = Walk(
+            plan=plan, ground=ground, options=options, emit=emit, executor=executor, watchlist=watchlist
+        )  # fmt: skip
+        return walk.walk()

@@ -1,0 +1,135 @@
+"""Waiting for containers to be seen running: health where there is a check, one second of running where there is none.
+
+`run.py` puts every started container here and polls; no worker thread waits. Design: "Done means seen". The regular probes
+of a running system are not made here.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+
+from reconciler.engine.protocol import Engine
+from reconciler.model.errors import ReconcileError
+from reconciler.model.key import Key
+from reconciler.model.observation import Health, Phase, Status
+from reconciler.model.record import Made
+from reconciler.model.spec import ContainerSpec, Healthcheck
+
+SEEN_AFTER = 1.0
+"""Seconds of running that count as done where there is no health check."""
+POLL = 0.1
+"""Seconds between two looks."""
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """How a wait ended. `text` says what was seen when it is not ok; `ended` that the container does not run."""
+
+    key: Key
+    ok: bool
+    text: str = ""
+    ended: bool = False
+
+
+@dataclass
+class Watch:
+    """One container that is waited for. Times are of the monotonic clock handed to the watchlist."""
+
+    made: Made
+    began: float
+    restarts: int
+    deadline: float
+    tries: int = 0
+    next_probe: float = 0.0
+    probe: "Future[tuple[Health, str]] | None" = None
+    said: str = ""
+
+
+@dataclass
+class Watchlist:
+    """All containers that are waited for now."""
+
+    engine: Engine
+    executor: Executor
+    clock: Callable[[], float]
+    timeout: float
+    watches: dict[Key, Watch] = field(default_factory=dict)
+
+    def add(self, made: Made, status: Status) -> None:
+        """Wait for a container that was just started; `status` is what its start returned."""
+        now = self.clock()
+        check = check_of(made)
+        first = now + min(check.start_interval, check.interval, POLL) if check else now
+        self.watches[made.key] = Watch(
+            made=made, began=now, restarts=status.restarts, deadline=now + self.timeout, next_probe=first
+        )
+
+    def poll(self) -> Sequence[Verdict]:
+        """Look once at all of them, start the probes that are due, and say whose wait has ended."""
+        if not self.watches:
+            return ()
+        states = self.engine.containers.states([watch.made for watch in self.watches.values()])
+        verdicts = []
+        for key, watch in list(self.watches.items()):
+            verdict = self._judge(watch, states[watch.made.incarnation])
+            if verdict is not None:
+                del self.watches[key]
+                verdicts.append(verdict)
+        return verdicts
+
+    def _judge(self, watch: Watch, status: Status) -> Verdict | None:
+        key, now = watch.made.key, self.clock()
+        if status.phase is not Phase.RUNNING or status.restarts > watch.restarts:
+            return _ended(watch, status)
+        check = check_of(watch.made)
+        if check is None:
+            lived = max(now - watch.began, 0.0)
+            return Verdict(key=key, ok=True) if lived >= SEEN_AFTER else None
+        verdict = self._probe(watch, check, now)
+        if verdict is None and now >= watch.deadline:
+            said = f": {watch.said}" if watch.said else ""
+            return Verdict(key=key, ok=False, text=f"not healthy after {self.timeout:g} s{said}")
+        return verdict
+
+    def _probe(self, watch: Watch, check: Healthcheck, now: float) -> Verdict | None:
+        if watch.probe is not None and watch.probe.done():
+            health, watch.said = _result(watch.probe)
+            watch.probe = None
+            if health is Health.HEALTHY:
+                return Verdict(key=watch.made.key, ok=True)
+            starting = now - watch.began < check.start_period
+            watch.tries += not starting
+            watch.next_probe = now + (check.start_interval if starting else check.interval)
+            if watch.tries >= check.retries:
+                said = f": {watch.said}" if watch.said else ""
+                return Verdict(key=watch.made.key, ok=False, text=f"unhealthy after {watch.tries} tries{said}")
+        if watch.probe is None and now >= watch.next_probe:
+            watch.probe = self.executor.submit(self.engine.inside.probe, watch.made, timeout=check.timeout)
+        return None
+
+
+def _result(probe: "Future[tuple[Health, str]]") -> tuple[Health, str]:
+    try:
+        return probe.result()
+    except ReconcileError as error:
+        return Health.UNHEALTHY, error.brief
+
+
+def _ended(watch: Watch, status: Status) -> Verdict:
+    """Exit 0 under `no` or `on-failure` is done; every other end and every restart is not."""
+    assert isinstance(watch.made.spec, ContainerSpec)
+    policy, code = watch.made.spec.restart, status.exit_code
+    if status.phase is Phase.RUNNING:
+        return Verdict(key=watch.made.key, ok=False, ended=True, text=f"ended with {code} and was restarted")
+    if code == 0 and policy != "always" and status.phase is Phase.EXITED:
+        return Verdict(key=watch.made.key, ok=True)
+    text = f"ended with {code}" if status.phase is Phase.EXITED else f"is {status.phase.value}"
+    return Verdict(key=watch.made.key, ok=False, ended=True, text=text + (f": {status.error}" if status.error else ""))
+
+
+def check_of(made: Made) -> Healthcheck | None:
+    """The health check that holds for a container: None where there is none or it is switched off."""
+    assert isinstance(made.spec, ContainerSpec)
+    check = made.spec.healthcheck
+    return None if check is None or check.test[:1] == ("NONE",) else check

@@ -1,0 +1,120 @@
+"""Manifests or a saved plan → a machine that agrees with them."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct, structs
+
+from reconciler.converge.resume import resume
+from reconciler.converge.run import Options, Result, converge
+from reconciler.converge.sweep import sweep
+from reconciler.model.errors import ConvergeFailed, Failed, NeedsYes
+from reconciler.model.events import Emit, PlanMade
+from reconciler.model.plan import Plan, Verb
+from reconciler.model.record import Desired
+from reconciler.plan.forms import plan_json
+from reconciler.plan.limits import check_limits, check_origins, needs_yes
+from reconciler.plan.stale import check_fresh
+from reconciler.verbs.look import Look, look
+from reconciler.verbs.plan import Wish, check_ports, plan_from, wanted_ports
+from reconciler.verbs.record import Recorder, begin_revisions, note_exits, put_seen
+from reconciler.verbs.root import Root
+
+Confirm = Callable[[Plan, str], bool | None]
+"""Shown the plan and why it needs a yes ("" where it needs none): yes, no, or None where nobody can be asked."""
+
+
+class ApplyOptions(Struct, frozen=True, kw_only=True):
+    """How to apply."""
+
+    yes: bool = False
+    allow_delete: bool = False
+    wait: bool = True
+    timeout: float = 300.0
+
+
+class Applied(Struct, frozen=True, kw_only=True):
+    """What an apply came to."""
+
+    plan: Plan
+    result: Result | None
+    """None where there was nothing to do."""
+
+
+def apply(root: Root, wish: Wish, options: ApplyOptions, *, emit: Emit, confirm: Confirm) -> Applied:
+    """Plan and converge. Raises Refused where a rule says no, ConvergeFailed where actions failed; what is done stays."""
+    names = [stack.name for stack in wish.stacks]
+    with root.lock_stacks(names, "apply"), Recorder(root, emit, names) as told:
+        looked = recovered(root, names, ports=wanted_ports(wish.stacks), emit=told)
+        plan = plan_from(root.engine, wish, looked, now=time.time())
+        return carry_out(root, plan, looked, options, emit=told, confirm=confirm)
+
+
+def apply_saved(
+    root: Root, plan: Plan, path: str, options: ApplyOptions, *, take_over: bool, emit: Emit, confirm: Confirm
+) -> Applied:
+    """Run a saved plan, if it still fits. Raises StalePlan."""
+    with root.lock_stacks(plan.stacks, "apply"), Recorder(root, emit, plan.stacks) as told:
+        looked = recovered(root, plan.stacks, ports=wanted_ports(plan.wanted), emit=told)
+        check_fresh(plan, stacks=looked.stacks, records=looked.records, observation=looked.observation, path=path)
+        if not take_over:
+            check_origins(Desired(stacks=plan.wanted, images={}), looked.stacks)
+        check_ports(plan, looked.observation, looked.records)
+        return carry_out(root, plan, looked, options, emit=told, confirm=confirm)
+
+
+def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), emit: Emit) -> Look:
+    """A look, after everything that an interrupted apply of these stacks left was taken up and strays were removed."""
+    looked = look(root, ports=ports, stacks=stacks)
+    unclean = bool(looked.folded.intents or looked.observation.strays)
+    if looked.folded.intents:
+        resume(looked.folded, root.ground(), emit)
+    if looked.observation.strays:
+        sweep(root.ground(), emit)
+    put_seen(root, note_exits(looked, emit))
+    if not unclean:
+        return looked
+    again = look(root, ports=ports, stacks=stacks)
+    # What was taken up keeps its reason: the plan says `unfinished` where there is something left to do.
+    unfinished = {key: record.unfinished for key, record in looked.records.items() if record.unfinished}
+    records = {key: structs.replace(record, unfinished=unfinished.get(key, "")) for key, record in again.records.items()}
+    return structs.replace(again, records=records)
+
+
+def carry_out(
+    root: Root, plan: Plan, looked: Look, options: ApplyOptions, *, emit: Emit, confirm: Confirm, tried: str = "apply"
+) -> Applied:
+    """Ask, converge, record the revision, sweep."""
+    emit(PlanMade(plan=plan_json(plan)))
+    if not options.allow_delete:
+        check_limits(plan, records=looked.records, observation=looked.observation)
+    if not plan.actions:
+        return Applied(plan=plan, result=None)
+    ask(plan, yes=options.yes, confirm=confirm, tried=tried)
+    revisions = begin_revisions(root, plan)
+    result = converge(plan, root.ground(), Options(wait=options.wait, timeout=options.timeout), emit)
+    if result.failed or any(action.verb in (Verb.DELETE, Verb.REPLACE) for action in plan.actions):
+        sweep(root.ground(), emit)
+    revisions.finish(result)
+    raise_for(result)
+    return Applied(plan=plan, result=result)
+
+
+def ask(plan: Plan, *, yes: bool, confirm: Confirm, tried: str) -> None:
+    """Have a plan confirmed. Raises NeedsYes where the answer is no, or where one is needed and nobody can be asked."""
+    if yes:
+        return
+    answer = confirm(plan, needs_yes(plan))
+    if answer is False:
+        raise NeedsYes(tried, "not confirmed; nothing was changed")
+    deletes = needs_yes(plan, {Verb.DELETE})
+    if answer is None and deletes:
+        raise NeedsYes(tried, f"the plan {deletes}, and nobody can be asked")
+
+
+def raise_for(result: Result) -> None:
+    """Raise for what did not work."""
+    if result.interrupted:
+        raise Failed("interrupted", f"{len(result.done)} done, {len(result.skipped)} not begun", "apply again to go on")
+    if result.failed:
+        raise ConvergeFailed(result.failed, len(result.done), len(result.skipped))

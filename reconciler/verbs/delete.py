@@ -1,0 +1,93 @@
+"""What is recorded under a name → gone, in order; volumes stay unless they are named."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from reconciler.engine.protocol import Engine
+from reconciler.model.errors import NeedsYes, NotFound, OriginDiffers
+from reconciler.model.events import Emit
+from reconciler.model.key import Key, Kind, kind_of, split_key
+from reconciler.model.plan import Plan
+from reconciler.model.record import Record
+from reconciler.plan.delete import make_delete_plan
+from reconciler.verbs.apply import Applied, ApplyOptions, Confirm, carry_out, recovered
+from reconciler.verbs.look import Look
+from reconciler.verbs.root import Root
+
+
+class Doomed(Struct, frozen=True, kw_only=True):
+    """What is to be deleted."""
+
+    stack: str
+    keys: tuple[Key, ...] = ()
+    """Only these of the stack; all where empty."""
+    volumes: tuple[str, ...] = ()
+    """Names of the volumes whose data goes too."""
+    all_volumes: bool = False
+    origin: str = ""
+    """Of the manifest that the delete was asked by; "" where it was asked by name."""
+    take_over: bool = False
+
+
+def delete(root: Root, doomed: Doomed, options: ApplyOptions, *, emit: Emit, confirm: Confirm) -> Applied:
+    """Delete a stack, or some resources of one. Raises NotFound, OriginDiffers, NeedsYes, ConvergeFailed."""
+    with root.lock_stacks([doomed.stack], "delete"):
+        looked = recovered(root, [doomed.stack], emit=emit)
+        plan = delete_plan(looked, doomed)
+        # It is the request itself: the limit on what a changed manifest may delete does not hold here.
+        options = ApplyOptions(yes=options.yes, allow_delete=True, wait=options.wait, timeout=options.timeout)
+        return carry_out(root, plan, looked, options, emit=emit, confirm=confirm, tried=f"delete {doomed.stack}")
+
+
+def delete_plan(looked: Look, doomed: Doomed) -> Plan:
+    """The plan of a delete. Raises NotFound for a stack, a key or a volume that is not on record."""
+    own = {key: record for key, record in looked.records.items() if split_key(key).stack == doomed.stack}
+    if not own:
+        raise NotFound("stack", doomed.stack, sorted({split_key(key).stack for key in looked.records}))
+    recorded = looked.stacks.get(doomed.stack)
+    if recorded and doomed.origin and recorded.origin != doomed.origin and not doomed.take_over:
+        raise OriginDiffers(doomed.stack, recorded.origin, doomed.origin)
+    for key in doomed.keys:
+        if key not in own:
+            raise NotFound("resource", key, sorted(own))
+    return make_delete_plan(
+        doomed.keys or tuple(own),
+        volumes=_volumes(own, doomed),
+        stacks=looked.stacks,
+        records=looked.records,
+        observation=looked.observation,
+    )
+
+
+def _volumes(own: dict[Key, Record], doomed: Doomed) -> tuple[Key, ...]:
+    volumes = {split_key(key).name: key for key in own if kind_of(key) is Kind.VOLUME}
+    if doomed.all_volumes:
+        return tuple(volumes.values())
+    for name in doomed.volumes:
+        if name not in volumes:
+            raise NotFound("volume", name, sorted(volumes))
+    return tuple(volumes[name] for name in doomed.volumes)
+
+
+def find_stack_or_key(records: Sequence[Key], text: str) -> Doomed:
+    """What a name given to `delete` means: a stack, or a key in full."""
+    if any(split_key(key).stack == text for key in records):
+        return Doomed(stack=text)
+    matches = [key for key in records if text in (key, key.removesuffix("/1"))]
+    if not matches:
+        raise NotFound("stack or resource", text, sorted({split_key(key).stack for key in records}))
+    key = matches[0]
+    volumes = (split_key(key).name,) if kind_of(key) is Kind.VOLUME else ()
+    return Doomed(stack=split_key(key).stack, keys=(key,), volumes=volumes)
+
+
+def check_answer(stack: str, answer: str | None) -> None:
+    """Volumes go only when the stack's name was typed. Raises NeedsYes."""
+    if answer != stack:
+        raise NeedsYes(f"delete {stack}", "its volumes would be lost, and its name was not typed")
+
+
+def volume_sizes(engine: Engine, looked: Look, keys: Sequence[Key]) -> dict[Key, int]:
+    """Bytes of each volume, for people who are about to delete it."""
+    return {made.key: engine.volumes.measure(made) for made in looked.view.made if made.key in keys}

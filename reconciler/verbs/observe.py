@@ -1,0 +1,173 @@
+"""What is recorded and seen → what people ask: `get`, `describe`, `drift`. Writes nothing."""
+
+import time
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+
+from reconciler.model.errors import NotFound
+from reconciler.model.key import Key, Kind, sort_key, split_key
+from reconciler.model.observation import Health, Phase, Status, Stray
+from reconciler.model.plan import Plan
+from reconciler.model.record import Record
+from reconciler.model.spec import ContainerSpec, spec_builtins
+from reconciler.plan.decide import PlanOptions
+from reconciler.plan.make import make_plan, recorded_desired
+from reconciler.verbs.look import Look, look
+from reconciler.verbs.names import find_containers
+from reconciler.verbs.root import Root
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """One resource as recorded and as seen."""
+
+    record: Record
+    status: Status
+
+    @property
+    def key(self) -> Key:
+        """Its key."""
+        return self.record.key
+
+
+class Drift(Struct, frozen=True, kw_only=True):
+    """What differs from the records though no manifest changed."""
+
+    plan: Plan
+    """Its actions are what an apply would do about it."""
+    strays: tuple[Stray, ...]
+    """What bears the root's id and belongs to nobody."""
+
+
+def get(root: Root, kind: Kind | None = None, name: str = "") -> list[Seen]:
+    """Resources in the order of kinds, stacks and names; of one kind, of one name. Raises NotFound for a name."""
+    looked = look(root)
+    records = [record for record in looked.records.values() if kind in (None, split_key(record.key).kind)]
+    if name:
+        records = _named(looked, records, kind, name)
+    records.sort(key=lambda record: sort_key(record.key))
+    return [Seen(record=record, status=_status(looked, record)) for record in records]
+
+
+def _named(looked: Look, records: list[Record], kind: Kind | None, name: str) -> list[Record]:
+    found = [record for record in records if name in (record.key, *_names(record.key))]
+    if found:
+        return found
+    if kind in (None, Kind.CONTAINER):
+        return find_containers(looked.records, name)
+    raise NotFound(kind.value if kind else "resource", name, sorted({split_key(record.key).name for record in records}))
+
+
+def _names(key: Key) -> tuple[str, ...]:
+    parts = split_key(key)
+    return (parts.name, f"{parts.stack}/{parts.name}")
+
+
+def _status(looked: Look, record: Record) -> Status:
+    status = looked.observation.statuses.get(record.key, Status(phase=Phase.MISSING))
+    if isinstance(record.spec, ContainerSpec):
+        status = structs.replace(status, health=_health(record.spec, status))
+    return status
+
+
+def _health(spec: ContainerSpec, status: Status) -> Health:
+    """NONE without a check; what was probed last, while that holds; UNKNOWN where nobody probes."""
+    if spec.healthcheck is None or spec.healthcheck.test[:1] == ("NONE",):
+        return Health.NONE
+    return Health.UNKNOWN if status.health is Health.NONE else status.health
+
+
+def seen_json(seen: Seen) -> dict[str, Any]:
+    """One element of `get -o json`, as the contract in `schemas/get.schema.json` says."""
+    record, parts = seen.record, split_key(seen.key)
+    return {
+        "key": record.key,
+        "kind": parts.kind.value,
+        "stack": parts.stack,
+        "name": parts.name,
+        "index": parts.index or None,
+        "spec": spec_builtins(record.spec),
+        "status": _status_json(seen),
+    }
+
+
+def _status_json(seen: Seen) -> dict[str, Any]:
+    record, status = seen.record, seen.status
+    out: dict[str, Any] = {"phase": status.phase.value}
+    if isinstance(record.spec, ContainerSpec):
+        out |= {
+            "pid": status.pid or None,
+            "started_at": status.started_at or None,
+            "finished_at": status.finished_at or None,
+            "exit_code": status.exit_code,
+            "restarts": status.restarts,
+            "restarting": status.restarting,
+            "gave_up": status.gave_up,
+            "health": status.health.value,
+            "image": record.image,
+            "incarnation": record.incarnation,
+            "addresses": {name: [place.address] for name, place in record.grants.endpoints.items()},
+            "ports": [f"{host} -> {port}" for host, port in record.spec.ports.items()],
+            "held": msgspec.to_builtins(record.hold) if record.hold else None,
+        }
+    else:
+        out |= {name: value for name, value in _given(record, status).items() if value}
+    out["drift"] = [_part(name, seen) for name, part in sorted(status.parts.items()) if part.state != "present"]
+    return out
+
+
+def _given(record: Record, status: Status) -> dict[str, Any]:
+    grants = record.grants
+    return {
+        "image": record.image,
+        "size": status.size,
+        "link": grants.link,
+        "subnet": grants.subnet,
+        "gateway": grants.gateway,
+        "volume_id": grants.volume_id,
+    }
+
+
+def _part(name: str, seen: Seen) -> dict[str, str]:
+    part = seen.status.parts[name]
+    return {"part": name, **{k: v for k, v in msgspec.to_builtins(part).items() if v}}
+
+
+def describe(root: Root, kind: Kind | None, name: str) -> list[dict[str, Any]]:
+    """Everything known of the resources that a name means: `get`'s form, with parts and the last events."""
+    out = []
+    for seen in get(root, kind, name):
+        with root.store.read() as tx:
+            events = [event for event in tx.events(stack=split_key(seen.key).stack) if event.key == seen.key][-10:]
+        out.append(
+            {
+                **seen_json(seen),
+                "created_at": seen.record.created_at,
+                "parts": {part: value.state for part, value in sorted(seen.status.parts.items())},
+                "events": [{"at": event.at, **msgspec.to_builtins(event.event)} for event in events],
+            }
+        )
+    return out
+
+
+def drift(root: Root, stack: str = "") -> Drift:
+    """What the machine changed behind our back: the plan that would mend it, of what is recorded as the wish.
+
+    Raises NotFound for a stack that is not on record.
+    """
+    looked = look(root)
+    stacks = sorted({split_key(key).stack for key in looked.records})
+    if stack and stack not in stacks:
+        raise NotFound("stack", stack, stacks)
+    names = [stack] if stack else stacks
+    records = {key: record for key, record in looked.records.items() if split_key(key).stack in names}
+    plan = make_plan(
+        recorded_desired(records, {name: known for name, known in looked.stacks.items() if name in names}),
+        stacks=looked.stacks,
+        records=records,
+        observation=looked.observation,
+        options=PlanOptions(),
+        now=time.time(),
+    )
+    return Drift(plan=plan, strays=looked.observation.strays)

@@ -1,0 +1,36 @@
+"""A manifest's path → whose it is: the repository's URL and path inside it in a git work tree, else the real path."""
+
+import os
+from configparser import ConfigParser, Error
+from pathlib import Path
+
+
+def origin_of(path: Path, named: str | None = None) -> str:
+    """`name:…` where the manifest names its origin, `git:URL:PATH` in a work tree with a remote, else `file:REALPATH`.
+
+    Reads `.git/config` as text: no program of a repository runs.
+    """
+    if named:
+        return f"name:{named}"
+    real = Path(os.path.realpath(path))
+    for folder in real.parents:
+        url = _remote(folder / ".git")
+        if url:
+            return f"git:{url}:{real.relative_to(folder)}"
+    return f"file:{real}"
+
+
+def _remote(git: Path) -> str:
+    """The URL of the remote `origin` without its credentials, "" where there is none."""
+    parser = ConfigParser(strict=False, interpolation=None)
+    try:
+        if git.is_file():  # a worktree or a submodule: the file names the folder
+            git = Path(git.parent / git.read_text().removeprefix("gitdir:").strip())
+            common = git / "commondir"
+            git = git / common.read_text().strip() if common.is_file() else git
+        parser.read_string((git / "config").read_text(errors="replace"))
+    except (OSError, Error):
+        return ""
+    url = parser.get('remote "origin"', "url", fallback="")
+    scheme, slashes, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else url

@@ -1,0 +1,127 @@
+"""What a verb writes besides what converge writes: whose a stack is, its revisions, its events, exits that were seen."""
+
+import getpass
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct, structs
+
+from reconciler.converge.run import Result
+from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, AnyEvent, Emit, Note
+from reconciler.model.key import Key, Kind, kind_of, split_key
+from reconciler.model.observation import Phase, Status
+from reconciler.model.plan import Plan
+from reconciler.model.record import StackRecord
+from reconciler.verbs.look import Look
+from reconciler.verbs.root import Root
+
+
+def who() -> str:
+    """Who does this, for revisions and holds."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+class Revisions(Struct, frozen=True, kw_only=True):
+    """The revisions that one apply began, by stack."""
+
+    root: Root
+    numbers: dict[str, int]
+
+    def finish(self, result: Result) -> None:
+        """Say how it ended; a stack of which nothing is left is forgotten."""
+        failed = {split_key(key).stack for key in (*result.failed, *result.skipped)}
+        with self.root.lock_root("record"), self.root.store.write() as tx:
+            records = tx.records(list(self.numbers))
+            for stack, number in self.numbers.items():
+                tx.finish_revision(stack, number, result="failed" if stack in failed else "done")
+                if not any(split_key(key).stack == stack for key in records):
+                    tx.delete_stack(stack)
+
+
+def begin_revisions(root: Root, plan: Plan) -> Revisions:
+    """Record whose the stacks are, and begin a revision of each."""
+    now, numbers = time.time(), {}
+    with root.lock_root("record"), root.store.write() as tx:
+        known = tx.stacks()
+        for stack in plan.wanted:
+            old = known.get(stack.name, StackRecord(name=stack.name, origin=stack.origin))
+            tx.put_stack(structs.replace(old, origin=stack.origin, source=stack.source))
+            own = {key: fact.digest for key, fact in plan.images.items() if split_key(key).stack == stack.name}
+            number = tx.add_revision(stack, images=own, who=who(), at=now, summary=plan.summary)
+            tx.put_stack(structs.replace(old, origin=stack.origin, source=stack.source, revision=number))
+            numbers[stack.name] = number
+    return Revisions(root=root, numbers=numbers)
+
+
+class Recorder:
+    """An `Emit` that passes events on, and writes those of the event log when its `with` ends, however it ends."""
+
+    def __init__(self, root: Root, emit: Emit, stacks: Sequence[str]) -> None:
+        self.root = root
+        self.emit = emit
+        self.stacks = stacks
+        self.kept: list[AnyEvent] = []
+
+    def __call__(self, event: AnyEvent) -> None:
+        """An event. Called from worker threads too; list.append is atomic."""
+        timed = structs.replace(event, at=event.at or time.time())
+        if isinstance(event, _KEPT):
+            self.kept.append(timed)
+        self.emit(timed)
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self.kept and self.root.store.path.exists():
+            with self.root.lock_root("events"), self.root.store.write() as tx:
+                tx.add_events(self.kept, at=time.time(), stack=self.stacks[0] if self.stacks else "")
+
+
+_KEPT = (ActionDone, ActionFailed, ActionSkipped, Note)
+
+
+def note_exits(looked: Look, emit: Emit) -> dict[Key, Status]:
+    """Tell the exits and restarts that were not on record yet; the statuses to record. The exit file is the record of an
+    exit: the store takes it in here."""
+    seen: dict[Key, Status] = {}
+    for key, status in looked.observation.statuses.items():
+        record = looked.records.get(key)
+        if kind_of(key) is not Kind.CONTAINER or record is None or status.incarnation != record.incarnation:
+            continue
+        before = record.status
+        if status.restarts > before.get("restarts", 0):
+            times = status.restarts - before.get("restarts", 0)
+            emit(Note(key=key, at=status.finished_at, text=_restart_text(status, times)))
+        elif status.phase is Phase.EXITED and status.finished_at > before.get("finished_at", 0.0):
+            emit(Note(key=key, at=status.finished_at, text=f"exited with {status.exit_code}", level="warning"))
+        else:
+            continue
+        seen[key] = status
+    return seen
+
+
+def _restart_text(status: Status, times: int) -> str:
+    again = "started again" if status.phase is Phase.RUNNING else "started again and ended"
+    often = f" ({times} times)" if times > 1 else ""
+    return f"ended with {describe_exit(status.exit_code)} and was {again} by its restart policy{often}"
+
+
+def describe_exit(code: int | None) -> str:
+    """`137 (SIGKILL)`: an exit code with the signal that it stands for."""
+    if code is not None and code > 128:
+        try:
+            return f"{code} ({signal.Signals(code - 128).name})"
+        except ValueError:
+            return str(code)
+    return str(code)
+
+
+def put_seen(root: Root, seen: dict[Key, Status]) -> None:
+    """Record what was seen of exits."""
+    if seen:
+        with root.lock_root("record"), root.store.write() as tx:
+            tx.put_statuses({key: msgspec.to_builtins(status) for key, status in seen.items()})

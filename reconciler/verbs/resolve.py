@@ -1,0 +1,98 @@
+"""Stacks → stacks with their env files read, and facts: the one step that asks outside. Stores nothing."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from msgspec import structs
+
+from reconciler.engine.protocol import ImageDriver
+from reconciler.model.errors import BadManifest, Problem
+from reconciler.model.key import Key
+from reconciler.model.record import Desired, ImageFact, Record, Stack
+from reconciler.model.spec import ContainerSpec, ImageSpec, Sensitive, Spec
+
+ENV_FILE_LIMIT = 1 << 20
+"""Bytes of one env file."""
+
+
+def resolve(
+    stacks: Sequence[Stack], *, images: ImageDriver, records: Mapping[Key, Record], offline: bool = False
+) -> Desired:
+    """Read what the stacks name outside themselves. Raises BadManifest for env files, and what image drivers raise."""
+    read = tuple(structs.replace(stack, specs=_with_env_files(stack)) for stack in stacks)
+    wanted = [(key, spec) for stack in read for key, spec in stack.specs.items() if isinstance(spec, ImageSpec)]
+
+    def ask(item: tuple[Key, ImageSpec]) -> ImageFact:
+        key, spec = item
+        record = records.get(key)
+        same = record is not None and isinstance(record.spec, ImageSpec) and _source(record.spec) == _source(spec)
+        return images.resolve(key, spec, recorded=record.image if record and same else "", offline=offline)
+
+    if len(wanted) < 2:
+        facts = [ask(item) for item in wanted]
+    else:
+        with ThreadPoolExecutor(min(8, len(wanted)), thread_name_prefix="resolve") as executor:
+            facts = list(executor.map(ask, wanted))
+    return Desired(stacks=read, images={key: fact for (key, _), fact in zip(wanted, facts, strict=True)})
+
+
+def _source(spec: ImageSpec) -> tuple[str, str]:
+    return (spec.reference, spec.archive)
+
+
+def _with_env_files(stack: Stack) -> dict[Key, Spec]:
+    problems: list[Problem] = []
+    specs = {key: _with_env_file(key, spec, problems) for key, spec in stack.specs.items()}
+    if problems:
+        raise BadManifest(problems)
+    return specs
+
+
+def _with_env_file(key: Key, spec: Spec, problems: list[Problem]) -> Spec:
+    """`env` wins over `env_file`, a later file over an earlier one. Values of files are sensitive."""
+    if not isinstance(spec, ContainerSpec) or not spec.env_file:
+        return spec
+    env: dict[str, str | Sensitive] = {}
+    for name in spec.env_file:
+        env |= _read_env_file(key, Path(name), problems)
+    return structs.replace(spec, env=dict(sorted({**env, **spec.env}.items())))
+
+
+def _read_env_file(key: Key, path: Path, problems: list[Problem]) -> dict[str, Sensitive]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(ENV_FILE_LIMIT + 1)
+        text = data.decode()
+    except OSError as error:
+        problems.append(Problem(file=str(path), text=f"the env_file of {key} can't be read: {error.strerror}"))
+        return {}
+    except UnicodeDecodeError:
+        problems.append(Problem(file=str(path), text=f"the env_file of {key} is not UTF-8"))
+        return {}
+    if len(data) > ENV_FILE_LIMIT or "\0" in text:
+        problems.append(Problem(file=str(path), text=f"the env_file of {key} is larger than 1 MiB or holds NUL"))
+        return {}
+    return _parse_env(key, path, text, problems)
+
+
+def _parse_env(key: Key, path: Path, text: str, problems: list[Problem]) -> dict[str, Sensitive]:
+    """Lines of NAME=VALUE; empty lines and lines that begin with # are skipped. Quotes around a whole value go, as in
+    Compose; nothing is interpolated."""
+    env: dict[str, Sensitive] = {}
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.removeprefix("export ").partition("=")
+        if not equals or not name.strip():
+            # The line itself is not shown: it may be a secret.
+            problems.append(
+                Problem(file=str(path), line=number, column=1, text=f"the env_file of {key}: expected NAME=VALUE")
+            )
+            continue
+        value = value.strip()
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        env[name.strip()] = Sensitive(value)
+    return env

@@ -1,0 +1,150 @@
+"""One root, opened: its id, its store, its engine and its locks. Every verb begins here.
+
+Three locks in one order: stacks (by name), a container's (in its bundle, taken by drivers), the root's (milliseconds). None
+is waited for while a later one is held.
+"""
+
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from reconciler.converge.ground import Ground
+from reconciler.engine.protocol import Engine
+from reconciler.engine.registry import open_engine
+from reconciler.linux import files, process
+from reconciler.model.errors import LockTimeout, NotRoot, RootError
+from reconciler.model.record import ApplyId
+from reconciler.store.store import Store, open_store
+
+DEFAULT_ROOT = Path("/var/lib/reconcile")
+RUN = Path("/run/reconcile")
+LOCK_TIMEOUT = 30.0
+BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+class Root:
+    """A root that exists or, while `exists` is false, one that nothing was ever applied to."""
+
+    def __init__(self, path: Path, *, root_id: str, store: Store, engine: Engine) -> None:
+        self.path = path
+        self.root_id = root_id
+        self.store = store
+        self.engine = engine
+        self.lock_timeout = LOCK_TIMEOUT
+
+    def close(self) -> None:
+        """Let go of files; nothing that runs is touched."""
+        self.engine.close()
+        self.store.close()
+
+    @contextmanager
+    def lock_stacks(self, names: Sequence[str], doing: str) -> Iterator[None]:
+        """Hold the locks of stacks, in the order of their names. Raises LockTimeout naming the holder."""
+        with ExitStack() as held:
+            for name in sorted(set(names)):
+                # The lock's file is named by a digest: no path is built from a name.
+                digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+                held.enter_context(self._lock(f"stack-{digest}", f"stack {name}", doing))
+            yield
+
+    @contextmanager
+    def lock_root(self, doing: str) -> Iterator[None]:
+        """Hold the root's lock."""
+        with self._lock("root", f"root {self.path}", doing):
+            yield
+
+    @contextmanager
+    def _lock(self, file: str, what: str, doing: str) -> Iterator[None]:
+        folder = self.path / "locks"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            lock = files.lock(folder / file, self.lock_timeout, doing=doing)
+        except files.LockHeld as error:
+            raise LockTimeout(what, error.holder) from error
+        with lock:
+            yield
+
+    def ground(self) -> Ground:
+        """What converge stands on."""
+        return Ground(
+            root_id=self.root_id,
+            store=self.store,
+            engine=self.engine,
+            apply=this_process(),
+            lock_root=self.lock_root,
+            now=time.time,
+            clock=time.monotonic,
+            token=lambda digits: secrets.token_hex((digits + 1) // 2)[:digits],
+        )
+
+
+def this_process() -> ApplyId:
+    """Who we are, for marks and intents."""
+    pid = os.getpid()
+    return ApplyId(pid=pid, start_time=process.read_start_time(pid), boot_id=process.read_boot_id())
+
+
+@contextmanager
+def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> Iterator[Root]:
+    """Open a root, make it where `create` says so, and close it afterwards.
+
+    A root that does not exist and is not created answers as an empty one; nothing is made, not even its folder. Raises
+    NotRoot, RootError.
+    """
+    if os.geteuid() != 0 and engine == "native":
+        raise NotRoot(f"open the root {path}")
+    path = path.resolve()
+    root_id = _read_id(path)
+    if root_id is None and create:
+        root_id = _create(path)
+    store = open_store(path, create=create)
+    root = Root(path, root_id=root_id or "", store=store, engine=open_engine(engine, path, RUN, root_id or ""))
+    try:
+        yield root
+    finally:
+        root.close()
+
+
+def _create(path: Path) -> str:
+    """Make the folder and its id. The id's file knows its own inode, so that a copied root is seen to be a copy."""
+    root_id = "".join(secrets.choice(BASE32) for _ in range(5))
+    staged = path / f"new-{secrets.token_hex(6)}"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+        staged.touch(mode=0o600)
+        staged.write_text(f"{root_id} {staged.stat().st_ino}\n")
+        try:
+            (path / "id").hardlink_to(staged)
+        except FileExistsError:  # Race: another process made it first; its id holds.
+            return _read_id(path) or root_id
+        finally:
+            staged.unlink()
+    except OSError as error:
+        raise RootError(f"{path}: the root can't be made: {error.strerror}", hint="choose another with --root") from error
+    return root_id
+
+
+def _read_id(path: Path) -> str | None:
+    """The root's id; None where there is none. Raises RootError for a copy."""
+    try:
+        text = (path / "id").read_text()
+        inode = (path / "id").stat().st_ino
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RootError(f"{path}: the root can't be read: {error.strerror}", hint="look at its permissions") from error
+    words = text.split()
+    if len(words) != 2 or len(words[0]) != 5 or not set(words[0]) <= set(BASE32):
+        return None
+    if words[1] != str(inode):
+        raise RootError(
+            f"{path}: this root is a copy of another one (its id {words[0]} was made elsewhere)",
+            detail="two roots with one id would take each other's links, tables and cgroups for their own",
+            hint="use the original, or remove the copy's files id and reconcile.db to begin anew",
+        )
+    return words[0]

@@ -1,0 +1,3 @@
+from converge_bench import bench
+
+__all__ = ["bench"]

@@ -1,0 +1,190 @@
+"""Whole applies on the memory engine: what is on the machine and on record afterwards, whatever went wrong."""
+
+import msgspec
+from converge_bench import Bench
+
+from plan.builders import container, stack, volume_at
+from reconciler.model.key import Kind, container_key, make_key
+from reconciler.model.observation import Phase, missing
+from reconciler.model.record import Hold
+from reconciler.model.spec import Healthcheck
+
+WEB = container_key("blog", "web")
+CACHE = container_key("blog", "cache")
+FRONT = make_key(Kind.NETWORK, "blog", "front")
+DATA = make_key(Kind.VOLUME, "blog", "data")
+
+
+def blog(**web: object):
+    fields = {"networks": ("front",), "ports": {"0.0.0.0:8080/tcp": 80}, "depends_on": {"cache": "started"}} | web
+    return stack(web=container(**fields), cache=container(networks=("front",), mounts=volume_at("/data", "data")))
+
+
+def test_what_is_applied_runs_and_leaves_an_empty_plan(bench: Bench) -> None:
+    result = bench.apply(blog())
+    assert result.failed == ()
+    assert set(bench.pids()) == {WEB, CACHE}
+    assert bench.machine.open_ports == {"0.0.0.0:8080/tcp": WEB}
+    assert bench.lines(blog()) == ["nothing to do"]
+    assert bench.fold().intents == ()
+
+
+def test_changed_command_replaces_only_its_container_and_keeps_its_address(bench: Bench) -> None:
+    bench.apply(blog())
+    before, pids = bench.records(), bench.pids()
+    bench.apply(blog(command=("b",)))
+    after = bench.records()
+    assert bench.pids()[CACHE] == pids[CACHE]
+    assert bench.pids()[WEB] != pids[WEB]
+    assert after[WEB].incarnation != before[WEB].incarnation
+    old, new = before[WEB].grants.endpoints["front"], after[WEB].grants.endpoints["front"]
+    assert (new.address, new.mac) == (old.address, old.mac)
+    assert new.link != old.link
+    assert len(bench.machine.containers) == 2
+
+
+def test_replacement_that_does_not_start_leaves_the_old_one_running(bench: Bench) -> None:
+    bench.apply(blog())
+    before = bench.records()[WEB]
+    bench.machine.fail_next("start", WEB, "exec: no such file")
+    result = bench.apply(blog(command=("b",)))
+    assert result.failed == (WEB,)
+    assert bench.records()[WEB].incarnation == before.incarnation
+    assert bench.machine.containers[before.incarnation].phase is Phase.RUNNING
+    assert len(bench.machine.containers) == 2
+    assert "the old one runs again" in bench.failures()[0].detail
+
+
+def test_replacement_that_ends_at_once_is_undone(bench: Bench) -> None:
+    bench.apply(blog())
+    before = bench.records()[WEB]
+    bench.publish("bad", "sha256:" + "b" * 64, exits=3)
+    result = bench.apply(blog(image="bad"))
+    assert result.failed == (WEB,)
+    assert bench.records()[WEB].incarnation == before.incarnation
+    assert bench.pids().keys() == {WEB, CACHE}
+    assert "ended with 3" in bench.failures()[0].brief
+    assert bench.fold().intents == ()
+
+
+def test_failed_create_leaves_nothing_and_skips_what_depends_on_it(bench: Bench) -> None:
+    bench.machine.fail_next("start", CACHE)
+    result = bench.apply(blog())
+    assert result.failed == (CACHE,)
+    assert result.skipped == (WEB,)
+    assert CACHE not in bench.records()
+    assert bench.machine.containers == {}
+    with bench.store.read() as tx:
+        assert tx.grants_of(CACHE) == []
+    assert bench.apply(blog()).failed == ()
+
+
+def test_container_waits_for_the_health_of_what_it_depends_on(bench: Bench) -> None:
+    check = Healthcheck(test=("CMD", "true"), interval=1.0, retries=2)
+    wanted = stack(
+        web=container(depends_on={"cache": "healthy"}),
+        cache=container(healthcheck=check),
+    )
+    bench.publish("app", "sha256:" + "a" * 64, healthy=False)
+    result = bench.apply(wanted)
+    assert result.failed == (CACHE,)
+    assert result.skipped == (WEB,)
+    assert "unhealthy after 2 tries: made unhealthy" in bench.failures()[0].brief
+
+
+def test_without_wait_health_is_still_waited_for_where_something_depends_on_it(bench: Bench) -> None:
+    check = Healthcheck(test=("CMD", "true"), interval=1.0)
+    wanted = stack(web=container(depends_on={"cache": "healthy"}), cache=container(healthcheck=check))
+    assert bench.apply(wanted, wait=False).failed == ()
+    calls = [call for call in bench.machine.calls if call.startswith(("start", "prepare"))]
+    assert calls == [f"prepare {CACHE}", f"start {CACHE}", f"prepare {WEB}", f"start {WEB}"]
+
+
+def test_dependency_that_runs_already_is_probed_before_its_dependant_starts(bench: Bench) -> None:
+    check = Healthcheck(test=("CMD", "true"), interval=1.0, retries=1)
+    cache = container(healthcheck=check)
+    bench.apply(stack(cache=cache))
+    bench.machine.content["sha256:" + "a" * 64].healthy = False
+    result = bench.apply(stack(cache=cache, web=container(depends_on={"cache": "healthy"})))
+    assert result.failed == (WEB,)
+    assert "container/blog/cache/1 is not healthy" in bench.failures()[-1].brief
+
+
+def test_drifted_parts_are_mended_with_the_same_pid(bench: Bench) -> None:
+    bench.apply(blog())
+    pids = bench.pids()
+    bench.machine.drift(WEB, "link/front", missing())
+    bench.machine.open_ports.clear()
+    plan = bench.plan(blog())
+    assert [(action.verb.value, action.reason.value) for action in plan.actions] == [("update", "drifted")]
+    bench.run(plan)
+    assert bench.pids() == pids
+    assert bench.machine.open_ports == {"0.0.0.0:8080/tcp": WEB}
+    assert bench.lines(blog()) == ["nothing to do"]
+
+
+def test_network_is_replaced_with_its_containers_and_comes_back_when_it_cannot_be_made(bench: Bench) -> None:
+    from reconciler.model.spec import NetworkSpec
+
+    first = blog()
+    other = stack(
+        networks={"front": NetworkSpec(subnet="10.99.0.0/24")},
+        web=container(networks=("front",)),
+    )
+    bench.apply(first)
+    link = bench.records()[FRONT].grants.link
+    bench.machine.fail_next("create", FRONT)
+    result = bench.apply(other)
+    assert FRONT in result.failed
+    assert bench.records()[FRONT].grants.link == link
+    assert WEB in bench.pids()
+    assert bench.apply(other).failed == ()
+    assert bench.records()[FRONT].grants.subnet == "10.99.0.0/24"
+    assert bench.records()[WEB].grants.endpoints["front"].address.startswith("10.99.0.")
+    assert bench.lines(other) == [*bench.lines(other)[:-1], "nothing to do"]
+
+
+def test_held_container_stays_down_over_applies_until_resumed(bench: Bench) -> None:
+    bench.apply(blog())
+    made = bench.records()[WEB]
+    with bench.store.write() as tx:
+        tx.set_hold(WEB, Hold(kind="stop", who="me", when=bench.machine.now))
+    bench.machine.containers[made.incarnation].phase = Phase.EXITED
+    bench.apply(blog(command=("b",)))
+    assert WEB not in [thing.made.key for thing in bench.machine.containers.values() if thing.phase is Phase.RUNNING]
+    bench.apply(blog(command=("b",)), resume_holds=True)
+    assert bench.records()[WEB].hold is None
+    assert bench.machine.find(WEB)[0].phase is Phase.RUNNING
+
+
+def test_delete_keeps_volumes_unless_they_are_named(bench: Bench) -> None:
+    bench.apply(blog())
+    volume = next(iter(bench.machine.volumes.values()))
+    volume.data["row"] = b"1"
+    bench.delete("blog")
+    assert set(bench.records()) == {DATA}
+    assert bench.machine.containers == bench.machine.networks == bench.machine.open_ports == {}
+    bench.apply(blog())
+    assert next(iter(bench.machine.volumes.values())).data == {"row": b"1"}
+    bench.delete("blog", DATA)
+    assert bench.machine.volumes == {}
+    with bench.store.read() as tx:
+        assert all(tx.grants_in(pool) == [] for pool in ("address", "link", "mac", "port", "subnet", "volume"))
+
+
+def test_swapped_ports_are_handed_over(bench: Bench) -> None:
+    def pair(one: str, two: str):
+        return stack(web=container(ports={f"0.0.0.0:{one}/tcp": 80}), cache=container(ports={f"0.0.0.0:{two}/tcp": 80}))
+
+    bench.apply(pair("80", "81"))
+    assert bench.apply(pair("81", "80")).failed == ()
+    assert bench.machine.open_ports == {"0.0.0.0:81/tcp": WEB, "0.0.0.0:80/tcp": CACHE}
+
+
+def test_sensitive_values_are_in_no_event(bench: Bench) -> None:
+    from reconciler.model.spec import Sensitive
+
+    bench.machine.fail_next("start", WEB)
+    bench.apply(stack(web=container(env={"TOKEN": Sensitive("hunter2")})))
+    assert "hunter2" not in repr(bench.events)
+    assert b"hunter2" not in b"".join(msgspec.json.encode(event) for event in bench.events)
