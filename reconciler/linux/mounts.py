@@ -343,3 +343,15 @@ def _claim_loop(backing: int, path: str) -> tuple[int, str]:
             else:
                 return device, name
     raise OSError(errno.EBUSY, "no loop device is free", path)
+
+
+def has_filesystem(fstype: str) -> bool:
+    """Whether the kernel knows a file system, its module loaded if it has to be. Needs CAP_SYS_ADMIN to load it."""
+    try:
+        os.close(_call("fsopen", fstype, _FSOPEN, fstype.encode(), 1))
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return False
+        names = Path("/proc/filesystems").read_text().split()  # Kernel: before 5.2, or no right to ask.
+        return fstype in names
+    return True

@@ -1,0 +1,381 @@
+"""Turns the uncompressed bytes of a layer into a file of its own that can be mounted, and answers which are here.
+
+`ROOT/layers/HEX.{erofs,squashfs,tree}` with `HEX.json` beside it: the JSON is written last and is what makes a layer be
+here. Everything is made in a staging folder and renamed, so an error leaves nothing. The kernel only ever mounts what is
+made here: no byte of a layer is taken for a file system. Called from several threads and processes at once.
+
+Durable without waiting: a layer is used before the disk has it. After a boot that was not the one that wrote it, one that
+is not marked synced is compared with its recorded sha256 and is here only when that is right.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from reconciler.engine.native.layers import erofs, squashfs, tree
+from reconciler.engine.native.layers.finaltree import FinalTree
+from reconciler.engine.native.layers.onepass import Contradiction, OnePass
+from reconciler.engine.native.layers.tarstream import LIMITS, Entry, Limits, TarStream
+from reconciler.engine.native.layout import Layout
+from reconciler.linux import files
+from reconciler.model.errors import ContentError, Failed
+
+_LOCK_SECONDS = 30.0
+
+
+class RootEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a layer says of the root folder itself; it goes into the overlay's upper."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime: int = 0
+    xattrs: dict[str, bytes] = {}
+
+
+class LayerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The small file beside each layer image."""
+
+    form: str
+    """erofs | squashfs | tree"""
+    size: int
+    """Bytes on disk."""
+    inode: int
+    """Of the image: tells it from another that was renamed over it."""
+    boot_id: str
+    """The boot that wrote it."""
+    synced: bool = False
+    """The disk is known to have it."""
+    sha256: str = ""
+    """Of the image, hex; empty until it is computed, and for trees."""
+    root: RootEntry | None = None
+    opaque_root: bool = False
+    """It hides everything below it."""
+
+
+class Maker(Protocol):
+    """Makes one image of entries that do not contradict each other. Raises model errors."""
+
+    def begin(self, entry: Entry) -> None:
+        """The next entry; `entry.size` bytes of data follow by `write`."""
+
+    def write(self, piece: memoryview) -> None:
+        """A piece of the current entry's data."""
+
+    def finish(self) -> Path:
+        """The image, whole."""
+
+    def close(self) -> None:
+        """Let go of everything; again changes nothing."""
+
+
+# ---------------------------------------------------------------- what is here
+
+
+def layer_hex(diff_id: str) -> str:
+    """The hex of a layer's digest, which is the only part of its name that becomes a path."""
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", diff_id):
+        raise ContentError("a layer's diff_id", "sha256: and 64 hex digits", ascii(diff_id[:80]))
+    return diff_id[7:]
+
+
+def image_path(layout: Layout, diff_id: str, form: str) -> Path:
+    """Where a layer's image is."""
+    return layout.layers / f"{layer_hex(diff_id)}.{form}"
+
+
+def read_facts(layout: Layout, diff_id: str) -> LayerFacts | None:
+    """What is recorded of a layer, or None where it is not here. Does not look whether it is whole."""
+    try:
+        text = (layout.layers / f"{layer_hex(diff_id)}.json").read_bytes()
+        return msgspec.json.decode(text, type=LayerFacts)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None  # A file that a power cut left empty is as good as none.
+
+
+def has_layer(layout: Layout, diff_id: str) -> bool:
+    """Whether a layer is here and whole. Reads only; may read all of an image once after an unclean boot."""
+    facts = read_facts(layout, diff_id)
+    if facts is None:
+        return False
+    path = image_path(layout, diff_id, facts.form)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    if facts.form != tree.FORM and (found.st_ino != facts.inode or found.st_size != facts.size):
+        return False
+    if facts.synced or facts.boot_id == read_boot_id():
+        return True
+    return facts.sha256 != "" and _hash_cached(str(path), found.st_ino, found.st_mtime_ns) == facts.sha256
+
+
+def layer_size(layout: Layout, diff_id: str) -> int:
+    """Bytes that a layer's image takes on disk, 0 where it is not here."""
+    facts = read_facts(layout, diff_id)
+    return facts.size if facts else 0
+
+
+def list_layers(layout: Layout) -> list[str]:
+    """The diff_ids of the layers that are here, sorted."""
+    with suppress(FileNotFoundError):
+        names = sorted(entry.name for entry in os.scandir(layout.layers))
+        return [f"sha256:{name[:-5]}" for name in names if re.fullmatch(r"[0-9a-f]{64}\.json", name)]
+    return []
+
+
+@lru_cache(maxsize=1)
+def read_boot_id() -> str:
+    """The kernel's id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@lru_cache(maxsize=1024)
+def _hash_cached(path: str, inode: int, mtime: int) -> str:  # noqa: ARG001 - they tell one content from another
+    return _hash(path)
+
+
+def _hash(path: str | Path) -> str:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---------------------------------------------------------------- writing
+
+
+@lru_cache(maxsize=1)
+def choose_form() -> str:
+    """The best form that this machine can make and mount: erofs, squashfs, or trees where there is neither."""
+    return next((maker.FORM for maker in (erofs, squashfs) if maker.is_usable()), tree.FORM)
+
+
+def _make(form: str, folder: Path, what: str) -> Maker:
+    if form == erofs.FORM:
+        return erofs.make(folder, what=what)
+    if form == squashfs.FORM:
+        return squashfs.make(folder, what=what)
+    return tree.make(folder, what=what)
+
+
+def write_layer(
+    layout: Layout,
+    diff_id: str,
+    chunks: Iterable[bytes],
+    *,
+    what: str,
+    reread: Callable[[], Iterable[bytes]] | None = None,
+    form: str = "",
+    limits: Limits = LIMITS,
+) -> int:
+    """Make a layer of its uncompressed tar, and return the bytes that it takes on disk.
+
+    All of `chunks` is read; its sha256 must be `diff_id`. `reread` gives the same bytes again, for layers that contradict
+    themselves. `what` is how errors call the layer; `form` is chosen where empty. Raises ContentError for a wrong digest,
+    what is no tar, or more than the limits allow; ProgramFailed and Failed for the machine's part. After an error nothing
+    of it is left. A layer that is here already is read all the same, and stays as it is.
+    """
+    expected = layer_hex(diff_id)
+    form = form or choose_form()
+    try:
+        with _staging(layout, expected) as folder:
+            stream = TarStream(chunks, what=what, limits=limits)
+            try:
+                image, tree_of = _write_once(stream, expected, form, folder)
+            except Contradiction:
+                _check_digest(stream, expected)
+                if reread is None:
+                    raise stream.broken("a tar whose entries do not contradict each other", "one that does") from None
+                image, tree_of = _write_again(reread, what, limits, expected, form, folder)
+            return _commit(layout, expected, image, form, tree_of)
+    except OSError as error:
+        raise Failed(
+            f"{what}: write the layer under {layout.layers}: {error.strerror or error}",
+            hint="free space and see that the folder can be written; nothing of the layer was kept",
+        ) from error
+
+
+def _write_once(stream: TarStream, expected: str, form: str, folder: Path) -> tuple[Path, OnePass | FinalTree]:
+    maker = _make(form, folder, stream.what)
+    try:
+        tree_of = OnePass(stream)
+        _copy(tree_of.entries(), stream, maker)
+        _check_digest(stream, expected)
+        return maker.finish(), tree_of
+    finally:
+        maker.close()
+
+
+def _write_again(
+    reread: Callable[[], Iterable[bytes]], what: str, limits: Limits, expected: str, form: str, folder: Path
+) -> tuple[Path, OnePass | FinalTree]:
+    files.remove_tree(folder / "image") if form == tree.FORM else (folder / "image").unlink(missing_ok=True)
+    tree_of = FinalTree()
+    first = TarStream(reread(), what=what, limits=limits)
+    tree_of.learn(first)
+    _check_digest(first, expected)
+    second = TarStream(reread(), what=what, limits=limits)
+    maker = _make(form, folder, what)
+    try:
+        _copy(tree_of.entries(second), second, maker)
+        _check_digest(second, expected)  # Race: the kept blob may have been changed between the two.
+        return maker.finish(), tree_of
+    finally:
+        maker.close()
+
+
+def _copy(entries: Iterator[Entry], stream: TarStream, maker: Maker) -> None:
+    for entry in entries:
+        maker.begin(entry)
+        if entry.size:
+            for piece in stream.data():
+                maker.write(piece)
+
+
+def _check_digest(stream: TarStream, expected: str) -> None:
+    found = stream.drain()
+    if found != expected:
+        raise ContentError(f"{stream.what}: its content", f"sha256:{expected}", f"sha256:{found}")
+
+
+@contextmanager
+def _staging(layout: Layout, name: str) -> Iterator[Path]:
+    """A folder that this thread holds by an flock: one that nobody holds was left by a crash."""
+    layout.layers.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = layout.layers / files.staging_name(name)
+    with _lock(layout):  # Race: between the two calls below it looks like one left by a crash.
+        folder.mkdir(mode=0o700)
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(number, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            files.remove_tree(folder)
+        os.close(number)
+
+
+def _lock(layout: Layout) -> files.Lock:
+    return files.lock(layout.layers / "lock", _LOCK_SECONDS, doing="keep layers")
+
+
+def remove_staging(layout: Layout) -> list[str]:
+    """Remove what writers that are no more have left half-made: the names that went."""
+    gone = []
+    if layout.layers.is_dir():
+        with _lock(layout):
+            for path in layout.layers.glob(f"{files.STAGING}*"):
+                if path.is_dir() and _is_abandoned(path):
+                    files.remove_tree(path)
+                    gone.append(path.name)
+    return gone
+
+
+def _is_abandoned(folder: Path) -> bool:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(number)
+    return True
+
+
+def _commit(layout: Layout, name: str, image: Path, form: str, tree_of: OnePass | FinalTree) -> int:
+    diff_id = f"sha256:{name}"
+    found = image.stat()
+    facts = LayerFacts(
+        form=form,
+        size=files.measure_tree(image) if form == tree.FORM else found.st_size,
+        inode=found.st_ino,
+        boot_id=read_boot_id(),
+        root=_root_of(tree_of.root),
+        opaque_root=tree_of.opaque_root,
+    )
+    with _lock(layout):
+        if has_layer(layout, diff_id):  # Race: another thread made the same layer meanwhile.
+            return layer_size(layout, diff_id)
+        _remove(layout, diff_id)
+        image.rename(image_path(layout, diff_id, form))
+        _write_facts(layout, diff_id, facts)
+    if form != tree.FORM:
+        threading.Thread(target=_record_hash, args=(layout, diff_id, facts), name="layer-sha256").start()
+    return facts.size
+
+
+def _root_of(entry: Entry | None) -> RootEntry | None:
+    if entry is None:
+        return None
+    xattrs = {name.decode(errors="replace"): value for name, value in entry.xattrs.items()}
+    return RootEntry(mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime=entry.mtime, xattrs=xattrs)
+
+
+def _write_facts(layout: Layout, diff_id: str, facts: LayerFacts, *, durable: bool = False) -> None:
+    path = layout.layers / f"{layer_hex(diff_id)}.json"
+    files.write_atomic(path, msgspec.json.encode(facts), durable=durable)
+
+
+def _record_hash(layout: Layout, diff_id: str, facts: LayerFacts) -> None:
+    """Put the image's sha256 beside it. Not waited for; the process does not end before it is there."""
+    with suppress(OSError):  # Removed already; without a sha256 it is fetched again after an unclean boot.
+        digest = _hash(image_path(layout, diff_id, facts.form))
+        with _lock(layout):
+            if read_facts(layout, diff_id) == facts:
+                _write_facts(layout, diff_id, msgspec.structs.replace(facts, sha256=digest))
+
+
+def sync_layer(layout: Layout, diff_id: str) -> None:
+    """Wait until the disk has a layer, and mark it: what can't be fetched again must not be lost. Raises Failed."""
+    facts = read_facts(layout, diff_id)
+    if facts is None or facts.synced:
+        return
+    path = image_path(layout, diff_id, facts.form)
+    try:
+        _sync_path(path, facts.form)
+        with _lock(layout):
+            now = read_facts(layout, diff_id)
+            if now is not None and now.inode == facts.inode:
+                _write_facts(layout, diff_id, msgspec.structs.replace(now, synced=True), durable=True)
+    except OSError as error:
+        raise Failed(f"layer {diff_id}: sync it: {error.strerror or error}", hint="see the kernel's log") from error
+
+
+def _sync_path(path: Path, form: str) -> None:
+    if form == tree.FORM:
+        os.sync()  # A tree has thousands of files; the kernel's own order is the fastest.
+    else:
+        files.sync_file(path)
+
+
+# ---------------------------------------------------------------- removal
+
+
+def remove_layer(layout: Layout, diff_id: str) -> int:
+    """Remove a layer and return the bytes that it took; one that is not here is no error. Unmount it before."""
+    if not layout.layers.is_dir():
+        return 0
+    try:
+        with _lock(layout):
+            size = layer_size(layout, diff_id)
+            _remove(layout, diff_id)
+            return size
+    except OSError as error:
+        raise Failed(f"layer {diff_id}: remove it: {error.strerror or error}", hint="see the kernel's log") from error
+
+
+def _remove(layout: Layout, diff_id: str) -> None:
+    name = layer_hex(diff_id)
+    # Order: the JSON goes first, for it is what makes a layer be here.
+    (layout.layers / f"{name}.json").unlink(missing_ok=True)
+    for form in (erofs.FORM, squashfs.FORM):
+        (layout.layers / f"{name}.{form}").unlink(missing_ok=True)
+    files.remove_tree(layout.layers / f"{name}.{tree.FORM}")
