@@ -12,16 +12,27 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s?([kmgt]?)i?b?", re.IGNORECASE)
 _POWERS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
+LONGEST = 1e9
+"""Seconds, some 31 years: beyond it a duration is a mistake."""
+LARGEST = 2**63 - 1
+"""Bytes: what the kernel's interfaces take."""
+
 
 def parse_duration(text: str | float) -> float:
     """`1m30s` -> 90.0 seconds. A number, or text that is one, is seconds. Raises ValueError."""
-    if not isinstance(text, str):
-        return float(text)
+    seconds = _read_duration(text) if isinstance(text, str) else float(text)
+    if not 0 <= seconds <= LONGEST:
+        raise ValueError(f"{text} is out of range; a duration is at most 30 years")
+    return seconds
+
+
+def _read_duration(text: str) -> float:
     if _NUMBER.fullmatch(text):
         return float(text)
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is no duration; write 5s, 1m30s or 500ms")
-    return round(sum(float(number) * _SPANS[unit] for number, unit in _SPAN.findall(text)), 9)
+    seconds = sum(float(number) * _SPANS[unit] for number, unit in _SPAN.findall(text))
+    return round(seconds, 9) if seconds <= LONGEST else seconds
 
 
 def parse_size(text: str | int) -> int:
@@ -30,14 +41,20 @@ def parse_size(text: str | int) -> int:
     Compat: K, M, G and T are powers of 1024 with and without `i` and `B`, as Docker reads them; Kubernetes' `M` is 5 %
     less, its `Mi` the same.
     """
-    if not isinstance(text, str):
-        return text
+    size = _read_size(text) if isinstance(text, str) else text
+    if not 0 <= size <= LARGEST:
+        raise ValueError(f"{text} is out of range; a size is less than 8 EiB")
+    return int(size)
+
+
+def _read_size(text: str) -> float:
     found = _SIZE.fullmatch(text)
     if not found:
         raise ValueError(f"{text!r} is no size; write 64M, 1Gi or 512k")
     number, unit = found.groups()
-    power = _POWERS[unit.lower()]
-    return int(number) * power if number.isdigit() else int(float(number) * power)
+    # A number of more than 32 digits is out of range whatever it says; int() refuses very long ones in words of its own.
+    exact = number.isdigit() and len(number) <= 32
+    return (int(number) if exact else float(number)) * _POWERS[unit.lower()]
 
 
 def render_duration(seconds: float) -> str:

@@ -1,0 +1,84 @@
+"""Turns a manifest's data into the canonical specs of its stack: list and map forms become one, defaults are filled in.
+
+Between `validate.py` and `load.py`. It looks at references between resources and at what the schema can't say, notes faults
+with their paths, and goes on with the rest. Nothing outside the text is looked at: no file, no registry, no machine.
+"""
+
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.manifest.conflicts import blame_addresses, blame_dependencies, blame_names
+from reconciler.manifest.containers import make_container
+from reconciler.manifest.draft import Draft
+from reconciler.manifest.faults import DROPPED, shorten
+from reconciler.manifest.networks import draft_networks
+from reconciler.manifest.pairs import read_labels
+from reconciler.model.key import Kind, container_key, make_key
+from reconciler.model.reference import canonical_reference
+from reconciler.model.spec import ImageSpec, VolumeSpec
+
+RESERVED = ("run",)
+"""Stack names that are ours: `reconcile run` lives there."""
+
+_SECTIONS = ("images", "networks", "volumes", "containers")
+
+
+def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, str]) -> Draft:
+    """The draft of one stack, its specs filled in as far as its data fit."""
+    data = {} if fitting is DROPPED else fitting
+    draft = Draft(written=written, data=data, folder=folder, variables=variables, name=data.get("name", ""))
+    if draft.name in RESERVED:
+        draft.blame(("name",), f"the name {draft.name} is reserved", "choose another name")
+    if not any(draft.names(section) for section in _SECTIONS) and isinstance(written, dict):
+        hint = "to remove a stack, use `reconcile delete`"
+        draft.blame((), "the manifest names no image, network, volume or container", hint, at_key=True)
+    _draft_images(draft)
+    draft_networks(draft)
+    _draft_volumes(draft)
+    for name, container in draft.section("containers").items():
+        draft.specs[container_key(draft.name, name)] = make_container(draft, name, container)
+    blame_names(draft)
+    blame_dependencies(draft)
+    blame_addresses(draft)
+    return draft
+
+
+def _draft_images(draft: Draft) -> None:
+    for name, written in draft.section("images").items():
+        draft.specs[make_key(Kind.IMAGE, draft.name, name)] = _image_spec(draft, name, written)
+
+
+def _image_spec(draft: Draft, name: str, written: dict[str, Any]) -> ImageSpec:
+    path = ("images", name)
+    pull = written.get("pull", "missing")
+    sources = [word for word in ("from", "archive") if word in written]
+    if len(sources) == 2:
+        draft.blame(
+            path, "an image comes from a registry or from a file, not from both", "keep `from` or `archive`", at_key=True
+        )
+    elif not sources:
+        # What was dropped as wrong or not built was blamed already.
+        if not any(fault_word in draft.written["images"][name] for fault_word in ("from", "archive", "build")):
+            draft.blame(path, "an image needs a source", "write `from: REFERENCE` or `archive: FILE`", at_key=True)
+    elif sources == ["archive"]:
+        if "pull" in written:
+            draft.blame((*path, "pull"), "an archive is never pulled", "leave it out", at_key=True)
+        return ImageSpec(archive=posixpath.normpath(posixpath.join(draft.folder, written["archive"])))
+    return ImageSpec(reference=_read_reference(draft, name, written.get("from", "")), pull=pull)
+
+
+def _read_reference(draft: Draft, name: str, text: str) -> str:
+    if not text:
+        return ""
+    try:
+        return canonical_reference(text)
+    except ValueError as error:
+        draft.blame(("images", name, "from"), f'found "{shorten(text)}": {error}')
+        return ""
+
+
+def _draft_volumes(draft: Draft) -> None:
+    for name, written in draft.section("volumes").items():
+        labels = read_labels(draft, (written or {}).get("labels"), ("volumes", name, "labels"))
+        draft.specs[make_key(Kind.VOLUME, draft.name, name)] = VolumeSpec(labels=labels)

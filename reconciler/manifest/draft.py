@@ -1,0 +1,63 @@
+"""The draft of a stack: what the steps of `desire.py` hand on to each other while one manifest becomes specs.
+
+`containers.py`, `networks.py`, `mounts.py` and `ports.py` fill it, `conflicts.py` reads it. It decides nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct, field
+
+from reconciler.manifest.faults import Fault, Path
+from reconciler.model.key import Key
+from reconciler.model.spec import Spec
+
+
+class PortClaim(Struct, frozen=True):
+    """A host port that a container wants."""
+
+    host: str
+    port: int
+    protocol: str
+    container: str
+    path: Path
+
+
+class SubnetClaim(Struct, frozen=True):
+    """A subnet that a network wants; `first` and `last` are its addresses as numbers."""
+
+    first: int
+    last: int
+    text: str
+    network: str
+    path: Path
+
+
+class Draft(Struct, kw_only=True):
+    """One manifest on its way."""
+
+    written: Any
+    """The manifest's data as they are."""
+    data: dict[str, Any]
+    """What of them fits the schema."""
+    folder: str
+    """Absolute: what relative paths begin at."""
+    variables: Mapping[str, str]
+    name: str = ""
+    specs: dict[Key, Spec] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    ports: list[PortClaim] = field(default_factory=list)
+    subnets: list[SubnetClaim] = field(default_factory=list)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """`images`, `networks`, `volumes` or `containers`: by name, what is written there."""
+        return self.data.get(name) or {}
+
+    def names(self, section: str) -> list[str]:
+        """All names of a section, also of what does not fit: they are known, whatever is wrong with them."""
+        found = self.written.get(section) if isinstance(self.written, dict) else None
+        return list(found) if isinstance(found, dict) else []
+
+    def blame(self, path: Path, text: str, hint: str = "", *, at_key: bool = False) -> None:
+        """Note a fault."""
+        self.faults.append(Fault(path, text, hint, at_key))

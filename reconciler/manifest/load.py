@@ -1,0 +1,150 @@
+"""Reads manifests: paths or text -> `Stack`s, or every problem of every file at once. What other rooms call.
+
+The order: `text.py` (data), `validate.py` (schema), `desire.py` (specs), `places.py` (positions of what is wrong). The
+environment and the origin come from the caller; files are read here and nowhere else in this room.
+"""
+
+import os
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from reconciler.manifest.conflicts import blame_between, blame_same_names
+from reconciler.manifest.desire import desire
+from reconciler.manifest.draft import Draft
+from reconciler.manifest.envfile import parse_env_text
+from reconciler.manifest.text import MAX_BYTES, Document, decode, read_document
+from reconciler.manifest.validate import validate
+from reconciler.model.errors import BadManifest, Problem
+from reconciler.model.record import Stack
+
+OriginOf = Callable[[Path, str | None], str]
+"""Whose a manifest is: from its path and what its `origin:` says, None where it says nothing."""
+
+ENV_FILE = ".env"
+MAX_PROBLEMS = 200
+"""Shown of one command; one slip in an anchor may be wrong ten thousand times."""
+
+
+class _Read(Struct, frozen=True):
+    """One manifest on its way."""
+
+    path: Path
+    document: Document
+    draft: Draft
+
+
+def load_stacks(
+    paths: Sequence[Path], *, variables: Mapping[str, str], environment: Mapping[str, str], origin_of: OriginOf
+) -> tuple[Stack, ...]:
+    """The stacks of manifests; of a folder, all its *.yaml and *.yml. Variables win over the environment, that over `.env`.
+
+    Raises BadManifest with all problems of all files.
+    """
+    problems: list[Problem] = []
+    read: list[_Read] = []
+    for path in _find_files(paths, problems):
+        try:
+            raw = _read_file(path, most=MAX_BYTES)
+            read.append(_read(raw, path, file=str(path), variables=variables, environment=environment))
+        except BadManifest as error:
+            problems.extend(error.problems)
+    return _finish(read, problems, origin_of=origin_of)
+
+
+def load_text(
+    text: str | bytes,
+    *,
+    file: str,
+    folder: Path,
+    variables: Mapping[str, str],
+    environment: Mapping[str, str],
+    origin_of: OriginOf,
+) -> Stack:
+    """The stack of one manifest's text. `file` is what errors call it; relative paths and `.env` begin at `folder`.
+
+    Raises BadManifest.
+    """
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    read = _read(raw, folder / file, file=file, variables=variables, environment=environment, folder=folder)
+    return _finish([read], [], origin_of=origin_of)[0]
+
+
+def _find_files(paths: Iterable[Path], problems: list[Problem]) -> list[Path]:
+    """Manifests in the order given, those of a folder by name; none twice."""
+    out: dict[Path, None] = {}
+    for path in paths:
+        try:
+            found = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml")) if path.is_dir() else [path]
+        except OSError as error:
+            problems.append(Problem(file=str(path), text=f"can't be read: {error.strerror}"))
+            continue
+        if not found:
+            problems.append(
+                Problem(file=str(path), text="no manifest in this folder", hint="manifests end in .yaml or .yml")
+            )
+        out.update(dict.fromkeys(found))
+    return list(out)
+
+
+def _read_file(path: Path, *, most: int) -> bytes:
+    """A file's bytes, one more than `most` if it is larger: decode() says so. Devices and pipes end there too."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most + 1)
+    except FileNotFoundError:
+        raise BadManifest([Problem(file=str(path), text="no such file")]) from None
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else str(error)
+        raise BadManifest([Problem(file=str(path), text=f"can't be read: {words}")]) from None
+
+
+def _read(
+    raw: bytes,
+    path: Path,
+    *,
+    file: str,
+    variables: Mapping[str, str],
+    environment: Mapping[str, str],
+    folder: Path | None = None,
+) -> _Read:
+    beside = Path(os.path.abspath(path.parent if folder is None else folder))  # noqa: PTH100 - resolve() would follow links
+    known = ChainMap(dict(variables), dict(environment), _read_env_beside(beside))
+    document = read_document(decode(raw, file=file), file=file, variables=known)
+    fitting, faults = validate(document.data)
+    draft = desire(document.data, fitting, folder=str(beside), variables=known)
+    draft.faults[:0] = [*document.faults, *faults]
+    return _Read(path, document, draft)
+
+
+def _read_env_beside(folder: Path) -> dict[str, str]:
+    path = folder / ENV_FILE
+    if not path.is_file():
+        return {}
+    return parse_env_text(decode(_read_file(path, most=MAX_BYTES), file=str(path)), file=str(path))
+
+
+def _finish(read: Sequence[_Read], problems: list[Problem], *, origin_of: OriginOf) -> tuple[Stack, ...]:
+    """Compare the stacks with each other, and give them out if nothing is wrong with any."""
+    drafts = [one.draft for one in read]
+    blame_same_names(drafts)
+    blame_between(drafts)
+    for one in read:
+        if one.draft.faults:
+            from reconciler.manifest.places import locate_faults
+
+            problems += locate_faults(one.draft.faults, file=one.document.file, text=one.document.text)
+    if len(problems) > MAX_PROBLEMS:
+        more = Problem(file=problems[0].file, text=f"and {len(problems) - MAX_PROBLEMS:,} more problems")
+        problems = [*problems[:MAX_PROBLEMS], more]
+    if problems:
+        raise BadManifest(problems)
+    return tuple(_make_stack(one, origin_of=origin_of) for one in read)
+
+
+def _make_stack(one: _Read, *, origin_of: OriginOf) -> Stack:
+    named = one.draft.data.get("origin")
+    origin = f"name:{named}" if named else origin_of(one.path, None)
+    return Stack(name=one.draft.name, origin=origin, source=one.document.file, specs=one.draft.specs)

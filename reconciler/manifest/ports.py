@@ -1,0 +1,80 @@
+"""Published ports as people write them -> host address, port and protocol by container port, ranges unrolled.
+
+A step of `desire.py`; `conflicts.py` compares the claims of all containers.
+"""
+
+from typing import Any
+
+from reconciler.manifest.addresses import parse_ipv4
+from reconciler.manifest.draft import Draft, PortClaim
+from reconciler.manifest.faults import Path, fitting_entries, shorten
+
+ANY = "0.0.0.0"
+_FORM = "[HOST_IP:]HOST[-RANGE]:CONTAINER[-RANGE][/udp] such as 127.0.0.1:8080:80"
+_PROTOCOLS = ("tcp", "udp")
+
+
+class _Refused(ValueError):
+    """What is wrong with one entry, and a hint."""
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.text = text
+        self.hint = hint
+
+
+def read_ports(draft: Draft, written: Any, container: str) -> dict[str, int]:
+    """`HOST_IP:HOST_PORT/PROTO` to the container's port, sorted by what it is written as."""
+    path: Path = ("containers", container, "ports")
+    out: dict[str, int] = {}
+    entries = (written or {}).items() if isinstance(written, dict) else fitting_entries(written)
+    for place, entry in entries:
+        text = f"{entry}" if not isinstance(written, dict) else _text_of_pair(f"{place}", entry)
+        try:
+            unrolled = _unroll(text)
+        except _Refused as fault:
+            draft.blame((*path, place), fault.text, fault.hint)
+            continue
+        for host, port, inside, protocol in unrolled:
+            draft.ports.append(PortClaim(host, port, protocol, container, (*path, place)))
+            out[f"{host}:{port}/{protocol}"] = inside
+    return dict(sorted(out.items()))
+
+
+def _text_of_pair(outside: str, inside: Any) -> str:
+    """A map's entry as a list would have it: `{"8080/udp": 80}` is `8080:80/udp`."""
+    host, slash, protocol = outside.partition("/")
+    return f"{host}:{inside}{slash}{protocol}"
+
+
+def _unroll(text: str) -> list[tuple[str, int, int, str]]:
+    """Host address, host port, container port and protocol of each port of one entry."""
+    body, slash, protocol = text.partition("/")
+    if slash and protocol.lower() not in _PROTOCOLS:
+        raise _Refused(f'found the protocol "{shorten(protocol)}"; expected tcp or udp')
+    if body.startswith("[") or body.count(":") > 2:
+        if body.startswith("[::1]"):
+            raise _Refused("publishing on [::1] is not possible", "publish on 127.0.0.1")
+        raise _Refused("publishing on an IPv6 address is not built yet", "publish on an IPv4 address")
+    parts = body.split(":")
+    if len(parts) == 1:
+        raise _Refused(f'found "{shorten(text)}", without a port of the host', f"write {shorten(text)}:{shorten(text)}")
+    host, outside, inside = parts if len(parts) == 3 else (ANY, *parts)
+    if parse_ipv4(host) is None:
+        raise _Refused(f'found the host address "{shorten(host)}"; expected an IPv4 address', f"the form is {_FORM}")
+    host_ports, ports = _port_range(outside, "host"), _port_range(inside, "container")
+    if len(host_ports) != len(ports):
+        raise _Refused(
+            f"{len(host_ports)} ports of the host for {len(ports)} of the container", "make both ranges equally long"
+        )
+    return [(host, a, b, protocol.lower() or "tcp") for a, b in zip(host_ports, ports, strict=True)]
+
+
+def _port_range(text: str, whose: str) -> range:
+    first, dash, last = text.partition("-")
+    numbers = [int(part) if part.isascii() and part.isdigit() and len(part) <= 5 else 0 for part in (first, last or first)]
+    if not all(1 <= number <= 65535 for number in numbers) or (dash and not last):
+        raise _Refused(f'found the {whose} port "{shorten(text)}"; expected 1 to 65535, or a range', f"the form is {_FORM}")
+    if numbers[0] > numbers[1]:
+        raise _Refused(f"found the range {shorten(text)}, which ends before it begins")
+    return range(numbers[0], numbers[1] + 1)
