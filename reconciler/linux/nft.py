@@ -1,0 +1,194 @@
+"""Loads nftables rulesets with `nft`, and reads tables back from the kernel without it (NETLINK_NETFILTER).
+
+Loading is text in, one transaction. Reading asks the kernel for one table's chains, rules and sets as it holds them:
+ten small dumps, about a millisecond, where `nft -j list` costs a process and its JSON (docs/decisions/0011). Rules come
+as a digest of their expressions and their comment, elements as bytes: enough to compare, not to print. Raises OSError.
+"""
+
+import errno
+import hashlib
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from reconciler.linux.nlsocket import NETFILTER, NetlinkSocket, parse_attributes, text, walk_attributes
+
+FAMILIES = {"inet": 1, "ip": 2, "bridge": 7}
+"""NFPROTO_* by nft's word."""
+
+_SUBSYSTEM = 10 << 8
+_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = (_SUBSYSTEM | number for number in (1, 4, 7, 10, 13))
+_TABLE, _NAME = 1, 2
+_TABLE_NAME, _TABLE_FLAGS = 1, 2
+_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
+_RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 2, 4, 7
+_SET_SHAPE = (3, 4, 5, 6, 7)
+"""Flags, key type and length, data type and length."""
+_SET_NAME, _ELEMENTS = 2, 3
+_ELEMENT_KEY, _ELEMENT_DATA = 1, 2
+_DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 1, 2, 1
+_USERDATA_COMMENT = 0
+
+_PATH = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
+_DEADLINE = 60.0
+
+
+class Rule(NamedTuple):
+    """One rule of a chain."""
+
+    comment: str
+    digest: str
+    """Of what it does: the same for the same rule on the same kernel."""
+
+
+class Chain(NamedTuple):
+    """One chain: its rules in their order."""
+
+    shape: str
+    """Hook, priority, type and policy as the kernel has them, in hex; empty for one that is only jumped to."""
+    rules: tuple[Rule, ...]
+
+
+class Set(NamedTuple):
+    """One set or map: value by key, both as the kernel has them; the value of a verdict is its code,
+    32 bits in network order."""
+
+    shape: str
+    """Flags and types, in hex."""
+    elements: dict[bytes, bytes]
+
+
+class Table(NamedTuple):
+    """One table, chains and sets by name."""
+
+    flags: int
+    chains: dict[str, Chain]
+    sets: dict[str, Set]
+
+
+def load_ruleset(ruleset: str) -> None:
+    """Have `nft` load a text in one transaction: all of it holds afterwards, or nothing changed.
+
+    Raises FileNotFoundError where there is no nft, OSError with its own words where it refuses.
+    """
+    program = shutil.which("nft", path=_PATH)
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, "the program nft is not installed", "nft")
+    done = subprocess.run(
+        [program, "-f", "-"],
+        input=ruleset.encode(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=_DEADLINE,
+        check=False,
+        cwd="/",
+        env={"LC_ALL": "C", "PATH": _PATH},
+    )
+    if done.returncode:
+        raise OSError(errno.EINVAL, "nft: " + done.stderr.decode(errors="replace")[:2000].strip())
+
+
+def read_tables(tables: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Table]:
+    """Those of the tables (family, name) that are there, whole."""
+    with NetlinkSocket(NETFILTER) as opened:
+        found = {}
+        for family, name in tables:
+            table = _read_table(opened, FAMILIES[family], name)
+            if table is not None:
+                found[family, name] = table
+        return found
+
+
+def list_tables(family: str) -> list[str]:
+    """The names of all tables of a family."""
+    with NetlinkSocket(NETFILTER) as opened:
+        answers = opened.dump(_GET_TABLE, _header(FAMILIES[family]))
+    return [_string(parse_attributes(payload, 4).get(_TABLE_NAME)) for _, payload in answers]
+
+
+def read_elements(family: str, table: str, name: str) -> dict[bytes, bytes]:
+    """The elements of one set or map, none where it does not exist."""
+    with NetlinkSocket(NETFILTER) as opened:
+        try:
+            return _read_elements(opened, FAMILIES[family], table, name)
+        except FileNotFoundError:
+            return {}
+
+
+def _header(family: int) -> bytes:
+    return struct.pack("=BBH", family, 0, 0)
+
+
+def _string(data: bytes | None) -> str:
+    return (data or b"").rstrip(b"\0").decode(errors="replace")
+
+
+def _read_table(opened: NetlinkSocket, family: int, name: str) -> Table | None:
+    try:
+        _, payload = opened.get(_GET_TABLE, _header(family) + text(_TABLE_NAME, name))
+    except FileNotFoundError:
+        return None
+    flags = parse_attributes(payload, 4).get(_TABLE_FLAGS, b"\0\0\0\0")
+    try:
+        rules = _read_rules(opened, family, name)
+        chains = {chain: Chain(shape, tuple(rules.get(chain, ()))) for chain, shape in _read_chains(opened, family, name)}
+        sets = {
+            item: Set(shape, _read_elements(opened, family, name, item)) for item, shape in _read_sets(opened, family, name)
+        }
+    except FileNotFoundError:  # Race: somebody removed it while we read.
+        return None
+    return Table(int.from_bytes(flags, "big"), chains, sets)
+
+
+def _read_chains(opened: NetlinkSocket, family: int, table: str) -> Iterable[tuple[str, str]]:
+    for _, payload in opened.dump(_GET_CHAIN, _header(family)):  # Kernel: this dump has no filter by table.
+        found = parse_attributes(payload, 4)
+        if _string(found.get(_TABLE)) == table:
+            shape = b"|".join(found.get(kind, b"") for kind in (_CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE))
+            yield _string(found[_CHAIN_NAME]), shape.hex()
+
+
+def _read_rules(opened: NetlinkSocket, family: int, table: str) -> dict[str, list[Rule]]:
+    rules: dict[str, list[Rule]] = {}
+    for _, payload in opened.dump(_GET_RULE, _header(family) + text(_TABLE, table)):
+        found = parse_attributes(payload, 4)
+        if _string(found.get(_TABLE)) != table:
+            continue
+        userdata = found.get(_RULE_USERDATA, b"")
+        digest = hashlib.sha256(found.get(_RULE_EXPRESSIONS, b"") + b"|" + userdata).hexdigest()[:16]
+        rules.setdefault(_string(found[_RULE_CHAIN]), []).append(Rule(_comment(userdata), digest))
+    return rules
+
+
+def _comment(userdata: bytes) -> str:
+    if len(userdata) > 2 and userdata[0] == _USERDATA_COMMENT:
+        return _string(userdata[2 : 2 + userdata[1]])
+    return ""
+
+
+def _read_sets(opened: NetlinkSocket, family: int, table: str) -> Iterable[tuple[str, str]]:
+    for _, payload in opened.dump(_GET_SET, _header(family) + text(_TABLE, table)):
+        found = parse_attributes(payload, 4)
+        if _string(found.get(_TABLE)) == table:
+            yield _string(found[_SET_NAME]), b"|".join(found.get(kind, b"") for kind in _SET_SHAPE).hex()
+
+
+def _read_elements(opened: NetlinkSocket, family: int, table: str, name: str) -> dict[bytes, bytes]:
+    elements: dict[bytes, bytes] = {}
+    for _, payload in opened.dump(_GET_ELEMENTS, _header(family) + text(_TABLE, table) + text(_NAME, name)):
+        listed = parse_attributes(payload, 4).get(_ELEMENTS, b"")
+        for _, element in walk_attributes(listed):
+            found = parse_attributes(element)
+            elements[_data(found.get(_ELEMENT_KEY))] = _data(found.get(_ELEMENT_DATA))
+    return elements
+
+
+def _data(data: bytes | None) -> bytes:
+    if data is None:
+        return b""
+    found = parse_attributes(data)
+    if _DATA_VERDICT in found:
+        return parse_attributes(found[_DATA_VERDICT]).get(_VERDICT_CODE, b"")
+    return found.get(_DATA_VALUE, b"")
