@@ -95,7 +95,9 @@ def render_ids(ids: Sequence[int]) -> str:
 
 
 def _below(action: Action) -> list[str]:
-    return [INDENT + render_change(change) for change in action.changes] + [INDENT + note for note in action.notes]
+    # One that is deleted to be made again shows what changed where it is made.
+    changes = action.changes if action.verb is not Verb.DELETE else ()
+    return [INDENT + render_change(change) for change in changes] + [INDENT + note for note in action.notes]
 
 
 def _neighbours(action: Action, plan: Plan) -> list[str]:

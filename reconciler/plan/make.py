@@ -100,8 +100,7 @@ def make_actions(steps: tuple[Step, ...], scene: Scene) -> tuple[Action, ...]:
             key=step.decision.key,
             after=step.after,
             reason=step.decision.reason,
-            # A split one says what changed where it is made again.
-            changes=step.decision.changes if step.verb is not Verb.DELETE else (),
+            changes=step.decision.changes,
             notes=render_notes(step, scene, replaced=replaced),
         )
         for step in steps
