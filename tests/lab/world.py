@@ -26,6 +26,7 @@ from typing import Any
 from lab.registry import Registry, start_registry
 
 CLONE_NEWNET = 0x40000000
+REPOSITORY = Path(__file__).resolve().parents[2]
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 SET_UP = r"""
@@ -94,7 +95,7 @@ class World:
 
     def nsenter(self, *command: str, stdin: str = "", timeout: float = 60, check: bool = True) -> Result:
         """Run any command in this world; with `check`, a failure is an assertion."""
-        return self._finish(self._spawn(list(command)), command, stdin, timeout, check)
+        return self._finish(self.spawn(list(command)), command, stdin, timeout, check)
 
     def run(
         self, *arguments: str, stdin: str = "", env: Mapping[str, str] = {}, timeout: float = 110, check: int | None = None
@@ -109,14 +110,15 @@ class World:
 
     def popen(self, *arguments: str, env: Mapping[str, str] = {}) -> "subprocess.Popen[bytes]":
         """Start `reconcile ARGUMENTS…` and leave it running; end it with `signal`."""
-        return self._spawn([sys.executable, "-m", "reconciler.cli.main", *arguments], env)
+        return self.spawn([sys.executable, "-m", "reconciler.cli.main", *arguments], env)
 
     def signal(self, process: "subprocess.Popen[bytes]", number: int = signal.SIGKILL) -> None:
         """Signal what `popen` started: nsenter's child, for nsenter itself passes nothing on."""
         for child in _children(process.pid) or [process.pid]:
             os.kill(child, number)
 
-    def _spawn(self, command: list[str], env: Mapping[str, str] = {}) -> "subprocess.Popen[bytes]":
+    def spawn(self, command: list[str], env: Mapping[str, str] = {}) -> "subprocess.Popen[bytes]":
+        """Start any command in this world with pipes at its ends."""
         pipe = subprocess.PIPE
         full = [*self.enter, *command]
         return subprocess.Popen(full, stdin=pipe, stdout=pipe, stderr=pipe, env=self.environment(env))
@@ -145,6 +147,17 @@ class World:
         path.write_bytes(data if isinstance(data, bytes) else data.encode())
         return path
 
+    def use(self, scenario: str) -> Path:
+        """Copy `tests/scenarios/NAME` into the world's folder; the path of its manifest there."""
+        shutil.copytree(REPOSITORY / "tests" / "scenarios" / scenario, self.folder, dirs_exist_ok=True)
+        return self.folder / "stack.yaml"
+
+    def edit(self, path: Path, old: str, new: str) -> None:
+        """Replace one place of a file; an assertion where it is not there exactly once."""
+        text = path.read_text()
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path.name}"
+        path.write_text(text.replace(old, new))
+
     # --- looking ---
 
     def records(self, kind: str = "") -> dict[str, dict[str, Any]]:
@@ -152,11 +165,10 @@ class World:
         result = self.run("get", *([kind] if kind else []), "-o", "json", check=0)
         return {item["key"]: item for item in result.json()}
 
-    def pid(self, key: str) -> int:
-        """The pid (in this world) of a container that runs, by key or `STACK/NAME`."""
-        full = key if key.startswith("container/") else f"container/{key}/1"
-        status = self.records()[full]["status"]
-        assert status["phase"] == "running", f"{full} is {status}"
+    def pid(self, name: str) -> int:
+        """The pid (in this world) of a container that runs."""
+        status = self.record(name)["status"]
+        assert status["phase"] == "running", f"{name} is {status}"
         return int(status["pid"])
 
     @contextmanager
@@ -168,6 +180,18 @@ class World:
                 yield
             finally:
                 _enter_network(home.fileno())
+
+    def record(self, name: str) -> dict[str, Any]:
+        """One element of `get -o json`, by key or `STACK/NAME` of a container."""
+        return self.records()[name if name.count("/") > 1 else f"container/{name}/1"]
+
+    def plan(self, *arguments: str) -> dict[str, Any]:
+        """`plan ARGUMENTS -o json`, whatever it finds."""
+        result = self.run("plan", *arguments, "-o", "json")
+        assert result.code in (0, 2), str(result)
+        made: dict[str, Any] = result.json()
+        assert (result.code == 2) == bool(made["actions"]), str(result)
+        return made
 
     def fetch(self, url: str, timeout: float = 2) -> str:
         """GET a URL from the world's own network namespace; "" where nobody answers in time."""
