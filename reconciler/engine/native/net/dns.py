@@ -1,0 +1,264 @@
+"""Turns a view into the files of aardvark-dns, and keeps that one process serving exactly them.
+
+`settle.py` calls this. One file a network, named by its bridge: the address to listen on, then a line for each container.
+Names come from records only, never from what a container says of itself. The process goes to the background by itself
+and ends with the last network; it keeps no descriptor and no folder of ours.
+"""
+
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+
+from reconciler.engine.native.layout import Layout
+from reconciler.engine.native.net.ports import read_listeners, read_port_holders
+from reconciler.engine.native.net.rules import bridge_networks
+from reconciler.engine.native.net.words import saying
+from reconciler.linux.files import staging_name
+from reconciler.model.errors import ProgramFailed, ProgramMissing
+from reconciler.model.key import Key, Kind, kind_of, make_key, split_key, stack_of
+from reconciler.model.observation import PRESENT, Part, altered, missing
+from reconciler.model.record import Made, View
+from reconciler.model.spec import ContainerSpec, NetworkSpec
+
+_PID_FILE = "aardvark.pid"
+_PROGRAMS = "/usr/lib/podman:/usr/libexec/podman:/usr/local/libexec/podman:/usr/bin"
+_NOWHERE = "127.255.255.255"
+"""As the resolver of an internal network: nothing can be sent there, so no question leaves the host."""
+_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
+_DEADLINE = 5.0
+_PORT = 53
+
+
+# ---------------------------------------------------------------- what it must be, pure
+
+
+def render_names(view: View, ready: Collection[str]) -> dict[str, str]:
+    """The files of a view by name, for those networks whose bridges (`ready`) have their address."""
+    containers = [made for made in view.made if kind_of(made.key) is Kind.CONTAINER]
+    containers.sort(key=lambda made: (made.key, made.created_at))
+    files = {}
+    for network in bridge_networks(view):
+        if network.grants.link in ready and network.key not in view.pending:
+            lines = [_first_line(network), *_lines(network, containers)]
+            files[network.grants.link] = "".join(f"{line}\n" for line in lines)
+    return files
+
+
+def _first_line(network: Made) -> str:
+    assert isinstance(network.spec, NetworkSpec)
+    return f"{network.grants.gateway} {_NOWHERE}" if network.spec.internal else network.grants.gateway
+
+
+def _lines(network: Made, containers: Collection[Made]) -> Iterator[str]:
+    seen: set[Key] = set()
+    for made in containers:
+        # Order: the older incarnation has the names until it is gone.
+        if made.key not in seen and (line := render_line(network, made)):
+            seen.add(made.key)
+            yield line
+
+
+def render_line(network: Made, made: Made) -> str:
+    """A container's line in a network's file, empty when it is not on it: id, address, no IPv6, names, resolvers."""
+    assert isinstance(made.spec, ContainerSpec)
+    assert isinstance(network.spec, NetworkSpec)
+    name = split_key(network.key).name
+    endpoint = made.grants.endpoints.get(name)
+    if endpoint is None or make_key(Kind.NETWORK, stack_of(made.key), name) != network.key:
+        return ""
+    parts = split_key(made.key)
+    attachment = made.spec.networks.get(name)
+    aliases = attachment.aliases if attachment is not None else ()
+    # Compat: one line that aardvark can't read silences every network; validate let no such name pass.
+    names = [
+        word for word in map(str.lower, (parts.name, f"{parts.name}-{parts.index}", *aliases)) if _NAME.fullmatch(word)
+    ]
+    resolvers = "" if network.spec.internal else ",".join(made.spec.dns)
+    return f"{made.incarnation} {endpoint.address}  {','.join(dict.fromkeys(names))} {resolvers}".rstrip()
+
+
+# ---------------------------------------------------------------- making it so
+
+
+def ensure_names(layout: Layout, files: dict[str, str]) -> None:
+    """Bring files and process to their form; without a file stop it and leave no folder.
+
+    It is read back that it listens on every network. Raises ProgramMissing, ProgramFailed naming who holds the port.
+    """
+    if not files:
+        remove_names(layout)
+        return
+    with saying("names", f"write {layout.names}"):
+        changed = _write_files(layout, files)
+    pid = find_resolver(layout)
+    if not pid:
+        _start(layout)
+    elif changed:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGHUP)
+    gateways = {text.split(None, 1)[0] for text in files.values()}
+    if not _wait(lambda: gateways <= _listening()):
+        raise _silent(layout, gateways)
+
+
+def _write_files(layout: Layout, files: dict[str, str]) -> bool:
+    layout.names.mkdir(mode=0o700, parents=True, exist_ok=True)
+    there = _read_files(layout)
+    for name, text in files.items():
+        if there.get(name) != text:
+            # Order: staged outside the folder, for aardvark reads everything in it.
+            staged = layout.run / staging_name(name)
+            staged.write_text(text)
+            staged.rename(layout.names / name)
+    for name in there.keys() - files.keys():
+        (layout.names / name).unlink(missing_ok=True)
+    return there != files
+
+
+def _read_files(layout: Layout) -> dict[str, str]:
+    try:
+        names = os.listdir(layout.names)  # noqa: PTH208 - names only
+    except FileNotFoundError:
+        return {}
+    return {name: (layout.names / name).read_text(errors="replace") for name in names if name != _PID_FILE}
+
+
+def find_resolver(layout: Layout) -> int:
+    """The pid of the aardvark-dns that serves this root, 0 if none does."""
+    with suppress(OSError, ValueError):
+        pid = int((layout.names / _PID_FILE).read_text())
+        if _serves(pid, layout):
+            return pid
+    return 0
+
+
+def _serves(pid: int, layout: Layout) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123 - procfs
+            return str(layout.names).encode() in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def _start(layout: Layout) -> None:
+    program = shutil.which("aardvark-dns", path=_PROGRAMS)
+    if program is None:
+        raise ProgramMissing("aardvark-dns", "aardvark-dns", "names")
+    # Race: of a process that ended by itself the file stays, and a new process would take it for its own.
+    (layout.names / _PID_FILE).unlink(missing_ok=True)
+    try:
+        done = subprocess.run(
+            [program, "--config", str(layout.names), "-p", str(_PORT), "run"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+            start_new_session=True,
+            timeout=_DEADLINE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        raise ProgramFailed("names", "start aardvark-dns", f"not in the background after {_DEADLINE:g} s") from late
+    if done.returncode:
+        raise ProgramFailed("names", "start aardvark-dns", f"exit code {done.returncode}", "its words are in syslog")
+
+
+def _listening() -> set[str]:
+    return {socket.address for socket in read_listeners() if socket.protocol == "udp" and socket.port == _PORT}
+
+
+def _wait(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + _DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def _silent(layout: Layout, gateways: Collection[str]) -> ProgramFailed:
+    silent = sorted(gateways - _listening())
+    holders = read_port_holders([f"{gateway}:{_PORT}/udp" for gateway in silent], layout=layout)
+    words = "; ".join(f"{port} is held by {holder}" for port, holder in sorted(holders.items()))
+    return ProgramFailed(
+        "names",
+        "start aardvark-dns",
+        words or f"it does not listen on {', '.join(silent)}",
+        hint="a resolver of the host that listens on every address must leave the bridges' addresses free",
+    )
+
+
+def remove_names(layout: Layout) -> None:
+    """Stop the process and leave no file and no folder."""
+    with saying("names", f"remove {layout.names}"):
+        pid = find_resolver(layout)
+        if pid:
+            _stop(layout, pid)
+        if layout.names.is_dir():
+            for entry in layout.names.iterdir():
+                entry.unlink(missing_ok=True)
+            layout.names.rmdir()
+
+
+def _stop(layout: Layout, pid: int) -> None:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not _serves(pid, layout):  # Race: the pid may be another's by now; from here on the handle is the process.
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, number)
+            if select.select([handle], [], [], 2.0)[0]:
+                return
+    finally:
+        os.close(handle)
+
+
+# ---------------------------------------------------------------- looking
+
+
+def observe_names(layout: Layout, view: View, files: dict[str, str]) -> dict[Key, dict[str, Part]]:
+    """The part `names` of each network that has a file, and of each container in one."""
+    there = _read_files(layout)
+    serving = find_resolver(layout) != 0
+    listening = _listening() if serving else set()
+    parts: dict[Key, dict[str, Part]] = {}
+    containers = [made for made in view.made if kind_of(made.key) is Kind.CONTAINER]
+    for network in bridge_networks(view):
+        wanted = files.get(network.grants.link)
+        if wanted is None:
+            continue
+        found = there.get(network.grants.link)
+        parts[network.key] = {"names": _observe_network(network, wanted, found, serving=serving, listening=listening)}
+        lines = set((found or "").splitlines())
+        for made in containers:
+            line = render_line(network, made)
+            if line in wanted.splitlines():
+                part = PRESENT if line in lines else missing()
+                parts.setdefault(made.key, {}).setdefault("names", part)
+                if part is not PRESENT:
+                    parts[made.key]["names"] = part
+    return parts
+
+
+def _observe_network(network: Made, wanted: str, found: str | None, *, serving: bool, listening: Collection[str]) -> Part:
+    if found is None:
+        return altered("file", "present", "missing")
+    if not serving:
+        return altered("aardvark-dns", "running", "missing")
+    if network.grants.gateway not in listening:
+        return altered("aardvark-dns", f"listening on {network.grants.gateway}", "silent")
+    extra = set(found.splitlines()) - set(wanted.splitlines())
+    if extra or found.splitlines()[:1] != wanted.splitlines()[:1]:
+        return altered("file", wanted.splitlines()[0], "; ".join(sorted(extra)) or "its first line is gone")
+    return PRESENT
