@@ -23,6 +23,7 @@ from reconciler.model.record import Stack
 OriginOf = Callable[[Path, str | None], str]
 """Whose a manifest is: from its path and what its `origin:` says, None where it says nothing."""
 
+_STDIN = Path("-")
 ENV_FILE = ".env"
 MAX_PROBLEMS = 200
 """Shown of one command; one slip in an anchor may be wrong ten thousand times."""
@@ -37,17 +38,23 @@ class _Read(Struct, frozen=True):
 
 
 def load_stacks(
-    paths: Sequence[Path], *, variables: Mapping[str, str], environment: Mapping[str, str], origin_of: OriginOf
+    paths: Sequence[Path],
+    *,
+    variables: Mapping[str, str],
+    environment: Mapping[str, str],
+    origin_of: OriginOf,
+    stdin: str | bytes | None = None,
 ) -> tuple[Stack, ...]:
-    """The stacks of manifests; of a folder, all its *.yaml and *.yml. Variables win over the environment, that over `.env`.
+    """The stacks of manifests; of a folder, all its *.yaml and *.yml; of `-`, the text given as `stdin`.
 
-    Raises BadManifest with all problems of all files.
+    Variables win over the environment, that over the `.env` beside the manifest. Raises BadManifest with all problems of
+    all files.
     """
     problems: list[Problem] = []
     read: list[_Read] = []
     for path in _find_files(paths, problems):
         try:
-            raw = _read_file(path, most=MAX_BYTES)
+            raw = _read_file(path, most=MAX_BYTES) if path != _STDIN or stdin is None else _encode(stdin)
             read.append(_read(raw, path, file=str(path), variables=variables, environment=environment))
         except BadManifest as error:
             problems.extend(error.problems)
@@ -67,9 +74,13 @@ def load_text(
 
     Raises BadManifest.
     """
-    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    read = _read(raw, folder / file, file=file, variables=variables, environment=environment, folder=folder)
+    read = _read(_encode(text), folder / file, file=file, variables=variables, environment=environment, folder=folder)
     return _finish([read], [], origin_of=origin_of)[0]
+
+
+def _encode(text: str | bytes) -> bytes:
+    # What is no text (a lone surrogate) becomes bytes that decode() refuses with their place.
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 
 def _find_files(paths: Iterable[Path], problems: list[Problem]) -> list[Path]:

@@ -5,7 +5,6 @@ Feeds the hints of `validate.py` and `desire.py`. Text in, text out.
 
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 
 _KEYS = {
     # Compose
@@ -163,11 +162,11 @@ def suggest_key(key: str, allowed: Iterable[str]) -> str:
     inner = re.findall(r"\{(\w+): …", counterpart)
     if inner and inner[-1] in names:
         return f"did you mean {inner[-1]}?"
-    near = get_close_matches(key, names, n=1, cutoff=0.7)
+    near = _find_near(key, names, n=1, cutoff=0.7)
     if near:
         return f"did you mean {near[0]}?"
     if not counterpart:
-        near = get_close_matches(key, _KEYS, n=1, cutoff=0.8)
+        near = _find_near(key, _KEYS, n=1, cutoff=0.8)
         return suggest_key(near[0], names) if near else _list_names(names)
     if " " in counterpart:
         return f"here it is {counterpart}" if "leave it out" not in counterpart else counterpart
@@ -183,5 +182,11 @@ def suggest_value(value: str, allowed: Sequence[str]) -> str:
     counterpart = _VALUES.get(value, "")
     if counterpart in allowed:
         return f"did you mean {counterpart}?"
-    near = get_close_matches(value.lower(), list(allowed), n=1, cutoff=0.6)
+    near = _find_near(value.lower(), allowed, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else ""
+
+
+def _find_near(word: str, names: Iterable[str], *, n: int, cutoff: float) -> list[str]:
+    from difflib import get_close_matches
+
+    return get_close_matches(word, list(names), n=n, cutoff=cutoff)

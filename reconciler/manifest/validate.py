@@ -47,7 +47,7 @@ class Rule(Struct):
     """The Python types that fit."""
     expected: str
     properties: dict[str, "Rule"] = {}
-    patterns: list[tuple[re.Pattern[str], "Rule"]] = []
+    patterns: list[tuple[str, "Rule"]] = []
     others: "Rule | None" = None
     """additionalProperties: for keys that nothing else names."""
     names: "Rule | None" = None
@@ -58,7 +58,7 @@ class Rule(Struct):
     enum: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     """What hints may suggest."""
-    pattern: re.Pattern[str] | None = None
+    pattern: str = ""
     minimum: float = -math.inf
     maximum: float = math.inf
     least: int = 0
@@ -102,7 +102,7 @@ def prepare_rule(schema: Schema, *, sensitive: bool = False, expected: str = "")
         types=frozenset(kind for kind, names in _TYPES.items() if set(names) & set(wanted)),
         expected=expected,
         properties={name: prepare_rule(under, sensitive=sensitive) for name, under in schema.get("properties", {}).items()},
-        patterns=[(re.compile(name), prepare_rule(under)) for name, under in schema.get("patternProperties", {}).items()],
+        patterns=[(name, prepare_rule(under)) for name, under in schema.get("patternProperties", {}).items()],
         others=below("additionalProperties"),
         names=below("propertyNames"),
         required=tuple(schema.get("required", ())),
@@ -110,7 +110,7 @@ def prepare_rule(schema: Schema, *, sensitive: bool = False, expected: str = "")
         branches=tuple(prepare_rule(form, sensitive=sensitive, expected=expected) for form in forms),
         enum=enum,
         words=tuple(schema.get("x-values", enum)),
-        pattern=_compile(schema["pattern"]) if "pattern" in schema else None,
+        pattern=schema.get("pattern", ""),
         minimum=schema.get("minimum", -math.inf),
         maximum=schema.get("maximum", math.inf),
         least=next((schema[word] for word in ("minLength", "minItems", "minProperties") if word in schema), 0),
@@ -122,7 +122,9 @@ def prepare_rule(schema: Schema, *, sensitive: bool = False, expected: str = "")
     )
 
 
+@lru_cache(maxsize=256)
 def _compile(pattern: str) -> re.Pattern[str]:
+    """A pattern when it is first needed: most manifests meet few of them."""
     # Compat: in a schema `$` is the end of the text; Python's also matches before a last newline.
     return re.compile(pattern[:-1] + r"\Z" if pattern.endswith("$") else pattern)
 
@@ -205,7 +207,7 @@ def _check_map(rule: Rule, value: dict[str, Any], path: Path, faults: list[Fault
 def _rule_of_key(rule: Rule, key: str, path: Path, faults: list[Fault]) -> Rule | None:
     """The rule for a key that is no property; None, with a fault, where it may not stand here."""
     for pattern, below in rule.patterns:
-        if pattern.search(key):
+        if _compile(pattern).search(key):
             return below
     if rule.others is None:
         faults.append(Fault((*path, key), "unknown key", suggest_key(key, rule.properties), at_key=True))
@@ -236,7 +238,7 @@ def _check_text(rule: Rule, value: str, path: Path, faults: list[Fault]) -> Any:
         faults.append(Fault(path, f"found {len(value):,} characters; at most {rule.most:,} may stand here"))
         return DROPPED
     fits = len(value) >= rule.least and (not rule.enum or value in rule.enum)
-    if not fits or (rule.pattern is not None and not rule.pattern.search(value)):
+    if not fits or (rule.pattern and not _compile(rule.pattern).search(value)):
         faults.append(_misfit(rule, value, path))
         return DROPPED
     return value if rule.sensitive or type(value) is str else str(value)
