@@ -90,12 +90,18 @@ def _walk(path: str, old: Any, new: Any, left_out: set[str]) -> Iterator[tuple[s
     elif isinstance(new, Struct) and type(old) is type(new):
         for name, _ in _defaults(type(new)):
             if name not in left_out:
-                yield from _walk(path + pointer_step(name), getattr(old, name), getattr(new, name), set())
+                yield from _walk(path + pointer_step(name), _field(old, name), _field(new, name), set())
     elif isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
             yield from _walk(path + pointer_step(name), old.get(name), new.get(name), set())
     else:
         yield path, show_value(old), show_value(new)
+
+
+def _field(spec: Struct, name: str) -> Any:
+    """A field's value; None for the empty text, which stands for what a manifest leaves out."""
+    value = getattr(spec, name)
+    return None if value == "" else value
 
 
 def _compare_sensitive(path: str, old: Any, new: Any) -> Iterator[tuple[str, str | None, str | None]]:

@@ -49,7 +49,8 @@ def order_steps(decisions: Mapping[Key, Decision], scene: Scene) -> tuple[Step, 
         cycle = _find_cycle(decisions, edges, split)
         if cycle is None:
             return _number(decisions, edges, split)
-        split, dropped = _open_cycle(cycle, edges, decisions, split=split, dropped=dropped)
+        able = frozenset(key for key, _ in cycle if key in scene.records and key not in split)
+        split, dropped = _open_cycle(cycle, edges, decisions, able=able, split=split, dropped=dropped)
 
 
 def _is_made_anew(decision: Decision, scene: Scene) -> bool:
@@ -96,31 +97,32 @@ def _open_cycle(
     edges: frozenset[Edge],
     decisions: Mapping[Key, Decision],
     *,
+    able: frozenset[Key],
     split: frozenset[Key],
     dropped: frozenset[Edge],
 ) -> tuple[frozenset[Key], frozenset[Edge]]:
-    """Open one cycle by what costs least. That an image comes before its container is never part of one."""
+    """Open one cycle by what costs least; `able` are those of it that can be split.
+
+    That an image comes before its container is never part of one.
+    """
     steps = set(zip(cycle[1:], cycle, strict=False))
     inside = sorted(edge for edge in edges if (edge.node, edge.after) in steps)
     # 1. A courtesy is given up: that what went before ends only when nobody of the old order needs it.
     if courtesies := frozenset(edge for edge in inside if edge.strength is Strength.COURTESY):
         return split, dropped | courtesies
     # 2. Two that hand something over to each other: one lets go first, and is made again when the other has moved.
-    if (key := _choose_split(cycle, decisions, split)) is not None:
+    if (key := _choose_split(able, decisions)) is not None:
         return split | {key}, dropped
     # 3. Nothing can let go first: what is handed over may be found taken, and converge says so.
     weakest = min(edge.strength for edge in inside)
     return split, dropped | frozenset(edge for edge in inside if edge.strength is weakest)
 
 
-def _choose_split(cycle: tuple[Node, ...], decisions: Mapping[Key, Decision], split: frozenset[Key]) -> Key | None:
-    """Who is replaced anyway before who would keep its pid, containers before the networks that they need."""
-    cost = {Verb.REPLACE: 0, Verb.RESTART: 1, Verb.UPDATE: 2}
-    able = {
-        key for key, verb in cycle if verb in cost and key not in split and kind_of(key) in (Kind.CONTAINER, Kind.NETWORK)
-    }
+def _choose_split(able: frozenset[Key], decisions: Mapping[Key, Decision]) -> Key | None:
+    """Who is made anyway before who is replaced, him before who would keep its pid; containers before their networks."""
+    cost = {Verb.CREATE: 0, Verb.REPLACE: 1, Verb.RESTART: 2, Verb.UPDATE: 3}
     return min(
-        able,
+        (key for key in able if decisions[key].verb in cost and kind_of(key) in (Kind.CONTAINER, Kind.NETWORK)),
         key=lambda key: (cost[decisions[key].verb], kind_of(key) is not Kind.CONTAINER, sort_key(key)),
         default=None,
     )

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from reconciler.model.key import Key, Kind, kind_of, make_key, split_key
 from reconciler.model.plan import Verb
+from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, NetworkSpec
 from reconciler.plan.decide import Decision
 from reconciler.plan.scene import Scene, image_key, network_keys, volume_keys
@@ -45,7 +46,7 @@ class Edge(Struct, frozen=True, order=True):
 
 def find_edges(decisions: Mapping[Key, Decision], scene: Scene, *, split: frozenset[Key]) -> frozenset[Edge]:
     """All edges between the steps of these decisions; `split` has those that delete and create in two steps."""
-    steps = _Steps(decisions, split)
+    steps = _Steps(decisions, split, scene.records)
     return frozenset(
         edge
         for rule in (_needs, _removals, _handovers, _courtesies)
@@ -57,10 +58,11 @@ def find_edges(decisions: Mapping[Key, Decision], scene: Scene, *, split: frozen
 class _Steps:
     """The steps of each decision: the one that brings a resource, the one that takes it away."""
 
-    def __init__(self, decisions: Mapping[Key, Decision], split: frozenset[Key]) -> None:
+    def __init__(self, decisions: Mapping[Key, Decision], split: frozenset[Key], records: Mapping[Key, Record]) -> None:
         self.keys = sorted(decisions)
         self.decisions = decisions
         self.split = split
+        self.records = records
 
     def brings(self, key: Key) -> Node | None:
         """The step after which it is as wanted."""
@@ -72,7 +74,8 @@ class _Steps:
     def takes(self, key: Key) -> Node | None:
         """The step after which nothing of what was recorded is left, or what was given up is free."""
         decision = self.decisions.get(key)
-        if decision is None or decision.verb is Verb.CREATE:
+        # What is made again lets go too, of what its record still claims; what is new has nothing.
+        if decision is None or key not in self.records:
             return None
         return (key, Verb.DELETE if key in self.split else decision.verb)
 

@@ -67,8 +67,7 @@ def _renderer(path: str) -> Callable[[Any], str]:
         return lambda value: render_size(value) if isinstance(value, int) else render_value(value)
     if name in _DURATIONS:
         return lambda value: render_duration(value) if isinstance(value, (int, float)) else render_value(value)
-    # In a spec an empty text stands for what the manifest leaves out.
-    return lambda value: render_value(value or None) if isinstance(value, str) else render_value(value)
+    return render_value
 
 
 def render_because(action: Action, plan: Plan) -> str:
