@@ -189,12 +189,12 @@ def open_archive(path: Path) -> Iterator[Archive]:
         raise Failed(f"read the archive {path}: {error.strerror or error}", hint="check `archive:`") from error
 
 
-def read_layer(path: Path, image: ArchiveImage, digest: str) -> Iterator[bytes]:
-    """The bytes of a layer blob, in pieces; the reader checks the digest, and closes the iterator if it ends early."""
+def read_layer(path: Path, image: ArchiveImage, digest: str, *, start: int = 0) -> Iterator[bytes]:
+    """The bytes of a layer blob from `start`, in pieces; the reader checks the digest, and closes it if it ends early."""
+    member = image.members[digest]
     try:
         with _open(path) as file:
-            file.seek(image.members[digest].offset)
-            yield from _pieces(file, image.members[digest])
+            yield from _pieces(file, _Member(member.offset + start, member.size - start))
     except (OSError, EOFError, zlib.error) as error:
         raise Failed(f"read the archive {path}: {error}") from error
 
@@ -228,7 +228,7 @@ def _scan(file: BinaryIO, path: Path) -> dict[str, _Member]:
             given |= _read_extension(file, info, path)
         else:
             name = posixpath.normpath(given.get("path", info.name))
-                        if info.isreg():
+            if info.isreg():
                 info.size = int(given["size"]) if re.fullmatch(r"\d{1,12}", given.get("size", "")) else info.size
                 found[name] = _Member(offset, info.size)
             elif info.issym():

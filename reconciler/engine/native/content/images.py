@@ -4,12 +4,12 @@
 the image room puts both there. It reads no layer and asks no registry.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from reconciler.engine.native.content.blobs import blob_path, ensure_folder, read_blob
@@ -20,12 +20,23 @@ from reconciler.engine.protocol import LocalImage
 from reconciler.linux import files
 from reconciler.model.errors import ContentError, Failed, LockTimeout, NotFound
 
+ARCHIVE = "archive:"
 
-class Names(Struct, frozen=True):
-    """References that an image was pulled by, each with what it named: the digest of an index, or the image's own."""
+
+class Names(Struct, frozen=True, omit_defaults=True):
+    """What an image is found by."""
 
     digest: str
-    targets: Mapping[str, str]
+    targets: Mapping[str, str] = {}
+    """References that it was pulled by, and archives (`archive:PATH`) that it was loaded from, each with what that named:
+    the digest of an index, or the image's own."""
+    former: tuple[str, ...] = ()
+    """Names that have come to mean another image since."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The references alone, sorted."""
+        return tuple(sorted(name for name in self.targets if not name.startswith(ARCHIVE)))
 
 
 class Content(Struct, frozen=True):
@@ -52,7 +63,7 @@ def read_image(layout: Layout, digest: str) -> LocalImage:
     created = content.config.get("created")
     return LocalImage(
         digest=digest,
-        names=tuple(sorted(read_names(layout, digest).targets)),
+        names=read_names(layout, digest).references,
         config=content.config,
         layers=tuple(layer.digest for layer in content.manifest.layers),
         size=sum(layer.size for layer in content.manifest.layers),
@@ -98,14 +109,11 @@ def _parse_config(data: bytes, digest: str) -> dict[str, Any]:
 
 
 def read_names(layout: Layout, digest: str) -> Names:
-    """The names of one image, none where it is not here."""
+    """The names of one image, none where it is not here. A spoilt file is as good as none: names are for convenience."""
     try:
-        data = json.loads((layout.images / f"{blob_path(layout, digest).name}.json").read_bytes())
-        return Names(digest, {str(name): str(target) for name, target in data["names"].items()})
-    except FileNotFoundError:
-        return Names(digest, {})
-    except (ValueError, KeyError, AttributeError):
-        return Names(digest, {})  # names are for convenience: a spoilt file is as good as none
+        return msgspec.json.decode(_path(layout, digest).read_bytes(), type=Names)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return Names(digest)
 
 
 def list_names(layout: Layout) -> Iterator[Names]:
@@ -115,47 +123,58 @@ def list_names(layout: Layout) -> Iterator[Names]:
             yield read_names(layout, f"sha256:{path.stem}")
 
 
-def find_by_name(layout: Layout, name: str) -> tuple[str, str] | None:
-    """The image that a canonical reference names here, and what it named at its registry; None where there is none."""
-    for names in list_names(layout):
-        if name in names.targets:
-            return names.digest, names.targets[name]
-    return None
+def has_record(layout: Layout, digest: str) -> bool:
+    """Whether an image was made whole here, and not removed since."""
+    return _path(layout, digest).exists()
+
+
+def find_by_name(layout: Layout, name: str) -> str:
+    """The image that a canonical reference names here, "" where none does."""
+    return next((names.digest for names in list_names(layout) if name in names.targets), "")
 
 
 def find_by_target(layout: Layout, target: str) -> str:
     """The image here that an index or manifest of this digest led to, "" where there is none."""
-    for names in list_names(layout):
-        if target == names.digest or target in names.targets.values():
-            return names.digest
-    return ""
+    found = (names.digest for names in list_names(layout) if target in (names.digest, *names.targets.values()))
+    return next(found, "")
 
 
-def set_name(layout: Layout, digest: str, *, name: str = "", target: str = "", durable: bool = False) -> None:
-    """Record that an image is here and, with `name`, that this reference now means it and no other."""
+def bore_name(layout: Layout, digest: str, name: str) -> bool:
+    """Whether an image here was brought by a name, even if that means another image by now."""
+    if not digest.startswith("sha256:"):
+        return False
+    names = read_names(layout, digest)
+    return name in names.targets or name in names.former
+
+
+def archive_name(path: Path) -> str:
+    """The name of an image that came from an archive."""
+    return f"{ARCHIVE}{path}"
+
+
+def set_name(layout: Layout, digest: str, *, name: str, target: str = "", durable: bool = False) -> None:
+    """Record that an image is here and that this name now means it and no other. Again changes nothing."""
     ensure_folder(layout.images)
     with _lock(layout):
-        before = read_names(layout, digest)
-        here = _path(layout, digest).exists()
-        if here and (not name or before.targets.get(name) == (target or digest)):
+        now = read_names(layout, digest)
+        if has_record(layout, digest) and now.targets.get(name) == (target or digest):
             return
-        for other in list_names(layout) if name else ():
+        for other in list_names(layout):
             if name in other.targets and other.digest != digest:
-                _write(layout, other.digest, {key: value for key, value in other.targets.items() if key != name})
-        _write(layout, digest, {**before.targets, **({name: target or digest} if name else {})}, durable=durable)
+                _write(layout, _without(other, name, former=True))
+        former = tuple(old for old in now.former if old != name)
+        _write(layout, Names(digest, {**now.targets, name: target or digest}, former), durable=durable)
 
 
 def remove_name(layout: Layout, name: str) -> str:
     """Take a name away; the digest of the image that bore it. Its content stays. Raises NotFound."""
     ensure_folder(layout.images)
     with _lock(layout):
-        found = find_by_name(layout, name)
-        if not found:
+        digest = find_by_name(layout, name)
+        if not digest:
             raise NotFound("image here", name)
-        targets = dict(read_names(layout, found[0]).targets)
-        del targets[name]
-        _write(layout, found[0], targets)
-        return found[0]
+        _write(layout, _without(read_names(layout, digest), name, former=False))
+        return digest
 
 
 def forget_image(layout: Layout, digest: str) -> None:
@@ -163,20 +182,24 @@ def forget_image(layout: Layout, digest: str) -> None:
     _path(layout, digest).unlink(missing_ok=True)
 
 
+def _without(names: Names, name: str, *, former: bool) -> Names:
+    targets = {key: value for key, value in names.targets.items() if key != name}
+    return Names(names.digest, targets, tuple(sorted({*names.former, name})) if former else names.former)
+
+
 def _path(layout: Layout, digest: str) -> Path:
     return layout.images / f"{blob_path(layout, digest).name}.json"
 
 
-def _write(layout: Layout, digest: str, targets: Mapping[str, str], *, durable: bool = False) -> None:
-    data = json.dumps({"names": dict(sorted(targets.items()))}, separators=(",", ":")).encode()
+def _write(layout: Layout, names: Names, *, durable: bool = False) -> None:
     try:
-        files.write_atomic(_path(layout, digest), data, durable=durable)
+        files.write_atomic(_path(layout, names.digest), msgspec.json.encode(names), durable=durable)
     except OSError as error:
-        raise Failed(f"record image {digest}: {error.strerror}", hint=f"look at {layout.root}") from error
+        raise Failed(f"record image {names.digest}: {error.strerror}", hint=f"look at {layout.root}") from error
 
 
 def _lock(layout: Layout) -> files.Lock:
     try:
-        return files.lock(layout.images / ".lock", doing="naming an image")
+        return files.lock(layout.images / "lock", doing="naming an image")
     except files.LockHeld as error:
         raise LockTimeout("the list of images", error.holder) from error

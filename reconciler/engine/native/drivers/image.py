@@ -1,0 +1,170 @@
+"""Images of the native engine: an ImageSpec -> the digest that it means, and its content in the root.
+
+Thin: `images/` resolves, pulls, loads and prunes, `content/images.py` reads what is here. It keeps no count of who uses an
+image (that is rows), and mounts nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import structs
+
+from reconciler.engine.native.content import blobs, images
+from reconciler.engine.native.content.documents import Platform, host_platform
+from reconciler.engine.native.glimpse import Glimpse
+from reconciler.engine.native.images.session import Session
+from reconciler.engine.native.layers import layer as layers
+from reconciler.engine.native.layout import Layout
+from reconciler.engine.protocol import LocalImage, Uses
+from reconciler.model.errors import ContentError, NotFound
+from reconciler.model.events import Emit
+from reconciler.model.key import Key
+from reconciler.model.observation import PRESENT, Part, Phase, Status, missing
+from reconciler.model.record import UNKNOWN, ImageFact, Made
+from reconciler.model.reference import canonical_reference, parse_reference
+from reconciler.model.spec import ImageSpec
+
+
+class ImageDriver:
+    """Images of one root. All methods may be called from several threads."""
+
+    def __init__(self, layout: Layout, *, platform: Platform | None = None) -> None:
+        self._layout = layout
+        self._session = Session(layout, platform or host_platform())
+
+    def close(self) -> None:
+        """End what is under way, and let connections and threads go."""
+        self._session.close()
+
+    def resolve(self, key: Key, spec: ImageSpec, *, recorded: str, offline: bool) -> ImageFact:  # noqa: ARG002 protocol's
+        """As the protocol says."""
+        from reconciler.engine.native.images import resolve
+
+        return resolve.resolve_spec(self._session, spec, recorded=recorded, offline=offline)
+
+    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 protocol's
+        """Pull or load `made.image`. What is here of it stays; what is missing or altered is fetched.
+
+        With UNKNOWN, which `resolve` gave because nobody answered, what the reference means now is pulled; `resolve` then
+        knows its digest. Raises RegistryError, ContentError, Failed.
+        """
+        spec = made.spec
+        assert isinstance(spec, ImageSpec)
+        digest = "" if made.image == UNKNOWN else made.image
+        if spec.archive:
+            from reconciler.engine.native.images import load
+
+            digest = load.load_image(self._session, Path(spec.archive), digest, key=made.key, emit=emit)
+        else:
+            digest = self._pull(made.key, spec.reference, digest, emit)
+        return self._status(digest)
+
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 protocol's
+        """Pull what is new of it, or mend what is missing."""
+        return self.create(new, uses=uses, emit=emit)
+
+    def delete(self, made: Made, *, data: bool = False) -> None:
+        """Nothing: the record goes, content stays until a prune, for other stacks and for the next apply."""
+
+    def observe(self, mades: Iterable[Made], glimpse: Glimpse) -> Mapping[Key, Status]:  # noqa: ARG002 all drivers'
+        """A status for each, with the parts manifest, config and layers. Reads no layer."""
+        return {made.key: self._status(made.image) for made in mades}
+
+    # --- by hand ---
+
+    def pull(self, key: Key, reference: str, *, emit: Emit) -> LocalImage:
+        """Pull what a reference means now, whatever is here under its name. Raises RegistryError, ContentError."""
+        from reconciler.engine.native.images import resolve
+
+        parsed = parse_reference(reference)
+        here = resolve.find_here(self._layout, parsed)
+        fact = resolve.ask_registry(self._session, parsed, here=here)
+        self._pull(key, str(parsed), fact.digest, emit)
+        return self.read(fact.digest)
+
+    def read(self, name: str) -> LocalImage:
+        """An image that is here, by its digest, the beginning of that, or a reference. Raises NotFound, ContentError."""
+        image = images.read_image(self._layout, self._find(name))
+        content = images.read_content(self._layout, image.digest)
+        assert content is not None
+        return structs.replace(image, size=_size(self._layout, content.diff_ids))
+
+    def list_images(self) -> Sequence[LocalImage]:
+        """What is here, by digest; what was altered or is half gone is left out."""
+        found = []
+        for names in images.list_names(self._layout):
+            try:
+                found.append(self.read(names.digest))
+            except (ContentError, NotFound):
+                continue
+        return found
+
+    def remove(self, name: str, *, used: Sequence[str]) -> Sequence[tuple[str, int]]:
+        """Take a name away, or with a digest all of an image's names; content that nothing needs then goes. Raises
+        NotFound. `used` are digests as for `prune`; their content stays."""
+        from reconciler.engine.native.images import prune
+
+        digest = self._find(name)
+        names = images.read_names(self._layout, digest)
+        is_digest = name not in names.references and _canonical(name) not in names.references
+        for reference in names.references if is_digest else (_canonical(name),):
+            images.remove_name(self._layout, reference)
+        if images.read_names(self._layout, digest).references:
+            return [(_canonical(name), 0)]
+        others = [other.digest for other in images.list_names(self._layout) if other.digest != digest]
+        return prune.prune_content(self._layout, [*used, *others]) or [(name, 0)]
+
+    def prune(self, used: Sequence[str], *, dry_run: bool = False) -> Sequence[tuple[str, int]]:
+        """As the protocol says. Raises LockTimeout while a pull is under way."""
+        from reconciler.engine.native.images import prune
+
+        return prune.prune_content(self._layout, used, dry_run=dry_run)
+
+    def _find(self, name: str) -> str:
+        if digest := images.find_by_name(self._layout, _canonical(name)):
+            return digest
+        prefix = name if name.startswith("sha256:") else f"sha256:{name}"
+        known = [names.digest for names in images.list_names(self._layout)]
+        fitting = [digest for digest in known if digest.startswith(prefix)]
+        if len(fitting) != 1 or len(prefix) < len("sha256:") + 4:
+            near = [name for names in images.list_names(self._layout) for name in names.references]
+            raise NotFound("image here", name, [other for other in near if name in other])
+        return fitting[0]
+
+    def _pull(self, key: Key, reference: str, digest: str, emit: Emit) -> str:
+        from reconciler.engine.native.images import pull
+
+        return pull.pull_image(self._session, parse_reference(reference), digest, key=key, emit=emit)
+
+    def _status(self, digest: str) -> Status:
+        parts = {"manifest": missing(), "config": missing(), "layers": missing()}
+        if not digest.startswith("sha256:") or not blobs.has_blob(self._layout, digest):
+            return Status(phase=Phase.MISSING, parts=parts)
+        parts["manifest"] = PRESENT
+        try:
+            content = images.read_content(self._layout, digest)
+        except ContentError as error:
+            return Status(phase=Phase.PRESENT, parts=parts, error=error.brief)
+        if content is None:
+            return Status(phase=Phase.PRESENT, parts=parts)
+        lacking = [diff_id for diff_id in content.diff_ids if not layers.has_layer(self._layout, diff_id)]
+        parts["config"] = PRESENT
+        parts["layers"] = _layers_part(len(content.diff_ids), lacking)
+        return Status(phase=Phase.PRESENT, parts=parts, size=_size(self._layout, content.diff_ids))
+
+
+def _layers_part(count: int, lacking: Sequence[str]) -> Part:
+    if not lacking:
+        return PRESENT
+    return Part(state="missing", field="layers", old=f"{count}", new=f"{count - len(lacking)}")
+
+
+def _size(layout: Layout, diff_ids: Sequence[str]) -> int:
+    return sum(layers.layer_size(layout, diff_id) for diff_id in set(diff_ids))
+
+
+def _canonical(name: str) -> str:
+    try:
+        return canonical_reference(name)
+    except ValueError:
+        return name
