@@ -1,7 +1,7 @@
 """Manifests or a saved plan → a machine that agrees with them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
@@ -15,13 +15,11 @@ from reconciler.model.record import Desired
 from reconciler.plan.forms import plan_json
 from reconciler.plan.limits import check_limits, check_origins, needs_yes
 from reconciler.plan.stale import check_fresh
+from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.plan import Wish, check_ports, plan_from, wanted_ports
 from reconciler.verbs.record import Recorder, begin_revisions, note_exits, put_seen
 from reconciler.verbs.root import Root
-
-Confirm = Callable[[Plan, str], bool | None]
-"""Shown the plan and why it needs a yes ("" where it needs none): yes, no, or None where nobody can be asked."""
 
 
 class ApplyOptions(Struct, frozen=True, kw_only=True):
@@ -41,26 +39,24 @@ class Applied(Struct, frozen=True, kw_only=True):
     """None where there was nothing to do."""
 
 
-def apply(root: Root, wish: Wish, options: ApplyOptions, *, emit: Emit, confirm: Confirm) -> Applied:
+def apply(root: Root, wish: Wish, options: ApplyOptions, *, face: Face) -> Applied:
     """Plan and converge. Raises Refused where a rule says no, ConvergeFailed where actions failed; what is done stays."""
     names = [stack.name for stack in wish.stacks]
-    with root.lock_stacks(names, "apply"), Recorder(root, emit, names) as told:
+    with root.lock_stacks(names, "apply"), Recorder(root, face.emit, names) as told:
         looked = recovered(root, names, ports=wanted_ports(wish.stacks), emit=told)
         plan = plan_from(root.engine, wish, looked, now=time.time())
-        return carry_out(root, plan, looked, options, emit=told, confirm=confirm)
+        return carry_out(root, plan, looked, options, face=structs.replace(face, emit=told))
 
 
-def apply_saved(
-    root: Root, plan: Plan, path: str, options: ApplyOptions, *, take_over: bool, emit: Emit, confirm: Confirm
-) -> Applied:
+def apply_saved(root: Root, plan: Plan, path: str, options: ApplyOptions, *, take_over: bool, face: Face) -> Applied:
     """Run a saved plan, if it still fits. Raises StalePlan."""
-    with root.lock_stacks(plan.stacks, "apply"), Recorder(root, emit, plan.stacks) as told:
+    with root.lock_stacks(plan.stacks, "apply"), Recorder(root, face.emit, plan.stacks) as told:
         looked = recovered(root, plan.stacks, ports=wanted_ports(plan.wanted), emit=told)
         check_fresh(plan, stacks=looked.stacks, records=looked.records, observation=looked.observation, path=path)
         if not take_over:
             check_origins(Desired(stacks=plan.wanted, images={}), looked.stacks)
         check_ports(plan, looked.observation, looked.records)
-        return carry_out(root, plan, looked, options, emit=told, confirm=confirm)
+        return carry_out(root, plan, looked, options, face=structs.replace(face, emit=told))
 
 
 def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), emit: Emit) -> Look:
@@ -81,30 +77,30 @@ def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), e
     return structs.replace(again, records=records)
 
 
-def carry_out(
-    root: Root, plan: Plan, looked: Look, options: ApplyOptions, *, emit: Emit, confirm: Confirm, tried: str = "apply"
-) -> Applied:
-    """Ask, converge, record the revision, sweep."""
-    emit(PlanMade(plan=plan_json(plan)))
+def carry_out(root: Root, plan: Plan, looked: Look, options: ApplyOptions, *, face: Face, tried: str = "apply") -> Applied:
+    """Show, ask, converge, record the revision, sweep."""
+    face.emit(PlanMade(plan=plan_json(plan)))
+    face.show(plan)
     if not options.allow_delete:
         check_limits(plan, records=looked.records, observation=looked.observation)
     if not plan.actions:
         return Applied(plan=plan, result=None)
-    ask(plan, yes=options.yes, confirm=confirm, tried=tried)
+    if not options.yes:
+        ask(plan, face=face, tried=tried)
     revisions = begin_revisions(root, plan)
-    result = converge(plan, root.ground(), Options(wait=options.wait, timeout=options.timeout), emit)
+    ground = root.ground()
+    result = converge(plan, ground, Options(wait=options.wait, timeout=options.timeout), face.emit)
     if result.failed or any(action.verb in (Verb.DELETE, Verb.REPLACE) for action in plan.actions):
-        sweep(root.ground(), emit)
+        sweep(ground, face.emit)
     revisions.finish(result)
     raise_for(result)
     return Applied(plan=plan, result=result)
 
 
-def ask(plan: Plan, *, yes: bool, confirm: Confirm, tried: str) -> None:
+def ask(plan: Plan, *, face: Face, tried: str) -> None:
     """Have a plan confirmed. Raises NeedsYes where the answer is no, or where one is needed and nobody can be asked."""
-    if yes:
-        return
-    answer = confirm(plan, needs_yes(plan))
+    why = needs_yes(plan)
+    answer = face.confirm(why) if why else True
     if answer is False:
         raise NeedsYes(tried, "not confirmed; nothing was changed")
     deletes = needs_yes(plan, {Verb.DELETE})

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from reconciler.engine.protocol import Engine
-from reconciler.model.errors import NeedsYes, NotFound, OriginDiffers
-from reconciler.model.events import Emit
+from reconciler.converge.view import made_of
+from reconciler.model.errors import NotFound, OriginDiffers
 from reconciler.model.key import Key, Kind, kind_of, split_key
 from reconciler.model.plan import Plan
 from reconciler.model.record import Record
 from reconciler.plan.delete import make_delete_plan
-from reconciler.verbs.apply import Applied, ApplyOptions, Confirm, carry_out, recovered
+from reconciler.verbs.apply import Applied, ApplyOptions, carry_out, recovered
+from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look
+from reconciler.verbs.record import Recorder
 from reconciler.verbs.root import Root
 
 
@@ -30,14 +31,15 @@ class Doomed(Struct, frozen=True, kw_only=True):
     take_over: bool = False
 
 
-def delete(root: Root, doomed: Doomed, options: ApplyOptions, *, emit: Emit, confirm: Confirm) -> Applied:
+def delete(root: Root, doomed: Doomed, options: ApplyOptions, *, face: Face) -> Applied:
     """Delete a stack, or some resources of one. Raises NotFound, OriginDiffers, NeedsYes, ConvergeFailed."""
-    with root.lock_stacks([doomed.stack], "delete"):
-        looked = recovered(root, [doomed.stack], emit=emit)
+    with root.lock_stacks([doomed.stack], "delete"), Recorder(root, face.emit, [doomed.stack]) as told:
+        looked = recovered(root, [doomed.stack], emit=told)
         plan = delete_plan(looked, doomed)
         # It is the request itself: the limit on what a changed manifest may delete does not hold here.
-        options = ApplyOptions(yes=options.yes, allow_delete=True, wait=options.wait, timeout=options.timeout)
-        return carry_out(root, plan, looked, options, emit=emit, confirm=confirm, tried=f"delete {doomed.stack}")
+        options = structs.replace(options, allow_delete=True)
+        face = structs.replace(face, emit=told)
+        return carry_out(root, plan, looked, options, face=face, tried=f"delete {doomed.stack}")
 
 
 def delete_plan(looked: Look, doomed: Doomed) -> Plan:
@@ -82,12 +84,8 @@ def find_stack_or_key(records: Sequence[Key], text: str) -> Doomed:
     return Doomed(stack=split_key(key).stack, keys=(key,), volumes=volumes)
 
 
-def check_answer(stack: str, answer: str | None) -> None:
-    """Volumes go only when the stack's name was typed. Raises NeedsYes."""
-    if answer != stack:
-        raise NeedsYes(f"delete {stack}", "its volumes would be lost, and its name was not typed")
-
-
-def volume_sizes(engine: Engine, looked: Look, keys: Sequence[Key]) -> dict[Key, int]:
-    """Bytes of each volume, for people who are about to delete it."""
-    return {made.key: engine.volumes.measure(made) for made in looked.view.made if made.key in keys}
+def doomed_volumes(root: Root, doomed: Doomed) -> dict[Key, int]:
+    """The volumes whose data would go, with their bytes, for people who must agree to it."""
+    with root.store.read() as tx:
+        own = tx.records([doomed.stack])
+    return {key: root.engine.volumes.measure(made_of(own[key])) for key in _volumes(own, doomed)}

@@ -1,0 +1,190 @@
+"""`reconcile logs`, `stop`, `start`, `restart`, `kill`: by hand, on containers or whole stacks."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from reconciler.cli.options import Duration, complete_names, not_built, opened, output_option, root_option
+
+CONTAINER = click.argument("names", nargs=-1, required=True, metavar="CONTAINER|STACK...", shell_complete=complete_names)
+
+
+def _each(ctx: click.Context, root: Path | None, names: tuple[str, ...], form: str, work: Callable[..., None]) -> int:
+    from reconciler.cli.progress import make_watcher
+
+    watcher = make_watcher("json" if form == "json" else "plain")
+    with opened(ctx, root) as found:
+        for name in names:
+            work(found, name, emit=watcher)
+    return 0
+
+
+@click.command(epilog="Example: reconcile stop web --note 'disk is being replaced'")
+@CONTAINER
+@click.option("-t", "--time", "grace", type=Duration(), help="How long it may take before it is killed.")
+@click.option("--note", default="", help="Why, for whoever finds it held.")
+@output_option("table", "json")
+@root_option
+@click.pass_context
+def stop(
+    ctx: click.Context, *, names: tuple[str, ...], grace: float | None, note: str, form: str, root: Path | None
+) -> int:
+    """Stop containers and hold them: only `start` and `apply --resume` start them again."""
+    from reconciler.verbs import containers
+
+    def work(found: Any, name: str, *, emit: Any) -> None:
+        containers.stop(found, name, emit=emit, note=note, grace=grace)
+
+    return _each(ctx, root, names, form, work)
+
+
+@click.command(epilog="Example: reconcile start web")
+@CONTAINER
+@output_option("table", "json")
+@root_option
+@click.pass_context
+def start(ctx: click.Context, *, names: tuple[str, ...], form: str, root: Path | None) -> int:
+    """Start containers and end their hold; a count of `on-failure:N` begins anew."""
+    from reconciler.verbs import containers
+
+    return _each(ctx, root, names, form, containers.start)
+
+
+@click.command(epilog="Example: reconcile restart blog")
+@CONTAINER
+@click.option("-t", "--time", "grace", type=Duration(), help="How long it may take before it is killed.")
+@output_option("table", "json")
+@root_option
+@click.pass_context
+def restart(ctx: click.Context, *, names: tuple[str, ...], grace: float | None, form: str, root: Path | None) -> int:
+    """Stop and start containers, with the same address and files."""
+    from reconciler.verbs import containers
+
+    def work(found: Any, name: str, *, emit: Any) -> None:
+        containers.restart(found, name, emit=emit, grace=grace)
+
+    return _each(ctx, root, names, form, work)
+
+
+@click.command(epilog="Example: reconcile kill --signal HUP web")
+@CONTAINER
+@click.option("-s", "--signal", "name", default="KILL", help="Name or number.", show_default=True)
+@output_option("table", "json")
+@root_option
+@click.pass_context
+def kill(ctx: click.Context, *, names: tuple[str, ...], name: str, form: str, root: Path | None) -> int:
+    """Send a signal. It holds nothing: what follows an exit is the restart policy's."""
+    from reconciler.verbs import containers
+
+    number = parse_signal(name)
+
+    def work(found: Any, text: str, *, emit: Any) -> None:
+        containers.kill(found, text, number, emit=emit)
+
+    return _each(ctx, root, names, form, work)
+
+
+def parse_signal(text: str) -> int:
+    """`KILL`, `SIGKILL`, `9` → 9."""
+    import signal
+
+    if text.isdigit() and 0 < int(text) <= signal.SIGRTMAX:
+        return int(text)
+    name = text.upper().removeprefix("SIG")
+    try:
+        return int(signal.Signals[f"SIG{name}"])
+    except KeyError:
+        raise click.UsageError(f"there is no signal {text}") from None
+
+
+@click.command(epilog="Example: reconcile logs -f --tail 20 web")
+@click.argument("name", metavar="CONTAINER", shell_complete=complete_names)
+@click.option("-f", "--follow", is_flag=True, help="Go on as lines come.")
+@click.option("-n", "--tail", default="all", help="So many of the last lines, or all.", show_default=True)
+@click.option("--since", default="", help="A duration back from now, or a time as 2026-01-31T12:00:00.")
+@click.option("-t", "--timestamps", is_flag=True, help="The time before each line.")
+@click.option("--until", hidden=True)
+@output_option("table", "json")
+@root_option
+@click.pass_context
+def logs(
+    ctx: click.Context, *, name: str, follow: bool, tail: str, since: str, timestamps: bool, until: str | None, form: str,
+    root: Path | None,
+) -> int:  # fmt: skip
+    """Show the log of a container: standard output and standard error, each on its own."""
+    from reconciler.model.key import split_key
+    from reconciler.verbs import containers
+
+    not_built(ctx, until=until)
+    last = None if tail == "all" else _count(tail)
+    moment = parse_since(since)
+    with opened(ctx, root) as found:
+        lines = containers.logs(found, name, tail=last, since=moment, follow=follow, stop=lambda: False)
+        several = False
+        for key, line in lines:
+            if form == "json":
+                _print_json(key, line)
+                continue
+            parts = split_key(key)
+            several = several or parts.index > 1
+            head = f"{parts.name}/{parts.index} | " if several else ""
+            _print_line(line, head, timestamps=timestamps)
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise click.UsageError(f"--tail {text}: expected a number of lines, or all")
+    return int(text)
+
+
+def parse_since(text: str) -> float:
+    """Seconds since the epoch, 0 for the beginning."""
+    import time
+    from datetime import datetime
+
+    from reconciler.model.units import parse_duration
+
+    if not text:
+        return 0.0
+    try:
+        return time.time() - parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).astimezone().timestamp()
+    except ValueError:
+        raise click.UsageError(f"--since {text}: expected a duration (5m) or a time (2026-01-31T12:00:00)") from None
+
+
+def _print_line(line: Any, head: str, *, timestamps: bool) -> None:
+    """As it was written, on the stream that it was written to."""
+    out = sys.stdout if line.stream == "stdout" else sys.stderr
+    if line.lost:
+        print(f"{head}… lines before this one were lost", file=sys.stderr, flush=True)
+    stamp = f"{render_time(line.at)} " if timestamps else ""
+    out.buffer.write((head + stamp).encode() + line.text + (b"" if line.partial else b"\n"))
+    out.flush()
+
+
+def render_time(at: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339 in UTC."""
+    import time
+
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at // 10**9)) + f".{at % 10**9:09d}Z"
+
+
+def _print_json(key: str, line: Any) -> None:
+    import msgspec
+
+    data = {
+        "key": key, "at": render_time(line.at), "stream": line.stream, "text": line.text.decode(errors="replace"),
+        "partial": line.partial, "lost": line.lost,
+    }  # fmt: skip
+    print(msgspec.json.encode(data).decode(), flush=True)
+
+
+COMMANDS = {"stop": stop, "start": start, "restart": restart, "kill": kill, "logs": logs}

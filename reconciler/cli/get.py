@@ -1,0 +1,194 @@
+"""`reconcile get` and `reconcile describe`; the tables of resources."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reconciler.cli.options import complete_names, not_built, opened, output_option, root_option
+
+if TYPE_CHECKING:
+    from reconciler.model.key import Kind
+    from reconciler.verbs.observe import Seen
+
+HEADS = {
+    "container": ("STACK", "NAME", "STATUS", "HEALTH", "RESTARTS", "AGE", "ADDRESSES", "PORTS"),
+    "network": ("STACK", "NAME", "DRIVER", "SUBNET", "GATEWAY", "STATUS"),
+    "volume": ("STACK", "NAME", "STATUS", "AGE"),
+    "image": ("STACK", "NAME", "DIGEST", "STATUS"),
+}
+WIDE = {
+    "container": ("PID", "INCARNATION", "IMAGE"),
+    "network": ("LINK", "INTERNAL"),
+    "volume": ("ID",),
+    "image": ("SIZE",),
+}
+
+
+@click.command(epilog="Example: reconcile get containers -o wide")
+@click.argument("what", required=False, metavar="[KIND[/NAME]]")
+@click.argument("name", required=False, shell_complete=complete_names)
+@click.option("--watch", is_flag=True, hidden=True)
+@output_option("table", "wide", "json", "yaml")
+@root_option
+@click.pass_context
+def get(ctx: click.Context, *, what: str | None, name: str | None, watch: bool, form: str, root: Path | None) -> int:
+    """List resources with their state: all, of one kind (containers, networks, volumes, images), or of one name."""
+    from reconciler.cli.render import show_json, show_yaml
+    from reconciler.verbs.observe import get as verb
+    from reconciler.verbs.observe import seen_json
+
+    not_built(ctx, watch=watch)
+    kind, wanted = split_what(what or "", name or "")
+    with opened(ctx, root) as found:
+        seen = verb(found, kind, wanted)
+    if form in ("json", "yaml"):
+        data = [seen_json(one) for one in seen]
+        show_json(data) if form == "json" else show_yaml(data)
+    else:
+        _show_tables(seen, wide=form == "wide")
+    return 0
+
+
+@click.command(epilog="Example: reconcile describe container/web")
+@click.argument("what", metavar="KIND/NAME", shell_complete=complete_names)
+@output_option("table", "json", "yaml")
+@root_option
+@click.pass_context
+def describe(ctx: click.Context, *, what: str, form: str, root: Path | None) -> int:
+    """Show everything known of a resource: spec, state, parts, grants, last events."""
+    from reconciler.cli.render import show_json, show_yaml
+    from reconciler.verbs.observe import describe as verb
+
+    kind, wanted = split_what(what, "")
+    with opened(ctx, root) as found:
+        data = verb(found, kind, wanted)
+    if form == "json":
+        show_json(data)
+    elif form == "yaml":
+        show_yaml(data)
+    else:
+        for one in data:
+            _show_described(one)
+    return 0
+
+
+def split_what(what: str, name: str) -> "tuple[Kind | None, str]":
+    """`containers`, `container/web`, `containers web`, `web`, a key in full → kind and name."""
+    from reconciler.model.key import Kind
+
+    head, _, rest = what.partition("/")
+    kinds = {word: kind for kind in Kind for word in (kind.value, kind.value + "s")}
+    if head in kinds:
+        return kinds[head], (rest or name)
+    return None, what
+
+
+def _show_tables(seen: "list[Seen]", *, wide: bool) -> None:
+    from reconciler.cli.render import show, show_table
+    from reconciler.model.key import Kind, split_key
+
+    first = True
+    for kind in reversed(Kind):
+        rows = [row(one, wide=wide) for one in seen if split_key(one.key).kind is kind]
+        if not rows:
+            continue
+        if not first:
+            show()
+        first = False
+        head = HEADS[kind.value] + (WIDE[kind.value] if wide else ())
+        show_table(head, rows)
+    if first:
+        show("nothing is recorded here")
+
+
+def row(seen: "Seen", *, wide: bool) -> list[str]:
+    """One line of a table."""
+    from reconciler.model.spec import ContainerSpec, NetworkSpec, VolumeSpec
+
+    spec = seen.record.spec
+    if isinstance(spec, ContainerSpec):
+        return _container_row(seen, spec, wide=wide)
+    if isinstance(spec, NetworkSpec):
+        return _network_row(seen, spec, wide=wide)
+    if isinstance(spec, VolumeSpec):
+        return _volume_row(seen, wide=wide)
+    return _image_row(seen, wide=wide)
+
+
+def state(seen: "Seen") -> str:
+    """A word for how it stands, with what a tired operator must know."""
+    from reconciler.model.observation import Phase
+
+    status, record = seen.status, seen.record
+    text = status.phase.value
+    if status.phase is Phase.EXITED and status.exit_code is not None:
+        text += f" ({status.exit_code})"
+    notes = [
+        note
+        for note, holds in (
+            ("held", record.hold is not None),
+            ("gave up", status.gave_up),
+            ("restarting", status.restarting),
+            ("out of memory", status.oom_killed),
+            ("drifted", any(part.state != "present" for part in status.parts.values())),
+            (f"unfinished {record.unfinished}", bool(record.unfinished)),
+        )
+        if holds
+    ]
+    return ", ".join([text, *notes])
+
+
+def _names(seen: "Seen") -> tuple[str, str]:
+    from reconciler.model.key import split_key
+
+    parts = split_key(seen.key)
+    return parts.stack, parts.name + (f"/{parts.index}" if parts.index > 1 else "")
+
+
+def _container_row(seen: "Seen", spec: Any, *, wide: bool) -> list[str]:
+    from reconciler.cli.render import since
+
+    status, record = seen.status, seen.record
+    addresses = ", ".join(f"{name} {place.address}" for name, place in record.grants.endpoints.items())
+    ports = ", ".join(f"{host.removesuffix('/tcp')} → {port}" for host, port in spec.ports.items())
+    health = "-" if status.health.value == "none" else status.health.value
+    age = since(status.started_at)
+    out = [*_names(seen), state(seen), health, str(status.restarts), age, addresses or "-", ports or "-"]
+    return [*out, str(status.pid or "-"), record.incarnation, record.image[:19]] if wide else out
+
+
+def _network_row(seen: "Seen", spec: Any, *, wide: bool) -> list[str]:
+    grants = seen.record.grants
+    out = [*_names(seen), spec.driver, grants.subnet or "-", grants.gateway or "-", state(seen)]
+    return [*out, grants.link or "-", "yes" if spec.internal else "no"] if wide else out
+
+
+def _volume_row(seen: "Seen", *, wide: bool) -> list[str]:
+    from reconciler.cli.render import since
+
+    out = [*_names(seen), state(seen), since(seen.record.created_at)]
+    return [*out, seen.record.grants.volume_id] if wide else out
+
+
+def _image_row(seen: "Seen", *, wide: bool) -> list[str]:
+    from reconciler.cli.render import size
+
+    out = [*_names(seen), seen.record.image[:19], state(seen)]
+    return [*out, size(seen.status.size)] if wide else out
+
+
+def _show_described(data: dict[str, Any]) -> None:
+    """A resource as indented text; its last events at the end."""
+    from reconciler.cli.render import moment, show, show_yaml
+
+    events = data.pop("events")
+    show_yaml(data)
+    if events:
+        show("events:")
+    for event in events:
+        words = event.get("text") or event.get("brief") or event.get("verb", "")
+        show(f"  {moment(event['at'])}  {event['event']}  {words}")
+
+
+COMMANDS = {"get": get, "describe": describe}

@@ -1,0 +1,162 @@
+"""The entry point: which verbs there are, and what becomes of an error. Each verb is a module, imported when it is called.
+
+`reconcile version` must feel instant, so nothing but click is imported before the verb is known.
+"""
+
+import difflib
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from reconciler.model.errors import ReconcileError
+
+USAGE = 64
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "apply": ("apply", "Make the machine agree with manifests."),
+    "plan": ("plan", "Show what apply would do, and why; changes nothing."),
+    "drift": ("drift", "Show what was changed on the machine behind our back."),
+    "delete": ("delete", "Delete a stack or a resource; volumes stay unless named."),
+    "get": ("get", "List resources with their state."),
+    "describe": ("get", "Show everything known of a resource."),
+    "logs": ("containers", "Show the log of a container."),
+    "exec": ("exec", "Run a command in a container."),
+    "stop": ("containers", "Stop containers and hold them."),
+    "start": ("containers", "Start containers and end their hold."),
+    "restart": ("containers", "Stop and start containers."),
+    "kill": ("containers", "Send a signal to containers."),
+    "pull": ("images", "Pull an image by hand."),
+    "images": ("images", "List, inspect, remove and prune images."),
+    "history": ("history", "List the revisions of a stack."),
+    "events": ("history", "Show what happened."),
+    "validate": ("validate", "Check manifests without looking at the machine."),
+    "schema": ("validate", "Print the JSON Schema of manifests."),
+    "doctor": ("doctor", "Check programs and kernel, and say how to mend what is missing."),
+    "completion": ("completion", "Print the completion script of a shell."),
+    "version": ("version", "Print the version."),
+}
+
+NOT_BUILT = frozenset(
+    # fmt: off
+    (
+        "lock",
+        "cp",
+        "stats",
+        "top",
+        "attach",
+        "wait",
+        "pause",
+        "unpause",
+        "run",
+        "rollback",
+        "status",
+        "explain",
+        "export",
+        "approve",
+        "context",
+        "serve",
+        "push",
+        "tag",
+        "save",
+        "load",
+        "login",
+        "logout",
+        "build",
+        "prune",
+        "boot",
+        "recover",
+        "backup",
+        "restore",
+    )
+    # fmt: on
+)
+"""Verbs of the design that are refused by name until they are built."""
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 click's signature
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 click's signature
+        """Import the verb's module."""
+        if name in NOT_BUILT:
+            raise click.UsageError(f"`reconcile {name}` is not built yet")
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f"there is no command {name}{hint}")
+        module = import_module(f"reconciler.cli.{COMMANDS[name][0]}")
+        command: click.Command = module.COMMANDS[name]
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 click's signature
+        """Names and first sentences, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Example: reconcile plan stack.yaml && reconcile apply stack.yaml",
+)
+@click.option("--root", type=click.Path(path_type=Path), envvar="RECONCILE_ROOT", help="Where the engine keeps its state.")
+@click.option("--host", hidden=True)
+@click.pass_context
+def cli(ctx: click.Context, *, root: Path | None, host: str | None) -> None:
+    """A declarative container engine: manifests in, a machine that agrees with them out."""
+    if host:
+        raise click.UsageError("--host is not built yet")
+    ctx.obj = {"root": root}
+
+
+def main() -> None:
+    """Run a command; every end has its exit code, and no traceback reaches a user."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """One command in this process; its exit code."""
+    try:
+        code = cli.main(arguments, prog_name="reconcile", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return USAGE
+    except click.UsageError as error:
+        error.exit_code = USAGE
+        error.show()
+        return USAGE
+    except ReconcileError as error:
+        from reconciler.cli.render import show_error
+
+        show_error(error)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python must not try to flush it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:  # noqa: BLE001 the last line before the user: words, not a traceback
+        return _internal(error)
+
+
+def _internal(error: Exception) -> int:
+    if os.environ.get("RECONCILE_DEBUG"):
+        raise error
+    click.echo(f"error: this is a mistake in reconcile: {type(error).__name__}: {error}", err=True)
+    click.echo("  hint: RECONCILE_DEBUG=1 shows where; please report it", err=True)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Options of the verbs that read manifests, and what they lead to."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from reconciler.model.record import Stack
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def manifest_options(command: F) -> F:
+    """PATH..., `--var K=V`, `--offline`."""
+    command = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))(command)
+    command = click.option("--var", "variables", multiple=True, metavar="K=V", help="A variable for ${K} in manifests.")(
+        command
+    )
+    return click.option("--offline", is_flag=True, help="Ask no registry.")(command)
+
+
+def load_manifests(paths: Sequence[Path], variables: Sequence[str]) -> "tuple[Stack, ...]":
+    """Read manifests with the variables of flags, environment and `.env`. `-` is standard input."""
+    from reconciler.verbs.plan import load
+
+    given = {}
+    for pair in variables:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"--var {name or pair}: expected NAME=VALUE")
+        given[name] = value
+    stdin = sys.stdin.read() if Path("-") in paths else None
+    return load(paths, variables=given, environment=dict(os.environ), stdin=stdin)

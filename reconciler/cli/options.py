@@ -1,0 +1,93 @@
+"""Options that several verbs share, and the root that they lead to."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from reconciler.verbs.root import Root
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def root_option(command: F) -> F:
+    """`--root DIR` after the verb as well as before it."""
+    return click.option("--root", type=click.Path(path_type=Path), help="Where the engine keeps its state.")(command)
+
+
+def output_option(*forms: str) -> Callable[[F], F]:
+    """`-o FORM`, `--format FORM`; the first form is the default."""
+    return click.option("-o", "--format", "form", type=click.Choice(forms), default=forms[0], help="Form of the output.")
+
+
+def lock_option(command: F) -> F:
+    """`--lock-timeout 30s`."""
+    return click.option(
+        "--lock-timeout", type=Duration(), default="30s", help="How long to wait for another command.", show_default=True
+    )(command)
+
+
+class Duration(click.ParamType[float]):
+    """`5s`, `1m30s` → seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds, or a usage error with the reason."""
+        from reconciler.model.units import parse_duration
+
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@contextmanager
+def opened(
+    ctx: click.Context, root: Path | None, *, create: bool = False, lock_timeout: float | None = None
+) -> "Iterator[Root]":
+    """The root that the options, the environment or the default name."""
+    from reconciler.verbs.root import DEFAULT_ROOT, opened_root
+
+    path = root or ctx.obj["root"] or DEFAULT_ROOT
+    with opened_root(path, create=create) as found:
+        if lock_timeout is not None:
+            found.lock_timeout = lock_timeout
+        yield found
+
+
+def not_built(ctx: click.Context, **flags: object) -> None:
+    """Refuse flags of the design that are not built yet, by name."""
+    for flag, value in flags.items():
+        if value:
+            raise click.UsageError(f"--{flag.replace('_', '-')} is not built yet", ctx)
+
+
+def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 click's signature
+    """Names of containers that begin so, for the shell."""
+    from reconciler.model.errors import ReconcileError
+    from reconciler.model.key import Kind, split_key
+
+    try:
+        with opened(ctx, ctx.params.get("root")) as root, root.store.read() as tx:
+            keys = [split_key(key) for key in tx.records()]
+    except ReconcileError:
+        return []
+    names = {parts.name for parts in keys if parts.kind is Kind.CONTAINER} | {parts.stack for parts in keys}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_stacks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 click's signature
+    """Names of stacks that begin so."""
+    from reconciler.model.errors import ReconcileError
+
+    try:
+        with opened(ctx, ctx.params.get("root")) as root, root.store.read() as tx:
+            return sorted(name for name in tx.stacks() if name.startswith(incomplete))
+    except ReconcileError:
+        return []

@@ -1,0 +1,132 @@
+"""Plain data → what people read: tables, the plan in colours, errors. Knows terminals, decides nothing.
+
+What comes from outside (tags, labels, words of programs) loses its control characters before a terminal sees it.
+"""
+
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from reconciler.model.errors import ReconcileError
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HEAD = re.compile(r"^( *\d+ )(create|update|restart|replace|delete)\b")
+_COLOURS = {"create": "32", "update": "36", "restart": "33", "replace": "33", "delete": "31"}
+
+
+def clean(text: str) -> str:
+    """Text without control characters (ECMA-48 escapes among them), but for newlines and tabs."""
+    return _CONTROL.sub("�", text)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether somebody reads this stream on a terminal."""
+    return stream.isatty()
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether to use colours there (no-color.org)."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, code: str, stream: TextIO) -> str:
+    """Text in a colour of SGR (ECMA-48), where the stream takes it."""
+    return f"\x1b[{code}m{text}\x1b[0m" if coloured(stream) else text
+
+
+def show(line: str = "", stream: TextIO | None = None) -> None:
+    """One line, harmless."""
+    print(clean(line), file=stream or sys.stdout)
+
+
+def show_plan_lines(lines: Sequence[str]) -> None:
+    """The plan's text, with its verbs in colours."""
+    for line in lines:
+        line = clean(line)
+        found = _HEAD.match(line)
+        if found and coloured(sys.stdout):
+            head, verb = found.groups()
+            line = f"{head}\x1b[{_COLOURS[verb]};1m{verb}\x1b[0m{line[found.end() :]}"
+        print(line)
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO | None = None) -> None:
+    """Columns as wide as their widest cell; the last one is cut to the terminal's width."""
+    out = stream or sys.stdout
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    limit = shutil.get_terminal_size().columns if is_terminal(out) else 0
+    for number, row in enumerate([list(head), *cells]):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        line = line[: limit - 1] + "…" if limit and len(line) > limit else line
+        print(paint(line, "1", out) if number == 0 else _with_states(line, out), file=out)
+
+
+def _with_states(line: str, out: TextIO) -> str:
+    """Words that a tired operator looks for, in colours."""
+    if not coloured(out):
+        return line
+    line = re.sub(r"\b(running|healthy|present)\b", "\x1b[32m\\1\x1b[0m", line)
+    return re.sub(r"\b(exited|missing|unhealthy|gave up|drifted)\b", "\x1b[31m\\1\x1b[0m", line)
+
+
+def show_json(data: Any) -> None:
+    """One JSON document."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
+
+
+def show_yaml(data: Any) -> None:
+    """One YAML document."""
+    from reconciler.manifest.emit import dump_yaml
+
+    print(dump_yaml(data), end="")
+
+
+def show_error(error: ReconcileError) -> None:
+    """What happened, the tool's words, what to do next; on standard error."""
+    err = sys.stderr
+    from reconciler.model.errors import BadManifest
+
+    if isinstance(error, BadManifest):
+        print(clean(error.detail), file=err)
+        print(paint(clean(error.brief), "31;1", err), file=err)
+        return
+    print(paint("error: ", "31;1", err) + clean(error.brief), file=err)
+    for line in error.detail.splitlines():
+        print(f"  {clean(line)}", file=err)
+    if error.hint:
+        print(f"  {paint('hint:', '1', err)} {clean(error.hint)}", file=err)
+
+
+def age(seconds: float) -> str:
+    """How long ago, in the largest unit that says something: `5s`, `3m`, `2h`, `4d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{max(int(seconds), 0)}s"
+
+
+def since(moment: float) -> str:
+    """How long ago a moment was; `-` for never."""
+    return age(time.time() - moment) if moment else "-"
+
+
+def size(number: int) -> str:
+    """Bytes as people read them: `1.5 MB`."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def moment(at: float) -> str:
+    """A moment in local time, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,166 @@
+"""The native engine: our drivers over one root, observed in bulk and settled together.
+
+Puts together what `drivers/` and `settle.py` do for one kind each; knows the order in which things are looked at and
+removed, and the run directory, a tmpfs of its own that goes with the last container and network.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from msgspec import structs
+
+from reconciler.engine.native import settle
+from reconciler.engine.native.drivers.container import ContainerDriver
+from reconciler.engine.native.drivers.image import ImageDriver
+from reconciler.engine.native.drivers.network import NetworkDriver
+from reconciler.engine.native.drivers.volume import VolumeDriver
+from reconciler.engine.native.glimpse import Glimpse
+from reconciler.engine.native.layout import Layout
+from reconciler.engine.native.net import pools, ports as host_ports
+from reconciler.engine.native.runtime.inside import NativeInside
+from reconciler.engine.protocol import Driver, Traits
+from reconciler.linux import mounts, process
+from reconciler.model.errors import Failed
+from reconciler.model.key import Key, Kind, kind_of
+from reconciler.model.observation import Observation, Part, Phase, Status, Stray
+from reconciler.model.record import Made, View
+
+ONLY_NEEDED_RUNNING = (Kind.CONTAINER, Kind.NETWORK)
+"""The kinds that have something in the run directory."""
+
+
+class NativeEngine:
+    """Containers, networks, volumes and images of one root on this kernel."""
+
+    traits = Traits(name="native")
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.images = ImageDriver(layout)
+        self.networks = NetworkDriver(layout)
+        self.volumes = VolumeDriver(layout)
+        self.containers = ContainerDriver(layout)
+        self.inside = NativeInside(layout)
+
+    def driver(self, kind: Kind) -> Driver:
+        """The driver of images, networks or volumes."""
+        drivers: dict[Kind, Driver] = {
+            Kind.IMAGE: self.images,
+            Kind.NETWORK: self.networks,
+            Kind.VOLUME: self.volumes,
+        }
+        return drivers[kind]
+
+    def observe(self, view: View, *, ports: Sequence[str] = ()) -> Observation:
+        """Look at everything of this root at once."""
+        boot_id = process.read_boot_id()
+        holders = host_ports.read_port_holders(ports) if ports else {}
+        if not self.layout.root_id:  # a root that does not exist has nothing on the machine
+            missing = {made.key: Status(phase=Phase.MISSING) for made in view.made}
+            return Observation(statuses=missing, port_holders=holders, boot_id=boot_id)
+        glimpse = Glimpse(self.layout)
+        by_kind: dict[Kind, list[Made]] = {kind: [] for kind in Kind}
+        for made in view.made:
+            by_kind[kind_of(made.key)].append(made)
+        statuses, others = self.containers.observe(by_kind[Kind.CONTAINER], glimpse)
+        statuses |= self.images.observe(by_kind[Kind.IMAGE], glimpse)
+        statuses |= self.networks.observe(by_kind[Kind.NETWORK], glimpse)
+        statuses |= self.volumes.observe(by_kind[Kind.VOLUME], glimpse)
+        for key, parts in settle.observe_settled(self.layout, view, glimpse).items():
+            statuses[key] = _with_parts(statuses[key], parts)
+        return Observation(
+            statuses=statuses,
+            others=others,
+            strays=tuple(self._strays(view, glimpse)),
+            port_holders=holders,
+            boot_id=boot_id,
+        )
+
+    def _strays(self, view: View, glimpse: Glimpse) -> Iterable[Stray]:
+        yield from self.containers.strays(view, glimpse)
+        yield from self.networks.strays(view, glimpse)
+        if not _needs_run(view):
+            yield from settle.strays(self.layout, view, glimpse)
+            if str(self.layout.run) in glimpse.mounts:
+                yield Stray(kind="mount", name=str(self.layout.run))
+
+    def settle(self, view: View, *, names: bool = True) -> None:
+        """Policy first, names after; the run directory before both."""
+        if _needs_run(view):
+            ensure_run(self.layout)
+        settle.settle(self.layout, view, names=names)
+
+    def sweep(self, view: View) -> Sequence[str]:
+        """Containers before the networks that they sit on, tables and the run directory last."""
+        glimpse = Glimpse(self.layout)
+        done = []
+        for stray in self.containers.strays(view, glimpse):
+            self.containers.remove_stray(stray)
+            done.append(f"removed {stray.kind} {stray.name}")
+        for stray in self.networks.strays(view, Glimpse(self.layout)):
+            self.networks.remove_stray(stray)
+            done.append(f"removed {stray.kind} {stray.name}")
+        settle.settle(self.layout, view)
+        if not _needs_run(view):
+            remove_run(self.layout)
+        return done
+
+    def choose_subnets(self, count: int, taken: Sequence[str]) -> Sequence[str]:
+        """Free subnets of the pool."""
+        return pools.choose_subnets(count, taken)
+
+    def check_subnet(self, key: Key, subnet: str) -> None:
+        """Raise SubnetTaken where a route of the host overlaps it."""
+        pools.check_subnet(key, subnet)
+
+    def close(self) -> None:
+        """Nothing is held open between calls."""
+
+
+def _with_parts(status: Status, parts: dict[str, Part]) -> Status:
+    """Parts of policy and names of what is there; nothing can be said of them where it is not."""
+    gone = status.phase in (Phase.MISSING, Phase.EXITED, Phase.CREATED)
+    return status if gone else structs.replace(status, parts={**status.parts, **parts})
+
+
+def _needs_run(view: View) -> bool:
+    return any(kind_of(made.key) in ONLY_NEEDED_RUNNING for made in view.made)
+
+
+def ensure_run(layout: Layout) -> None:
+    """The run directory: `/run/reconcile/ROOTID`, 0700, a private tmpfs. Refused where the folder belongs to others."""
+    try:
+        layout.run.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        layout.run.mkdir(mode=0o700, exist_ok=True)
+        if not mounts.is_mount_point(layout.run):
+            if layout.run.stat().st_uid != 0:
+                raise Failed(f"{layout.run}: the folder belongs to uid {layout.run.stat().st_uid}", hint="remove it")
+            mounts.mount_tmpfs(layout.run, mode=0o700)
+            mounts.make_private(layout.run)
+    except OSError as error:
+        raise Failed(
+            f"{layout.run}: the run directory can't be made: {error.strerror}", hint="`reconcile doctor` says what is missing"
+        ) from error
+    for folder in (layout.bundles, layout.netns, layout.layer_mounts, layout.names, layout.runc):
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def remove_run(layout: Layout) -> None:
+    """Let the run directory go: nothing runs any more. What is still mounted in it stays, and is told as a stray."""
+    if not mounts.is_mount_point(layout.run):
+        return
+    for entry in reversed(mounts.read_mountinfo()):
+        if entry.point.startswith(f"{layout.run}/"):
+            with suppress(OSError):
+                mounts.unmount(entry.point)
+    with suppress(OSError):
+        mounts.unmount(layout.run)
+        layout.run.rmdir()
+        layout.run.parent.rmdir()
+
+
+def open_engine(root: Path, *, run: Path, root_id: str) -> NativeEngine:
+    """The native engine over a root; makes nothing."""
+    return NativeEngine(Layout(root=root, run=run / (root_id or "none"), root_id=root_id))
+

@@ -1,0 +1,48 @@
+"""A plan ↔ a file: what `plan --out` writes and `apply FILE` takes. Sensitive values stand in it sealed."""
+
+from pathlib import Path
+from typing import Any
+
+from reconciler.linux import files
+from reconciler.model.errors import Failed, Usage
+from reconciler.model.plan import Plan
+from reconciler.plan.forms import dump_plan, load_plan
+from reconciler.store.sealed import sealed_json, unsealed
+from reconciler.verbs.root import Root
+
+MAGIC = b'{"reconcile-plan":1,"root":"'
+LIMIT = 256 << 20
+"""Bytes of a plan file that is read."""
+
+
+def write_plan(root: Root, plan: Plan, path: Path) -> None:
+    """Write it whole or not at all, 0600. Raises OSError, and Failed where sensitive values can't be sealed yet."""
+    body = sealed_json(dump_plan(plan), root.store.sealer)
+    files.write_atomic(path, MAGIC + root.root_id.encode() + b'","plan":' + body + b"}", 0o600)
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a file is one of ours, by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def read_plan(root: Root, path: Path) -> Plan:
+    """Read a plan file. Raises Usage for one of another root, Failed for a damaged one."""
+    try:
+        data = path.read_bytes() if path.stat().st_size <= LIMIT else b""
+    except OSError as error:
+        raise Failed(f"{path}: the plan can't be read: {error.strerror}", hint="make it anew with plan --out") from error
+    head, comma, body = data.removeprefix(MAGIC).partition(b'","plan":')
+    if not comma or not body.endswith(b"}"):
+        raise Failed(f"{path}: the plan is damaged", hint="make it anew with plan --out")
+    if head.decode(errors="replace") != root.root_id:
+        raise Usage(f"{path}: the plan was made on another root", hint="make it anew with plan --out")
+    return load_plan(_opened(root, body[:-1]), path=str(path))
+
+
+def _opened(root: Root, body: bytes) -> Any:
+    return unsealed(body, dict[str, Any], root.store.sealer)
