@@ -90,7 +90,13 @@ class World:
     def environment(self, extra: Mapping[str, str] = {}) -> dict[str, str]:
         """What commands get: nothing of the caller's but its PATH."""
         path = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
-        clean = {"PATH": path, "HOME": str(self.home), "LC_ALL": "C.UTF-8", "RECONCILE_ROOT": str(self.root)}
+        clean = {
+            "PATH": path,
+            "HOME": str(self.home),
+            "LC_ALL": "C.UTF-8",
+            "RECONCILE_ROOT": str(self.root),
+            "RECONCILE_DEBUG": "1",
+        }
         return {**clean, **self.env, **extra}
 
     def nsenter(self, *command: str, stdin: str = "", timeout: float = 60, check: bool = True) -> Result:
