@@ -13,7 +13,7 @@ from reconciler.engine.native.net.rules import Ruleset, bridge_networks, choose_
 from reconciler.engine.native.net.words import saying
 from reconciler.linux.sysctls import read_sysctl, write_sysctl
 from reconciler.model.key import Key
-from reconciler.model.observation import PRESENT, Part, altered
+from reconciler.model.observation import PRESENT, Part, Stray, altered
 from reconciler.model.record import View
 
 
@@ -74,6 +74,15 @@ def observe_settled(layout: Layout, view: View, glimpse: Glimpse) -> dict[Key, d
     for key, some in names.items():
         parts.setdefault(key, {}).update(some)
     return parts
+
+
+def strays(layout: Layout, view: View, glimpse: Glimpse) -> list[Stray]:  # noqa: ARG001 - the same three everywhere
+    """What settle left that no bridge network of the view needs: tables and a name service. `settle` removes them."""
+    if bridge_networks(view):
+        return []
+    found = [Stray(kind="table", name=f"{family} {name}") for family, name in firewall.read_firewall(layout)]
+    pid = dns.find_resolver(layout)
+    return [*found, Stray(kind="process", name=f"aardvark-dns (pid {pid})")] if pid else found
 
 
 def _observe_loopback(link: str, ruleset: Ruleset) -> dict[str, Part]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
-from reconciler.engine.native.net import bridge, dns
+from reconciler.engine.native.net import bridge
 from reconciler.engine.native.net.rules import bridge_networks
 from reconciler.engine.native.net.words import saying
 from reconciler.engine.protocol import Uses
@@ -53,7 +53,7 @@ class NetworkDriver:
             return {made.key: _observe(made, glimpse, mtu=mtu, forwarding=forwarding) for made in mades}
 
     def strays(self, view: View, glimpse: Glimpse) -> list[Stray]:
-        """Links and namespaces that bear this root's id and belong to no record; a resolver that nobody needs."""
+        """Links and namespaces that bear this root's id and belong to no record."""
         known = {network.grants.link for network in bridge_networks(view)}
         known |= {endpoint.link for made in view.made for endpoint in made.grants.endpoints.values()}
         prefixes = (f"b{self.layout.root_id}", f"v{self.layout.root_id}")
@@ -62,8 +62,6 @@ class NetworkDriver:
         if self.layout.netns.is_dir():
             kept = sorted(entry.name for entry in self.layout.netns.iterdir())
             found += [Stray(kind="netns", name=name) for name in kept if name not in incarnations]
-        if not bridge_networks(view) and (pid := dns.find_resolver(self.layout)):
-            found.append(Stray(kind="process", name=f"aardvark-dns (pid {pid})"))
         return found
 
     def remove_stray(self, stray: Stray) -> None:
@@ -74,8 +72,6 @@ class NetworkDriver:
                     netlink.send([netlink.link_removal(stray.name)])
                 case "netns":
                     namespaces.remove_netns(self.layout.netns / stray.name)
-                case "process":
-                    dns.remove_names(self.layout)
                 case _:
                     raise ValueError(f"no stray of networks: {stray.kind}")
 

@@ -1,0 +1,189 @@
+"""Names by aardvark-dns: who answers what to whom, and that nothing else is in the way."""
+
+import os
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from reconciler.engine.native import settle
+from reconciler.engine.native.net import dns
+from reconciler.linux import mounts
+from reconciler.model.errors import ProgramFailed
+from reconciler.model.key import Kind, make_key
+
+pytestmark = pytest.mark.root
+
+
+def ask(machine, where, server, name, *, patience=3.0):
+    """The IPv4 answers of a resolver, `no such name`, or `silence`."""
+    channel = machine.inside(where, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0" + struct.pack(">HH", 1, 1)
+    with channel:
+        channel.settimeout(patience)
+        channel.sendto(struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + question, (server, 53))
+        try:
+            answer = channel.recv(2000)
+        except (TimeoutError, OSError):
+            return "silence"
+    if answer[3] & 15:
+        return "no such name"
+    count = struct.unpack(">H", answer[6:8])[0]
+    rest = answer[12 + len(question) :]
+    return sorted(socket.inet_ntoa(rest[at * 16 + 12 : at * 16 + 16]) for at in range(count))
+
+
+def test_names_and_aliases_answer_inside_their_network_only(either_machine, build):
+    m = either_machine
+    front, back = build.network("front", 1), build.network("back", 2)
+    web = build.container("web", front, aliases=("www",))
+    db = build.container("DB", front, back, host=3)
+    far = build.container("far", back)
+    m.up(front, back, web, db, far)
+    assert ask(m, web, "10.64.1.1", "db") == ["10.64.1.3"]
+    assert ask(m, far, "10.64.2.1", "db-1") == ["10.64.2.3"]
+    assert ask(m, db, "10.64.1.1", "www") == ["10.64.1.2"]
+    assert ask(m, web, "10.64.1.1", "web") == ["10.64.1.2"]
+    assert ask(m, far, "10.64.2.1", "web") == "no such name"
+    assert ask(m, far, "10.64.1.1", "web", patience=0.4) == "silence", "another network's resolver"
+    assert ask(m, m.neighbour, "10.64.1.1", "web", patience=0.4) == "silence"
+
+
+def test_a_published_port_53_leaves_the_resolver_alone(machine, build):
+    front = build.network("front", 1)
+    web = build.container("web", front, ports={"0.0.0.0:53/udp": 53})
+    machine.up(front, web)
+    assert ask(machine, web, "10.64.1.1", "web") == ["10.64.1.2"]
+
+
+def test_e3_no_question_of_an_internal_network_leaves_the_host(machine, build, tmp_path):
+    asked = []
+    upstream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    upstream.bind(("127.0.0.9", 53))
+
+    def listen():
+        while True:
+            data, peer = upstream.recvfrom(2000)
+            if data == b"end":
+                return
+            asked.append(data)
+            upstream.sendto(data[:2] + b"\x81\x83" + data[4:], peer)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    machine.stack.callback(upstream.close)
+    machine.stack.callback(listener.join)
+    machine.stack.callback(upstream.sendto, b"end", ("127.0.0.9", 53))
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.9\n")
+    mounts.bind(tmp_path / "resolv.conf", "/etc/resolv.conf")
+    front, inner = build.network("front", 1), build.network("inner", 2, internal=True)
+    web, db = build.container("web", front), build.container("db", inner)
+    machine.up(front, inner, web, db)
+    assert ask(machine, web, "10.64.1.1", "outside.example") == "no such name"
+    assert asked
+    asked.clear()
+    assert ask(machine, db, "10.64.2.1", "secret.outside.example", patience=1) != []
+    assert not asked, "a tunnel by names"
+    assert ask(machine, db, "10.64.2.1", "db") == ["10.64.2.2"]
+
+
+def test_name_keeps_answering_while_its_container_is_replaced(machine, build):
+    front = build.network("front", 1)
+    old = build.container("web", front, incarnation="a" * 12, created_at=1.0)
+    new = build.container("web", front, incarnation="b" * 12, created_at=2.0)
+    machine.up(front, old)
+    machine.up(new)
+    assert ask(machine, None, "10.64.1.1", "web") == ["10.64.1.2"]
+    machine.down(old)
+    assert ask(machine, new, "10.64.1.1", "web") == ["10.64.1.2"]
+    assert machine.drift() == {}
+
+
+def test_a_new_name_answers_at_once_after_settle(machine, build):
+    front = build.network("front", 1)
+    machine.up(front)
+    for number in range(5):
+        made = build.container(f"c{number}", front, host=10 + number)
+        machine.up(made)
+        assert ask(machine, None, "10.64.1.1", f"c{number}") == [f"10.64.1.{10 + number}"]
+
+
+def test_resolver_keeps_no_descriptor_and_no_folder_of_ours(machine, build):
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    machine.up(build.network("front", 1))
+    pid = dns.find_resolver(machine.layout)
+    os.close(write)
+    os.set_blocking(read, False)
+    assert os.read(read, 1) == b"", "somebody holds the other end"
+    os.close(read)
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert {os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)} == {"/dev/null"}
+
+
+def test_names_wait_for_a_network_that_is_on_its_way(machine, build):
+    front, back = build.network("front", 1), build.network("back", 2)
+    machine.mades = {made.key: made for made in (front, back)}
+    machine.driver.create(front, uses={}, emit=lambda event: None)
+    settle.settle(machine.layout, machine.view)
+    assert sorted(path.name for path in machine.layout.names.iterdir()) == ["aardvark.pid", front.grants.link]
+
+
+def test_a_resolver_of_the_host_in_the_way_is_named(machine, build, monkeypatch):
+    monkeypatch.setattr(dns, "_DEADLINE", 0.5)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", 53))
+        with pytest.raises(ProgramFailed) as failure:
+            machine.up(build.network("front", 1))
+    assert f"(pid {os.getpid()})" in failure.value.detail
+    assert "10.64.1.1:53/udp is held by" in failure.value.detail
+
+
+@pytest.mark.parametrize("how", ["kill", "file", "line", "first line"])
+def test_broken_name_service_is_named_and_mended(machine, build, how):
+    front = build.network("front", 1)
+    web = build.container("web", front)
+    machine.up(front, web)
+    assert machine.drift() == {}
+    file = machine.layout.names / front.grants.link
+    match how:
+        case "kill":
+            pid = dns.find_resolver(machine.layout)
+            os.kill(pid, 9)
+            _wait_for_end(pid)
+            expected = {"network/blog/front names"}
+        case "file":
+            file.unlink()
+            expected = {"network/blog/front names", "container/blog/web/1 names"}
+        case "line":
+            file.write_text(file.read_text().splitlines()[0] + "\n")
+            expected = {"container/blog/web/1 names"}
+        case _:
+            file.write_text("10.64.1.9\n" + "\n".join(file.read_text().splitlines()[1:]) + "\n")
+            expected = {"network/blog/front names"}
+    assert set(machine.drift()) == expected
+    settle.settle(machine.layout, machine.view)
+    assert machine.drift() == {}
+    assert ask(machine, web, "10.64.1.1", "web") == ["10.64.1.2"]
+
+
+def _wait_for_end(pid):
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_last_network_takes_process_files_and_tables_with_it(machine, build):
+    front = build.network("front", 1)
+    machine.up(front)
+    pid = dns.find_resolver(machine.layout)
+    machine.down(front)
+    assert not dns.find_resolver(machine.layout)
+    assert not machine.layout.names.exists()
+    _wait_for_end(pid)
+    assert list(machine.layout.run.iterdir()) == [machine.neighbour]
+    assert make_key(Kind.NETWORK, "blog", "front") not in machine.observe()
