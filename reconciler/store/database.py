@@ -78,11 +78,20 @@ def explain_error(error: sqlite3.Error, path: Path) -> ReconcileError:
     code = getattr(error, "sqlite_errorcode", 0) & _CODE
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return LockTimeout(f"the database {path}", find_writer(path))
+    if code == sqlite3.SQLITE_CANTOPEN and _is_read_only(path):
+        code = sqlite3.SQLITE_READONLY
     if code == sqlite3.SQLITE_FULL:
         return Failed(f"{path}: writing the database failed: the disk is full", words, "free some space and try again")
     if code == sqlite3.SQLITE_CONSTRAINT:
         return Failed(f"{path}: the database refused what contradicts it", words, "nothing was written; apply again")
     return RootError(f"{path}: {_MEANINGS.get(code, words)}", words, _HINTS.get(code, _HINTS[sqlite3.SQLITE_CORRUPT]))
+
+
+def _is_read_only(path: Path) -> bool:
+    """Whether the file system is: SQLite then can't make its -shm, and only says that it can't open something."""
+    with suppress(OSError):
+        return bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
+    return False
 
 
 _MEANINGS = {

@@ -103,7 +103,10 @@ class Store:
                     upgrade_database(self.path, timeout=self._timeout)
                     self._frozen.close()
                     self._frozen = None
-                self._writer = Writer(connect(self.path, timeout=self._timeout), self.path, timeout=self._timeout)
+                sql = connect(self.path, timeout=self._timeout)
+                # A copy that was put back may have another mode; nothing happens where it is right.
+                sql.execute("PRAGMA journal_mode = WAL")
+                self._writer = Writer(sql, self.path, timeout=self._timeout)
             return self._writer
 
     def look(self) -> None:
