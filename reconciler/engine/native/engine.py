@@ -17,7 +17,8 @@ from reconciler.engine.native.drivers.network import NetworkDriver
 from reconciler.engine.native.drivers.volume import VolumeDriver
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
-from reconciler.engine.native.net import pools, ports as host_ports
+from reconciler.engine.native.net import pools
+from reconciler.engine.native.net import ports as host_ports
 from reconciler.engine.native.runtime.inside import NativeInside
 from reconciler.engine.protocol import Driver, Traits
 from reconciler.linux import mounts, process
@@ -63,7 +64,9 @@ class NativeEngine:
         by_kind: dict[Kind, list[Made]] = {kind: [] for kind in Kind}
         for made in view.made:
             by_kind[kind_of(made.key)].append(made)
-        statuses, others = self.containers.observe(by_kind[Kind.CONTAINER], glimpse)
+        statuses, others = self.containers.observe(
+            by_kind[Kind.CONTAINER], glimpse, networks={made.key: made for made in by_kind[Kind.NETWORK]}
+        )
         statuses |= self.images.observe(by_kind[Kind.IMAGE], glimpse)
         statuses |= self.networks.observe(by_kind[Kind.NETWORK], glimpse)
         statuses |= self.volumes.observe(by_kind[Kind.VOLUME], glimpse)
@@ -112,7 +115,7 @@ class NativeEngine:
 
     def check_subnet(self, key: Key, subnet: str) -> None:
         """Raise SubnetTaken where a route of the host overlaps it."""
-        pools.check_subnet(key, subnet)
+        pools.check_subnet(self.layout, key, subnet)
 
     def close(self) -> None:
         """Nothing is held open between calls."""
@@ -140,7 +143,8 @@ def ensure_run(layout: Layout) -> None:
             mounts.make_private(layout.run)
     except OSError as error:
         raise Failed(
-            f"{layout.run}: the run directory can't be made: {error.strerror}", hint="`reconcile doctor` says what is missing"
+            f"{layout.run}: the run directory can't be made: {error.strerror}",
+            hint="`reconcile doctor` says what is missing",
         ) from error
     for folder in (layout.bundles, layout.netns, layout.layer_mounts, layout.names, layout.runc):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -163,4 +167,3 @@ def remove_run(layout: Layout) -> None:
 def open_engine(root: Path, *, run: Path, root_id: str) -> NativeEngine:
     """The native engine over a root; makes nothing."""
     return NativeEngine(Layout(root=root, run=run / (root_id or "none"), root_id=root_id))
-

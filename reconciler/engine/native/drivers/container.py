@@ -1,0 +1,302 @@
+"""The driver of containers: a record and its grants become a bundle, a root, links and a process, and back.
+
+Order of a creation: root mount, namespace and links (down), bundle; then links up and the process. Of a removal: process,
+links, mounts, writable layer, bundle last. What is a process is runtime/'s, what is a mount snapshots/' and volumes/', what
+is a link net/'s; here they are called in order. Knows no plan, no database, and no other driver.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import structs
+
+from reconciler.engine.native.content.images import read_image
+from reconciler.engine.native.glimpse import Glimpse
+from reconciler.engine.native.layout import Layout
+from reconciler.engine.native.net import veth
+from reconciler.engine.native.runtime import bundle, lifecycle, limits, signals, status, writing
+from reconciler.engine.native.runtime.inside import rotate_log
+from reconciler.engine.native.runtime.monitor import cgroup_parent, cgroup_path, monitors_path
+from reconciler.engine.native.snapshots import stack
+from reconciler.engine.native.volumes import managed
+from reconciler.engine.protocol import LocalImage, Uses
+from reconciler.linux import cgroups, files, mounts, namespaces, process
+from reconciler.model.errors import Failed, ReconcileError
+from reconciler.model.events import Emit
+from reconciler.model.key import Key, Kind, kind_of, make_key, stack_of
+from reconciler.model.observation import Part, Phase, Status, Stray
+from reconciler.model.record import ApplyId, Made, View
+from reconciler.model.spec import ContainerSpec, Mount
+
+_LIVE = (Phase.RUNNING, Phase.PAUSED)
+
+
+class ContainerDriver:
+    """Containers of one root."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    # ------------------------------------------------------------ making
+
+    def prepare(self, made: Made, *, uses: Uses, emit: Emit) -> None:  # noqa: ARG002 - the protocol's signature
+        """Everything but running; an existing bundle is brought to the spec. Raises Failed, ProgramMissing."""
+        image = read_image(self.layout, made.image)
+        stack.mount_root(self.layout, made.incarnation, _diff_ids(image))
+        veth.prepare_links(self.layout, made, uses)
+        sources = self._prepare_sources(made, uses)
+        path = self._bundle(made)
+        with lifecycle.locked(path, made.key, doing="prepare"):
+            writing.write_bundle(self.layout, made, image.config, _surroundings(made, uses), sources)
+
+    def start(self, made: Made, *, uses: Uses) -> Status:
+        """Links up, runtime create under the monitor, runtime start. Raises ProgramFailed with the runtime's words."""
+        if not self._is_whole(made):
+            self.prepare(made, uses=uses, emit=_say_nothing)
+        path = self._bundle(made)
+        with lifecycle.locked(path, made.key, doing="start"):
+            veth.raise_links(self.layout, made, uses)
+            try:
+                return lifecycle.run(path, made.key)
+            except BaseException:
+                veth.lower_links(self.layout, made)
+                raise
+
+    def _is_whole(self, made: Made) -> bool:
+        """Whether nothing is missing that a start needs: root, namespace and bundle."""
+        path = self._bundle(made)
+        if not writing.is_complete(path) or not mounts.is_mount_point(f"{path}/{bundle.ROOTFS}"):
+            return False
+        netns = writing.read_netns(path)
+        return not netns or namespaces.is_kept(netns)
+
+    def _prepare_sources(self, made: Made, uses: Uses) -> dict[str, str]:
+        """The host path of each mount that has one, by its target. Raises Failed where a source is not there."""
+        spec = _spec(made)
+        found = {}
+        for target, mount in sorted(spec.mounts.items()):
+            if mount.type == "volume":
+                found[target] = self._prepare_volume(made, target, mount, uses)
+            elif mount.type == "bind":
+                found[target] = self._check_bind(made, mount)
+            if mount.subpath:
+                found[target] = writing.pin_subpath(self._bundle(made), made.key, found[target], mount.subpath, target)
+        return found
+
+    def _prepare_volume(self, made: Made, target: str, mount: Mount, uses: Uses) -> str:
+        key = make_key(Kind.VOLUME, stack_of(made.key), mount.source)
+        volume = uses.get(key)
+        if volume is None:
+            raise Failed(f"{made.key}: mount {key} at {target}: there is no such volume on record")
+        managed.copy_up(self.layout, volume, rootfs=f"{self._bundle(made)}/{bundle.ROOTFS}", target=target)
+        return str(managed.volume_data(self.layout, volume.grants.volume_id))
+
+    def _check_bind(self, made: Made, mount: Mount) -> str:
+        if not os.path.exists(mount.source):  # noqa: PTH110 - the host's own path, links and all
+            raise Failed(
+                f"{made.key}: bind {mount.source}: it is not there",
+                hint="make it first: we never do, or a typing error would pass for an empty folder",
+            )
+        return mount.source
+
+    # ------------------------------------------------------------ changing
+
+    def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:
+        """Mark, signal, wait, kill, links down; each under the container's lock."""
+        path = self._bundle(made)
+        if not writing.is_complete(path):
+            self._end_lost(made)
+            return status.read_status(path, made.incarnation)
+        number, patience = _ending(made, path)
+        with lifecycle.locked(path, made.key, doing="stop"):
+            now = lifecycle.halt(path, mark=mark, apply=apply, number=number, grace=patience if grace is None else grace)
+            veth.lower_links(self.layout, made)
+        return now
+
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 - the protocol's signature
+        """The bundle and what runs brought to `new` with the pid kept; what is missing around it is mended."""
+        image = read_image(self.layout, new.image)
+        path = self._bundle(new)
+        stack.mount_root(self.layout, new.incarnation, _diff_ids(image))
+        sources = self._prepare_sources(new, uses)
+        with lifecycle.locked(path, new.key, doing="update"):
+            now = status.read_status(path, new.incarnation)
+            writing.write_bundle(self.layout, new, image.config, _surroundings(new, uses), sources)
+            if now.phase in _LIVE:
+                veth.mend_links(self.layout, new, uses, pid=now.pid)
+                limits.ensure_limits(path, new, pid=now.pid)
+            else:
+                veth.prepare_links(self.layout, new, uses)
+        rotate_log(path)
+        return status.read_status(path, new.incarnation)
+
+    def unmark(self, made: Made) -> None:
+        """Take a mark off. Does not start it; one whose bundle is gone bears none."""
+        path = self._bundle(made)
+        if not writing.is_complete(path):
+            return
+        with lifecycle.locked(path, made.key, doing="unmark"):
+            lifecycle.unmark(path)
+
+    def delete(self, made: Made) -> None:
+        """Stop it if it runs, remove everything of this incarnation, its bundle last. What is gone is no error."""
+        path = self._bundle(made)
+        if writing.is_complete(path):
+            number, grace = _ending(made, path)
+            lifecycle.end(path, key=made.key, apply=_this_process(), number=number, grace=grace)
+        else:
+            self._end_lost(made)
+        veth.remove_links(self.layout, made)
+        self._remove(made.incarnation)
+
+    def _end_lost(self, made: Made) -> None:
+        lifecycle.end_without_bundle(
+            cgroup_path(self.layout, made.incarnation),
+            monitors_path(self.layout),
+            made.incarnation,
+            str(self.layout.runc),
+        )
+
+    def _remove(self, incarnation: str) -> None:
+        """What is left of an incarnation once nothing of it runs. Order: the bundle last, for it says what was here."""
+        path = str(self.layout.bundles / incarnation)
+        stack.unmount_root(self.layout, incarnation)
+        writing.unpin(path)
+        stack.remove_writable(self.layout, incarnation)
+        try:
+            files.remove_tree(self.layout.containers / incarnation)
+            files.remove_tree(path)
+        except OSError as error:
+            raise Failed(f"container {incarnation}: remove its files: {error}", hint="see what is mounted in it") from error
+        self._remove_last_cgroup()
+
+    def _remove_last_cgroup(self) -> None:
+        """The root's own cgroup goes with the last container."""
+        with contextlib.suppress(OSError):
+            if any(self.layout.bundles.iterdir()):
+                return
+        cgroups.remove_if_empty(monitors_path(self.layout))
+        cgroups.remove_if_empty(cgroup_parent(self.layout))
+
+    # ------------------------------------------------------------ looking
+
+    def states(self, mades: Sequence[Made]) -> Mapping[str, Status]:
+        """By incarnation: phase, pid, exit and restarts of each, without parts."""
+        return {made.incarnation: status.read_status(self._bundle(made), made.incarnation) for made in mades}
+
+    def observe(
+        self, mades: Sequence[Made], glimpse: Glimpse, *, networks: Uses
+    ) -> tuple[dict[Key, Status], dict[str, Status]]:
+        """Statuses with their parts: by key that of the incarnation which runs, and by incarnation the other of two."""
+        found = self.states(mades)
+        there = [made for made in mades if found[made.incarnation].phase is not Phase.MISSING]
+        links = veth.observe_links(self.layout, there, glimpse, networks=networks)
+        roots = stack.observe_roots(self.layout, self._read_layers(there), glimpse)
+        statuses: dict[Key, Status] = {}
+        others: dict[str, Status] = {}
+        for made in mades:
+            now = found[made.incarnation]
+            if now.phase is not Phase.MISSING:
+                parts = status.read_parts(self._bundle(made), made, now)
+                parts |= {"mount": roots[made.incarnation]}
+                now = structs.replace(now, parts=parts | _choose_links(links.get(made.incarnation, {}), now))
+            first = statuses.setdefault(made.key, now)
+            if first is not now:
+                runs = now.phase in _LIVE and first.phase not in _LIVE
+                statuses[made.key], other = (now, first) if runs else (first, now)
+                others[other.incarnation] = other
+        return statuses, others
+
+    def _read_layers(self, mades: Sequence[Made]) -> dict[str, tuple[str, ...]]:
+        by_image: dict[str, tuple[str, ...]] = {}
+        for digest in {made.image for made in mades}:
+            try:
+                by_image[digest] = _diff_ids(read_image(self.layout, digest))
+            except ReconcileError:  # The image's own status says what is wrong with it.
+                by_image[digest] = ()
+        return {made.incarnation: by_image[made.image] for made in mades}
+
+    def strays(self, view: View, glimpse: Glimpse) -> list[Stray]:
+        """What bears this root's id and belongs to no container of the view: bundles, cgroups, mounts, folders."""
+        known = {made.incarnation for made in view.made if kind_of(made.key) is Kind.CONTAINER}
+        if not self.layout.root_id:
+            return []
+        found = [
+            Stray(kind="bundle", name=name)
+            for name in _list(self.layout.bundles)
+            if name not in known and not name.startswith(files.STAGING)
+        ]
+        inside = cgroups.list_children(cgroup_parent(self.layout))
+        found += [Stray(kind="cgroup", name=name) for name in sorted(inside - known - {"monitors"})]
+        if not known and inside & {"monitors"} and not found:
+            found.append(Stray(kind="cgroup", name="monitors"))
+        return found + stack.strays(self.layout, view, glimpse)
+
+    def remove_stray(self, stray: Stray) -> None:
+        """Remove one of `strays`, and with a bundle or a cgroup all of its incarnation."""
+        if stray.kind == "cgroup" and stray.name == "monitors":
+            cgroups.kill(monitors_path(self.layout), seconds=5.0)
+            self._remove_last_cgroup()
+        elif stray.kind in ("bundle", "cgroup"):
+            lost = Made(key=Key(f"container/{stray.name}/stray/1"), spec=ContainerSpec(image=""), incarnation=stray.name)
+            self._end_lost(lost)
+            veth.remove_links(self.layout, lost)
+            self._remove(stray.name)
+        else:
+            stack.remove_stray(self.layout, stray)
+
+    def _bundle(self, made: Made) -> str:
+        return str(self.layout.bundles / made.incarnation)
+
+
+def _spec(made: Made) -> ContainerSpec:
+    assert isinstance(made.spec, ContainerSpec)
+    return made.spec
+
+
+def _diff_ids(image: LocalImage) -> tuple[str, ...]:
+    rootfs: Any = image.config.get("rootfs") or {}
+    return tuple(rootfs.get("diff_ids") or ())
+
+
+def _surroundings(made: Made, uses: Uses) -> writing.Network:
+    networks = [uses[key] for name in sorted(_spec(made).networks) if (key := veth.network_key(made, name)) in uses]
+    return writing.Network(
+        on_host=veth.shares_host(made, uses),
+        addresses=tuple(endpoint.address for _, endpoint in sorted(made.grants.endpoints.items())),
+        gateways=tuple(network.grants.gateway for network in networks if network.grants.gateway),
+    )
+
+
+def _ending(made: Made, path: str) -> tuple[int, float]:
+    """The signal that asks it to end, the manifest's or the image's, and how many seconds it has."""
+    name = _spec(made).stop_signal or writing.read_stop_signal(path)
+    try:
+        return signals.parse_signal(name) if name else signals.DEFAULT, _spec(made).stop_grace
+    except ValueError:  # An image may say anything.
+        return signals.DEFAULT, _spec(made).stop_grace
+
+
+def _choose_links(links: Mapping[str, Part], now: Status) -> dict[str, Part]:
+    """Of a container that does not run, the ends on the host are down as they should be."""
+    if now.phase in _LIVE:
+        return dict(links)
+    return {name: part for name, part in links.items() if not name.startswith("up/")}
+
+
+def _list(folder: Any) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 - names are what is wanted
+    except FileNotFoundError:
+        return []
+
+
+def _this_process() -> ApplyId:
+    pid = os.getpid()
+    return ApplyId(pid=pid, start_time=process.read_start_time(pid), boot_id=process.read_boot_id())
+
+
+def _say_nothing(_: object) -> None:
+    """An emit for what a start has to make up for."""

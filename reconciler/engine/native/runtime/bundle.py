@@ -1,0 +1,103 @@
+"""The files of a bundle: their names, how they are read and written whole, and the container's lock.
+
+Shared by the driver and the exit command, so it imports the standard library and `linux` only, and little of that. All
+files but the health check's result are written under the lock; anybody reads without it.
+
+    config.json      what the OCI runtime reads            monitor.json    how conmon is started: conmon.py
+    policy.json      restart policy, count, mark: policy.py    state.json  the run that is or was last: conmon.py
+    exit.json        the last exit, by the exit command    container.json  the record (driver; for `recover`)
+    pid, conmon.pid, ctl, winsz, exits/, INCARNATION/      conmon's own    rootfs/, hosts, hostname, resolv.conf
+"""
+
+import fcntl
+import json
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CONFIG, MONITOR, POLICY, STATE = "config.json", "monitor.json", "policy.json", "state.json"
+EXIT, CONTAINER, HEALTH, LOCK = "exit.json", "container.json", "health.json", "lock"
+PID, CONMON_PID, EXITS, CTL, ERROR = "pid", "conmon.pid", "exits", "ctl", "error"
+ROOTFS = "rootfs"
+
+
+def read_json(bundle: str, name: str) -> "dict[str, Any]":
+    """A file of a bundle; empty when it is not there, or is no JSON object."""
+    try:
+        with open(f"{bundle}/{name}", "rb", buffering=0) as file:
+            read = json.loads(file.readall())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def write_json(bundle: str, name: str, value: object) -> None:
+    """Write a file of a bundle whole: staged beside it, then renamed."""
+    write_text(bundle, name, json.dumps(value))
+
+
+def write_text(bundle: str, name: str, text: str, *, mode: int = 0o600) -> None:
+    """As write_json, for text."""
+    staged = f"{bundle}/new-{name}-{os.getpid()}-{time.monotonic_ns()}"
+    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(fd, mode)
+        os.write(fd, text.encode("utf-8", "surrogateescape"))
+    finally:
+        os.close(fd)
+    os.rename(staged, f"{bundle}/{name}")
+
+
+def remove(bundle: str, *names: str) -> None:
+    """Remove files of a bundle; what is gone is no error."""
+    for name in names:
+        try:
+            os.unlink(f"{bundle}/{name}")
+        except FileNotFoundError:
+            continue
+
+
+def wait_for_lock(bundle: str) -> int:
+    """Wait for the container's lock, however long: the descriptor that holds it, -1 when the bundle has gone.
+
+    The same flock as `linux.files.lock` takes for the driver.
+    """
+    path = f"{bundle}/{LOCK}"
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except (FileNotFoundError, NotADirectoryError):
+            return -1
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if _is_the_lock(fd, path):
+            note = f"{os.getpid()} {time.time():.3f} restart by the exit command\n".encode()
+            os.pwrite(fd, note, 0)
+            os.ftruncate(fd, len(note))
+            return fd
+        os.close(fd)  # Race: the bundle was removed while we waited.
+
+
+def try_lock(bundle: str) -> int:
+    """The container's lock if it is free at once, else -1; also where there is no bundle."""
+    path = f"{bundle}/{LOCK}"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return -1
+    return fd
+
+
+def _is_the_lock(fd: int, path: str) -> bool:
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.path.samestat(os.fstat(fd), there)

@@ -1,0 +1,165 @@
+"""Starts a container under conmon, by a bundle's monitor.json: create, record, start. For driver and exit command alike.
+
+conmon creates the container through the runtime, keeps its log and its exit code, and runs our exit command when it ends.
+It gets nothing of the caller: an environment of its own, the bundle as its folder, the cgroup of the monitors, /dev/null.
+Imports the standard library and `linux` only. Called under the container's lock. Source: conmon(8).
+"""
+
+import contextlib
+import json
+import os
+import time
+
+from reconciler.engine.native.runtime import bundle, rotation, runc
+from reconciler.linux import cgroups, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_SECONDS = 60.0
+_LOG = "conmon.log"
+
+
+def launch(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
+    """Make the container run: what is left of its last run is removed, then created, recorded as state.json and started.
+
+    Returns the state: pid, start_time, monitor, monitor_start, started_at. Raises RuntimeFailed, and OSError where the
+    machine fails; then nothing of it runs, state.json is as before, and the file `error` has the words.
+    """
+    bundle.remove(path, bundle.ERROR)
+    try:
+        clear(path, monitor)
+        state = _create(path, monitor)
+        _start(path, monitor, state)
+    except (runc.RuntimeFailed, OSError) as error:
+        with contextlib.suppress(OSError):
+            bundle.write_text(path, bundle.ERROR, runc.words_of(error))
+        raise
+    rotation.note_begun(monitor["log"])
+    return state
+
+
+def _start(path: str, monitor: "dict[str, Any]", state: "dict[str, Any]") -> None:
+    before = bundle.read_json(path, bundle.STATE)
+    # Order: recorded before it runs, so that nothing ever runs that is not on record.
+    bundle.write_json(path, bundle.STATE, state)
+    try:
+        runc.start(monitor["runtime"], monitor["runtime_root"], monitor["id"])
+    except BaseException:
+        bundle.write_json(path, bundle.STATE, before)
+        cgroups.kill(monitor["cgroup"], seconds=2.0)
+        raise
+
+
+def clear(path: str, monitor: "dict[str, Any]") -> None:
+    """Remove what the last run left: the runtime's state, its cgroup, the exit file, conmon's fifos and sockets."""
+    runc.forget(monitor["runtime_root"], monitor["id"], monitor["cgroup"])
+    exits, sockets = f"{path}/{bundle.EXITS}", f"{path}/{monitor['id']}"
+    bundle.remove(exits, monitor["id"])
+    bundle.remove(sockets, "attach")
+    bundle.remove(path, bundle.PID, bundle.CONMON_PID, bundle.CTL, "winsz", "oom", "attach")
+
+
+def _create(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
+    os.makedirs(f"{path}/{bundle.EXITS}", mode=0o700, exist_ok=True)
+    rotation.rotate(path, monitor)
+    sync_read, sync_write = os.pipe2(os.O_CLOEXEC)
+    start_read, start_write = os.pipe2(os.O_CLOEXEC)
+    log = os.open(f"{path}/{_LOG}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            pid = process.spawn(
+                render_command(path, monitor),
+                env={**runc.RUNTIME_ENV, "_OCI_SYNCPIPE": "3", "_OCI_STARTPIPE": "4"},
+                cwd=path,
+                fds={2: log, 3: sync_write, 4: start_read},
+            )
+        finally:
+            os.close(sync_write)
+            os.close(start_read)
+            os.close(log)
+        _place(pid, monitor["monitors"])
+        os.write(start_write, b"\0")
+        os.waitpid(pid, 0)  # It forks what stays and ends.
+        return _read_state(path, sync_read)
+    finally:
+        os.close(start_write)
+        os.close(sync_read)
+
+
+def _place(pid: int, cgroup: str) -> None:
+    """Order: conmon waits on its start pipe, so that it forks nothing before it is in the cgroup of the monitors."""
+    try:
+        cgroups.move(pid, cgroup)
+    except FileNotFoundError:
+        cgroups.create(cgroup)
+        cgroups.move(pid, cgroup)
+
+
+def render_command(path: str, monitor: "dict[str, Any]") -> list[str]:
+    """conmon's command line."""
+    container_id = monitor["id"]
+    command = [monitor["conmon"], "--cid", container_id, "--cuuid", container_id, "--name", container_id]
+    command += ["--bundle", path, "--runtime", monitor["runtime"]]
+    command += ["--container-pidfile", f"{path}/{bundle.PID}", "--conmon-pidfile", f"{path}/{bundle.CONMON_PID}"]
+    command += ["--log-path", f"k8s-file:{monitor['log']}", "--log-size-max", str(monitor["max_size"])]
+    command += ["--no-sync-log", "--log-level", "error", "--exit-dir", f"{path}/{bundle.EXITS}"]
+    command += ["--socket-dir-path", path, "--full-attach"]
+    command += ["--runtime-arg", "--root", "--runtime-arg", monitor["runtime_root"]]
+    program, *arguments = monitor["exit_command"]
+    command += ["--exit-command", program]
+    for argument in [*arguments, path]:
+        command += ["--exit-command-arg", argument]
+    return [*command, "--terminal"] if monitor["tty"] else command
+
+
+def _read_state(path: str, sync: int) -> "dict[str, Any]":
+    """What conmon says once the runtime has created the container. Raises RuntimeFailed with the runtime's words."""
+    said = _read_line(sync)
+    try:
+        answer = json.loads(said)
+        pid = int(answer["pid"])
+    except (ValueError, KeyError, TypeError):
+        raise runc.RuntimeFailed("conmon", _monitor_words(path) or "it ended without a word") from None
+    if pid <= 0:
+        words = runc.choose_words(str(answer.get("message", ""))) or _monitor_words(path)
+        raise runc.RuntimeFailed("create", words or f"the runtime ended with {-pid}")
+    monitor_pid = read_pid(path)
+    return {
+        "pid": pid,
+        "start_time": process.read_start_time(pid),
+        "monitor": monitor_pid,
+        "monitor_start": process.read_start_time(monitor_pid or 0),
+        "started_at": time.time(),
+    }
+
+
+def read_pid(path: str) -> int | None:
+    """The pid of the conmon that was started last; None before the first."""
+    try:
+        with open(f"{path}/{bundle.CONMON_PID}", encoding="ascii") as file:
+            return int(file.read())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _read_line(sync: int) -> bytes:
+    deadline = time.monotonic() + _SECONDS
+    said = b""
+    while not said.endswith(b"\n"):
+        if not process.wait_readable(sync, seconds=deadline - time.monotonic()):
+            raise runc.RuntimeFailed("create", f"the runtime did not answer within {_SECONDS:g} s")
+        chunk = os.read(sync, 65_536)
+        if not chunk:
+            break
+        said += chunk
+    return said
+
+
+def _monitor_words(path: str) -> str:
+    try:
+        with open(f"{path}/{_LOG}", encoding="utf-8", errors="replace") as file:
+            return runc.choose_words(file.read(8192))
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,178 @@
+"""Runs a command in a container that runs, by the runtime's exec: with our terminal, our streams, or bounded and captured.
+
+inside.py calls it with the process object that `render_process` made. What runs inside joins the container's cgroup,
+namespaces, capabilities and filter; the runtime's own program stays in ours.
+"""
+
+import os
+import posixpath
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reconciler.engine.native.runtime import runc
+from reconciler.engine.native.runtime.spec import choose_workdir, render_user
+from reconciler.engine.native.runtime.users import Identity
+from reconciler.linux import process
+
+_CAPTURED = 4096
+"""Bytes of a health check's output that are kept, as in Docker: the last ones."""
+
+
+def render_process(
+    config: Mapping[str, Any],
+    command: Sequence[str],
+    identity: Identity | None,
+    *,
+    tty: bool,
+    workdir: str,
+    env: Mapping[str, str],
+) -> dict[str, Any]:
+    """The OCI process of an exec: the container's own with another command, and what is given beside it. Pure.
+
+    `config` is the container's config.json; `identity` None is the container's own user.
+    """
+    own = config["process"]
+    variables = dict(entry.partition("=")[::2] for entry in own["env"])
+    if tty:
+        variables.setdefault("TERM", "xterm")
+    if identity is not None:
+        variables["HOME"] = identity.home
+    variables |= env
+    return {
+        **own,
+        "terminal": tty,
+        "user": own["user"] if identity is None else render_user(identity),
+        "args": list(command),
+        "env": [f"{name}={value}" for name, value in variables.items()],
+        "cwd": choose_workdir(posixpath.join(own["cwd"], workdir)) if workdir else own["cwd"],
+    }
+
+
+def run_attached(path: str, monitor: Mapping[str, Any], wanted: Mapping[str, Any], *, stdin: bool) -> int:
+    """Run it with our stdout, stderr and, if asked, stdin; with a terminal the runtime passes ours through, size and all.
+
+    The exit code is the command's own; 127 and 126 where it can't be found or executed, 125 for the runtime's failures.
+    """
+    with _Files(path, wanted) as given:
+        command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec"]
+        command += ["--process", given.process, monitor["id"]]
+        child = subprocess.Popen(command, stdin=None if stdin else subprocess.DEVNULL, env=runc.RUNTIME_ENV, cwd="/")
+        code = _wait_through_interrupts(child)
+        return _choose_code(code, given.read_log())
+
+
+def _wait_through_interrupts(child: "subprocess.Popen[bytes]") -> int:
+    """Ctrl-C reaches the command by itself (the terminal's process group); we go on waiting for how it takes it."""
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+
+
+def _choose_code(code: int, words: str) -> int:
+    if words and code in (1, 255, -1):
+        return runc.exit_code_of(words)
+    return 128 - code if code < 0 else code
+
+
+def run_captured(
+    path: str, monitor: Mapping[str, Any], wanted: Mapping[str, Any], *, timeout: float
+) -> tuple[int | None, str]:
+    """Run it with nothing to read: its exit code and the end of what it printed. None when it took longer than `timeout`
+    seconds; it is killed then."""
+    with _Files(path, wanted) as given:
+        command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec"]
+        command += ["--process", given.process, "--pid-file", given.pid, monitor["id"]]
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            try:
+                pid = process.spawn(command, env=runc.RUNTIME_ENV, cwd="/", fds={1: write_end, 2: write_end})
+            finally:
+                os.close(write_end)
+            done, output = _read_until(read_end, pid, deadline=time.monotonic() + timeout)
+            if not done:
+                _kill_command(pid, given.pid)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        finally:
+            os.close(read_end)
+        if not done:
+            return None, output
+        words = given.read_log()
+        return _choose_code(code, words), output or words
+
+
+def _read_until(read_end: int, pid: int, *, deadline: float) -> tuple[bool, str]:
+    """Whether the runtime's program ended before the deadline, and the end of the output.
+
+    A command may leave a child that keeps the pipe open: the end of the program counts, not that of the pipe.
+    """
+    pidfd = os.pidfd_open(pid)
+    output = b""
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            ended = process.wait_readable(pidfd, seconds=0)
+            if process.wait_readable(read_end, seconds=0 if ended else min(left, 0.05)):
+                chunk = os.read(read_end, 65_536)
+                output = (output + chunk)[-_CAPTURED:]
+                if chunk:
+                    continue
+                ended = process.wait_readable(pidfd, seconds=deadline - time.monotonic())
+            if ended:
+                return True, output.decode("utf-8", "replace")
+    finally:
+        os.close(pidfd)
+    return False, output.decode("utf-8", "replace")
+
+
+def _kill_command(runtime_pid: int, pid_file: str) -> None:
+    """Kill the command inside, then the runtime's program. Order: the pid file is only true while that program waits."""
+    try:
+        inner = int(Path(pid_file).read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        inner = 0
+    if inner and _parent_of(inner) == runtime_pid:
+        process.send_signal(inner, process.read_start_time(inner), signal.SIGKILL)
+    else:
+        os.kill(runtime_pid, signal.SIGKILL)
+
+
+def _parent_of(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    return int(text.rpartition(b")")[2].split()[1])
+
+
+class _Files:
+    """The three small files of one exec, in the bundle, for the time of a `with` block."""
+
+    def __init__(self, path: str, wanted: Mapping[str, Any]) -> None:
+        stem = f"{path}/new-exec-{secrets.token_hex(6)}"
+        self.process, self.log, self.pid = f"{stem}.json", f"{stem}.log", f"{stem}.pid"
+        self._wanted = wanted
+
+    def __enter__(self) -> "_Files":
+        fd = os.open(self.process, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(msgspec.json.encode(self._wanted))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for path in (self.process, self.log, self.pid):
+            Path(path).unlink(missing_ok=True)
+
+    def read_log(self) -> str:
+        """What the runtime said went wrong."""
+        try:
+            return runc.choose_words(Path(self.log).read_text(errors="replace"))
+        except FileNotFoundError:
+            return ""

@@ -1,0 +1,133 @@
+"""What looks into containers that run: logs, exec, probe, kill. Implements protocol.Inside over a root's bundles.
+
+Its neighbours: logs.py reads, exec.py runs, health.py judges. It never starts or stops a container.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reconciler.engine.native.layout import Layout
+from reconciler.engine.native.runtime import bundle, health, logs, rotation, status
+from reconciler.engine.native.runtime import exec as execution
+from reconciler.engine.native.runtime.spec import Unstartable
+from reconciler.engine.native.runtime.users import BadUser, Identity, resolve_user
+from reconciler.engine.protocol import ExecResult, LogLine
+from reconciler.linux import process
+from reconciler.model.errors import Failed
+from reconciler.model.observation import Health, Phase
+from reconciler.model.record import Made
+
+_SHELL = ("/bin/sh", "-c")
+
+
+class NativeInside:
+    """Inside of the containers of one root."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def _bundle(self, made: Made) -> str:
+        return str(self._layout.bundles / made.incarnation)
+
+    def logs(
+        self, made: Made, *, tail: int | None, since: float, follow: bool, stop: Callable[[], bool]
+    ) -> Iterator[LogLine]:
+        """The log, oldest line first, over rotated files too; with `follow`, on until `stop()` or the container is gone
+        (ended, and not about to run again)."""
+        path = self._bundle(made)
+        log = str(log_path(self._layout, made.incarnation))
+        rotate_log(path)
+        if not follow:
+            return logs.read_lines(log, tail=tail, since=since)
+        return logs.follow_lines(log, tail=tail, since=since, stop=stop, ended=lambda: self._has_ended(path, made))
+
+    def _has_ended(self, path: str, made: Made) -> bool:
+        now = status.read_status(path, made.incarnation)
+        return now.phase not in (Phase.RUNNING, Phase.PAUSED, Phase.CREATED) and not now.restarting
+
+    def exec(
+        self,
+        made: Made,
+        command: Sequence[str],
+        *,
+        tty: bool = False,
+        stdin: bool = False,
+        user: str = "",
+        workdir: str = "",
+        env: Mapping[str, str] = {},
+    ) -> ExecResult:
+        """Run a command in it with our own stdin (if asked), stdout and stderr. Raises Failed where it does not run, or the
+        user is none."""
+        path, monitor = self._need_running(made, "exec")
+        identity = self._resolve(made, path, user)
+        config = bundle.read_json(path, bundle.CONFIG)
+        try:
+            wanted = execution.render_process(config, command, identity, tty=tty, workdir=workdir, env=env)
+        except Unstartable as error:
+            raise Failed(f"{made.key}: exec: {error}") from error
+        return ExecResult(exit_code=execution.run_attached(path, monitor, wanted, stdin=stdin or tty))
+
+    def _need_running(self, made: Made, tried: str) -> tuple[str, dict[str, Any]]:
+        path = self._bundle(made)
+        now = status.read_status(path, made.incarnation)
+        if now.phase is not Phase.RUNNING:
+            raise Failed(
+                f"{made.key}: {tried}: it is {now.phase.value}, not running", hint=f"`reconcile describe {made.key}`"
+            )
+        return path, bundle.read_json(path, bundle.MONITOR)
+
+    def _resolve(self, made: Made, path: str, user: str) -> Identity | None:
+        if not user:
+            return None
+        try:
+            return resolve_user(user, root=f"{path}/{bundle.ROOTFS}")
+        except BadUser as error:
+            raise Failed(f"{made.key}: exec: {error}") from error
+
+    def probe(self, made: Made, *, timeout: float) -> tuple[Health, str]:
+        """Run its health check once: healthy or unhealthy, and the end of what the check printed; NONE without a check.
+
+        The result is kept in the bundle with its time, for `observe`. One that can't be run is unhealthy.
+        """
+        path, monitor = self._need_running(made, "health check")
+        check = monitor.get("check")
+        if check is None:
+            return Health.NONE, ""
+        kind, *words = check["test"]
+        # Compat: any first word but CMD-SHELL is a command in words, as Docker reads CMD.
+        command = [*_SHELL, *words] if kind == "CMD-SHELL" else words
+        config = bundle.read_json(path, bundle.CONFIG)
+        wanted = execution.render_process(config, command, None, tty=False, workdir="", env={})
+        pid = bundle.read_json(path, bundle.STATE)["pid"]
+        code, text = execution.run_captured(path, monitor, wanted, timeout=timeout)
+        if code is None:
+            text = f"it took longer than {timeout:g} s\n{text}".rstrip()
+        health.note_result(path, pid=pid, healthy=code == 0, at=time.time(), text=text)
+        return (Health.HEALTHY if code == 0 else Health.UNHEALTHY), text
+
+    def kill(self, made: Made, signal: int) -> None:
+        """Send a signal to its first process, by pidfd after a look at its start time. Raises Failed where none runs."""
+        state = bundle.read_json(self._bundle(made), bundle.STATE)
+        if not state or not process.send_signal(state["pid"], state["start_time"], signal):
+            raise Failed(f"{made.key}: kill: it does not run", hint="`reconcile get containers` shows what does")
+
+
+def log_path(layout: Layout, incarnation: str) -> Path:
+    """Where a container's log is: under the root, for it outlives the bundle."""
+    return layout.containers / incarnation / "logs" / "container.log"
+
+
+def rotate_log(path: str) -> None:
+    """Whoever looks at a log keeps it bounded; if somebody works on the container just now, they do."""
+    lock = bundle.try_lock(path)
+    if lock < 0:
+        return
+    try:
+        monitor = bundle.read_json(path, bundle.MONITOR)
+        if monitor:
+            rotation.rotate(path, monitor)
+    finally:
+        os.close(lock)

@@ -1,0 +1,192 @@
+"""Runs, halts and ends the container of a bundle, each under the container's lock; the driver's verbs minus everything
+that is not a process.
+
+Neighbours: conmon.py starts, the exit command (onexit/) follows exits, status.py looks. Nobody here waits for a conmon
+while holding the lock: its exit command may be waiting for that lock.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from reconciler.engine.native.runtime import bundle, conmon, policy, runc, status
+from reconciler.linux import cgroups, files, process
+from reconciler.model.errors import Failed, LockTimeout, ProgramFailed, TimedOut
+from reconciler.model.key import Key
+from reconciler.model.observation import Phase, Status
+from reconciler.model.record import ApplyId
+
+_LOCK_SECONDS = 90.0
+_KILL_SECONDS = 10.0
+_EXIT_FILE_SECONDS = 2.0
+_MONITOR_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def locked(path: str, key: Key, *, doing: str) -> Iterator[None]:
+    """Hold the container's lock. Raises LockTimeout naming the holder, and Failed where there is no bundle."""
+    try:
+        held = files.lock(f"{path}/{bundle.LOCK}", _LOCK_SECONDS, doing=f"{doing} {key}")
+    except files.LockHeld as error:
+        raise LockTimeout(str(key), error.holder) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Failed(f"{key}: {doing}: its bundle is gone", hint="apply again: it is made anew") from error
+    with held:
+        yield
+
+
+def run(path: str, key: Key) -> Status:
+    """Make it run, its count begun anew. One that runs already is left alone. Called under the lock.
+
+    Raises ProgramFailed with the runtime's words; it is prepared still.
+    """
+    monitor = bundle.read_json(path, bundle.MONITOR)
+    now = status.read_status(path, monitor["id"])
+    rules = policy.read_policy(path) or policy.Policy()
+    if now.phase in (Phase.RUNNING, Phase.PAUSED):
+        _set_policy(path, rules, mark="" if rules.mark == policy.RESTART else rules.mark)
+        return now
+    # Order: the mark goes before it runs: an exit right after the start must find the policy in force.
+    rules.attempts = rules.restarts = 0
+    rules.gave_up = False
+    _set_policy(path, rules, mark="" if rules.mark == policy.RESTART else rules.mark)
+    try:
+        state = conmon.launch(path, monitor)
+    except (runc.RuntimeFailed, OSError) as error:
+        tried = error.tried if isinstance(error, runc.RuntimeFailed) else "start"
+        raise ProgramFailed(str(key), tried, runc.words_of(error), _hint_for(runc.words_of(error))) from error
+    return Status(
+        phase=Phase.RUNNING, incarnation=monitor["id"], pid=state["pid"], started_at=state["started_at"], health=now.health
+    )
+
+
+def _hint_for(words: str) -> str:
+    code = runc.exit_code_of(words)
+    if "executable file not found" in words or (code == 127 and "exec" in words):
+        return "the image has no such program: look at `command` and `entrypoint`"
+    return "the program may not be executed: look at its mode and format in the image" if code == 126 else ""
+
+
+def _set_policy(path: str, rules: policy.Policy, *, mark: str, apply: ApplyId | None = None) -> None:
+    rules.mark = mark
+    rules.apply = None if apply is None else msgspec.to_builtins(apply)
+    policy.write_policy(path, rules)
+
+
+def write_rules(path: str, restart: str) -> None:
+    """Put a restart policy in force, keeping counts and mark. Called under the lock, or before anybody knows the bundle."""
+    rules = policy.read_policy(path) or policy.Policy()
+    if rules.restart != restart or not os.path.exists(f"{path}/{bundle.POLICY}"):  # noqa: PTH110
+        rules.restart = restart
+        rules.gave_up = False
+        policy.write_policy(path, rules)
+
+
+def unmark(path: str) -> None:
+    """Take the mark off. Called under the lock."""
+    rules = policy.read_policy(path)
+    if rules is not None and rules.mark:
+        _set_policy(path, rules, mark="")
+
+
+def halt(path: str, *, mark: str, apply: ApplyId, number: int, grace: float) -> Status:
+    """Mark it, then stop it: signal `number`, `grace` seconds, SIGKILL. Called under the lock.
+
+    `mark` "" means that the caller starts it again itself. Raises TimedOut when even SIGKILL does not end it.
+    """
+    rules = policy.read_policy(path) or policy.Policy()
+    # Order: the mark stands before the signal, so that the exit command finds it whenever it comes.
+    _set_policy(path, rules, mark=mark or policy.RESTART, apply=apply)
+    monitor = bundle.read_json(path, bundle.MONITOR)
+    state = bundle.read_json(path, bundle.STATE)
+    if state and process.is_alive(state["pid"], state["start_time"]):
+        # Race: the mark may be taken off again before the exit command has its first look; whoever halts a run starts it.
+        bundle.write_json(path, bundle.STATE, {**state, "halted": True})
+        _end_process(monitor, state, number=number, grace=grace)
+        _wait_for_exit_file(path, monitor, state)
+    return status.read_status(path, monitor.get("id", ""))
+
+
+def _end_process(monitor: dict[str, Any], state: dict[str, Any], *, number: int, grace: float) -> None:
+    pidfd = process.open_pidfd(state["pid"], state["start_time"])
+    if pidfd < 0:
+        return
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+            if cgroups.is_frozen(monitor["cgroup"]):
+                cgroups.thaw(monitor["cgroup"])
+            if not process.wait_readable(pidfd, seconds=grace):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if not process.wait_readable(pidfd, seconds=_KILL_SECONDS):
+            raise TimedOut(
+                f"{monitor['key']}: pid {state['pid']} does not end although it was killed",
+                hint="it hangs in the kernel, mostly on a disk or a network file system that does not answer",
+            )
+    finally:
+        os.close(pidfd)
+
+
+def _wait_for_exit_file(path: str, monitor: dict[str, Any], state: dict[str, Any]) -> None:
+    """conmon writes it a moment after the end; one that is dead never will."""
+    file = f"{path}/{bundle.EXITS}/{monitor['id']}"
+    deadline = time.monotonic() + _EXIT_FILE_SECONDS
+    pause = 0.001
+    while not os.path.exists(file) and time.monotonic() < deadline:  # noqa: PTH110
+        if not process.is_alive(state["monitor"], state["monitor_start"]):
+            return
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
+
+
+def end(path: str, *, key: Key, apply: ApplyId, number: int, grace: float) -> None:
+    """End everything of it that runs: process, monitor, exit command, and the runtime's state. Its bundle stays.
+
+    The lock is taken for the mark and the kill, let go while the monitor ends, and not needed after that.
+    """
+    monitor = bundle.read_json(path, bundle.MONITOR)
+    with locked(path, key, doing="delete"):
+        halt(path, mark=policy.GONE, apply=apply, number=number, grace=grace)
+        state = bundle.read_json(path, bundle.STATE)
+    if state:
+        end_monitor(state["monitor"], state["monitor_start"])
+    if monitor:
+        if conmon.read_pid(path) != state.get("monitor"):  # A kill between create and record left one that nobody knows.
+            _kill_monitors(monitor["monitors"], monitor["id"])
+        conmon.clear(path, monitor)
+
+
+def end_monitor(pid: int, start_time: int) -> None:
+    """Wait for a conmon whose container has ended, and its exit command with it; after ten seconds they are killed."""
+    if not process.wait_gone(pid, start_time, seconds=_MONITOR_SECONDS):
+        process.send_signal(pid, start_time, signal.SIGKILL)
+
+
+def end_without_bundle(cgroup: str, monitors: str, incarnation: str, runtime_root: str) -> None:
+    """As `end`, where the bundle was lost: what runs is found by the cgroup and by conmon's command line."""
+    _kill_monitors(monitors, incarnation)
+    if cgroups.exists(cgroup):
+        cgroups.thaw(cgroup)
+        cgroups.kill(cgroup, seconds=_KILL_SECONDS)
+    runc.forget(runtime_root, incarnation, cgroup)
+
+
+def _kill_monitors(monitors: str, incarnation: str) -> None:
+    for pid in find_monitors(monitors, incarnation):
+        process.send_signal(pid, process.read_start_time(pid), signal.SIGKILL)
+
+
+def find_monitors(monitors: str, incarnation: str) -> list[int]:
+    """The conmons of an incarnation, by their command line; only processes in our own cgroup of monitors are looked at."""
+    found = []
+    for pid in sorted(cgroups.list_processes(monitors)):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
+            words = file.read().split(b"\0")
+            if b"--cid" in words and words[words.index(b"--cid") + 1] == incarnation.encode():
+                found.append(pid)
+    return found

@@ -1,0 +1,107 @@
+"""The OCI runtime's command line, and its state folder where reading it is cheaper than asking.
+
+conmon.py calls `create` through conmon; here are the other verbs. Used by the driver and the exit command, so it imports
+the standard library and `linux` only. Never decides anything.
+"""
+
+import os
+
+from reconciler.linux import cgroups, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SECONDS = 30.0
+"""More than any verb takes on a machine that works; a runtime that hangs is an error with this in it."""
+
+RUNTIME_ENV = {**process.CLEAN_ENV, "GOMAXPROCS": "2", "GOGC": "off"}
+"""The runtime lives for milliseconds: collecting its garbage costs more than the memory."""
+
+
+class RuntimeFailed(Exception):
+    """A verb of the runtime failed: `tried` is the verb, `words` what the runtime said."""
+
+    def __init__(self, tried: str, words: str) -> None:
+        super().__init__(f"{tried}: {words}")
+        self.tried = tried
+        self.words = words
+
+
+def call(program: str, root: str, verb: str, arguments: "Sequence[str]" = ()) -> None:
+    """Run one verb to its end. Raises RuntimeFailed."""
+    try:
+        code, output = process.run([program, "--root", root, verb, *arguments], seconds=_SECONDS, env=RUNTIME_ENV)
+    except OSError as error:
+        raise RuntimeFailed(f"{program} {verb}", str(error)) from error
+    if code != 0:
+        raise RuntimeFailed(f"{program} {verb}", choose_words(output) or f"it ended with {code}")
+
+
+def start(program: str, root: str, container_id: str) -> None:
+    """Let a created container run. Raises RuntimeFailed.
+
+    runc's init waits until somebody opens the fifo that it writes to; opening it is all that `runc start` does, after it
+    has started a Go program. A runtime that has no such fifo is asked by its verb.
+    """
+    fifo = f"{root}/{container_id}/exec.fifo"
+    try:
+        fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        call(program, root, "start", [container_id])
+        return
+    try:
+        if not process.wait_readable(fd, seconds=_SECONDS) or not os.read(fd, 1):
+            raise RuntimeFailed("start", "the container's first process did not answer")
+    finally:
+        os.close(fd)
+    os.unlink(fifo)
+
+
+def forget(root: str, container_id: str, cgroup: str) -> None:
+    """Remove what the runtime keeps of a container that has ended, and its cgroup with whatever is still in it.
+
+    What `delete` of runc does, without starting it: this is done once for each restart and each removal.
+    """
+    if not cgroups.remove(cgroup, seconds=0.02):
+        cgroups.kill(cgroup, seconds=2.0)
+        cgroups.remove(cgroup, seconds=2.0)
+    folder = f"{root}/{container_id}"
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        os.unlink(f"{folder}/{name}")
+    os.rmdir(folder)
+
+
+def is_waiting(root: str, container_id: str) -> bool:
+    """Whether a container was created and never started: runc's fifo for the start is still there."""
+    return os.path.exists(f"{root}/{container_id}/exec.fifo")
+
+
+def choose_words(output: str) -> str:
+    """The runtime's own words out of its output: the last line, without the log's dressing."""
+    lines = [line for line in output.strip().splitlines() if line.strip()]
+    if not lines:
+        return ""
+    words = lines[-1]
+    if 'msg="' in words:
+        words = words.split('msg="', 1)[1].rsplit('"', 1)[0].replace('\\"', '"')
+    return words.strip()
+
+
+def words_of(error: Exception) -> str:
+    """What a failed launch said: the runtime's words or the kernel's."""
+    return error.words if isinstance(error, RuntimeFailed) else str(error)
+
+
+def exit_code_of(words: str) -> int:
+    """The exit code that shells and Docker give for a command that can't be run: 127 not found, 126 not executable, 125
+    for everything else."""
+    if "executable file not found" in words or "no such file or directory" in words:
+        return 127
+    if "permission denied" in words or "exec format error" in words or "is a directory" in words:
+        return 126
+    return 125

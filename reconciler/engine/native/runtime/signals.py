@@ -1,0 +1,22 @@
+"""Turns the name of a signal as images and manifests write it into its number. Pure. Source: signal(7)."""
+
+import signal
+
+DEFAULT = int(signal.SIGTERM)
+
+
+def parse_signal(text: str) -> int:
+    """`SIGTERM`, `TERM`, `15`, `RTMIN+3`, `SIGRTMAX-1`. Raises ValueError for what is none."""
+    name = text.strip().upper().removeprefix("SIG")
+    if name.isascii() and name.isdigit() and 0 < int(name) <= signal.SIGRTMAX:
+        return int(name)
+    for base, sign in (("RTMIN", 1), ("RTMAX", -1)):
+        rest = name.removeprefix(base)
+        if rest != name and (not rest or (rest[0] == "+-"[sign < 0] and rest[1:].isdigit())):
+            number = int(signal.Signals[f"SIG{base}"]) + sign * int(rest[1:] or 0)
+            if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
+                return number
+    try:
+        return int(signal.Signals[f"SIG{name}"])
+    except KeyError:
+        raise ValueError(f"{text!r} is no signal") from None

@@ -1,0 +1,251 @@
+"""Control groups of both versions: where they are mounted, folders made and removed in each, who is inside, OOM kills.
+
+A path here is what stands in /proc/PID/cgroup, `/a/b`, and means the same folder in every hierarchy. On a machine with v1
+hierarchies (an empty v2 beside them included) a cgroup is a folder in each. Raises OSError only; reads cgroups(7) and
+Documentation/admin-guide/cgroup-v{1,2}.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from functools import lru_cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@lru_cache(maxsize=1)
+def hierarchies() -> tuple[tuple[str, frozenset[str]], ...]:
+    """Mount points with the controllers of each; the v2 one has `unified` among them. Read once a process."""
+    found: dict[str, frozenset[str]] = {}
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            point, (kind, _, options) = before.split()[4], after.split()[:3]
+            if kind == "cgroup2":
+                found.setdefault(point, frozenset({"unified", *_v2_controllers(point)}))
+            elif kind == "cgroup":
+                found.setdefault(point, frozenset(options.split(",")))
+    return tuple(found.items())
+
+
+def _v2_controllers(point: str) -> list[str]:
+    with open(f"{point}/cgroup.controllers", encoding="ascii") as file:
+        return file.read().split()
+
+
+def is_v2() -> bool:
+    """Whether v2 governs memory and pids here: the pure v2 machine."""
+    return all("unified" in controllers for _, controllers in hierarchies())
+
+
+def find_controller(name: str) -> str:
+    """The mount point of the hierarchy that has this controller, "" where none has."""
+    return next((point for point, controllers in hierarchies() if name in controllers), "")
+
+
+def list_folders(path: str) -> "Iterator[str]":
+    """The folders of a cgroup, one a hierarchy, whether they exist or not."""
+    return (point + path for point, _ in hierarchies())
+
+
+def exists(path: str) -> bool:
+    """Whether a cgroup exists in at least one hierarchy."""
+    return any(map(os.path.isdir, list_folders(path)))
+
+
+def missing_in(path: str) -> list[str]:
+    """The controllers (one name for each hierarchy) in which a cgroup has no folder."""
+    return [min(controllers) for point, controllers in hierarchies() if not os.path.isdir(point + path)]
+
+
+def create(path: str) -> None:
+    """Make a cgroup, its parents included, in every hierarchy; ready to hold processes. Idempotent."""
+    for point, controllers in hierarchies():
+        folder = point
+        for name in path.strip("/").split("/"):
+            parent, folder = folder, f"{folder}/{name}"
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o755)
+            if "cpuset" in controllers and "unified" not in controllers:
+                _inherit_cpuset(parent, folder)
+
+
+def _inherit_cpuset(parent: str, folder: str) -> None:
+    """Kernel: a v1 cpuset begins empty and takes no process until it has CPUs and memory nodes."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        with open(f"{folder}/{name}", "r+", encoding="ascii") as own:
+            if own.read().strip():
+                continue
+            with open(f"{parent}/{name}", encoding="ascii") as given:
+                own.seek(0)
+                own.write(given.read())
+
+
+def move(pid: int, path: str) -> None:
+    """Put a process into a cgroup, in every hierarchy."""
+    for folder in list_folders(path):
+        _write(f"{folder}/cgroup.procs", str(pid))
+
+
+def _write(file: str, text: str) -> None:
+    fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def list_children(path: str) -> set[str]:
+    """Names of the cgroups right below one, over all hierarchies."""
+    names: set[str] = set()
+    for folder in list_folders(path):
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            names.update(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    return names
+
+
+def list_processes(path: str) -> set[int]:
+    """Pids inside a cgroup and below it, over all hierarchies. 0, a process of another pid namespace, is left out."""
+    pids: set[int] = set()
+    for folder in list_folders(path):
+        for below, _, _ in os.walk(folder):
+            with contextlib.suppress(OSError), open(f"{below}/cgroup.procs", encoding="ascii") as file:
+                pids.update(map(int, file.read().split()))
+    return pids - {0}
+
+
+def kill(path: str, *, seconds: float) -> bool:
+    """Kill everything inside a cgroup, again until it is empty: True when it is within `seconds`."""
+    deadline = time.monotonic() + seconds
+    pause = 0.001
+    while True:
+        _kill_once(path)
+        if not list_processes(path):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)  # Kernel: a v1 cgroup can't be waited for.
+        pause = min(pause * 2, 0.05)
+
+
+def _kill_once(path: str) -> None:
+    for folder in list_folders(path):
+        with contextlib.suppress(FileNotFoundError):
+            _write(f"{folder}/cgroup.kill", "1")  # Kernel: v2 since 5.14.
+    for pid in list_processes(path):
+        _kill_member(pid, path)
+
+
+def _kill_member(pid: int, path: str) -> None:
+    """Race: a pid read from cgroup.procs may be another's by now; its membership is read again while a pidfd holds it."""
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+                places = {line.rstrip("\n").split(":", 2)[2] for line in file}
+            if any(place == path or place.startswith(path + "/") for place in places):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+
+
+def remove(path: str, *, seconds: float = 2.0) -> bool:
+    """Remove a cgroup with all below it, in every hierarchy. False when a process stays in it. What is gone is no error."""
+    deadline = time.monotonic() + seconds
+    while not all([_remove_folder(folder) for folder in list_folders(path)]):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)  # Kernel: a zombie's cgroup stays busy for a moment after its last process was reaped.
+    return True
+
+
+def remove_if_empty(path: str) -> None:
+    """Remove a cgroup that holds neither processes nor cgroups; leave any other."""
+    for folder in list_folders(path):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+def _remove_folder(folder: str) -> bool:
+    for below, _, _ in os.walk(folder, topdown=False):
+        try:
+            os.rmdir(below)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                return False
+            raise
+    return True
+
+
+def count_oom_kills(path: str) -> int:
+    """How often the kernel killed inside a cgroup for want of memory; 0 where that can't be read."""
+    point = find_controller("memory")
+    name = "memory.events" if is_v2() else "memory.oom_control"
+    with contextlib.suppress(OSError), open(f"{point}{path}/{name}", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def is_frozen(path: str) -> bool:
+    """Whether a cgroup is frozen, which is what a pause is."""
+    file, frozen = ("cgroup.freeze", "1") if is_v2() else ("freezer.state", "FROZEN")
+    point = find_controller("unified" if is_v2() else "freezer")
+    with contextlib.suppress(OSError), open(f"{point}{path}/{file}", encoding="ascii") as state:
+        return state.read().strip() == frozen
+    return False
+
+
+def thaw(path: str) -> None:
+    """Let the processes of a frozen cgroup go on; without it no signal reaches them."""
+    file, text = ("cgroup.freeze", "0") if is_v2() else ("freezer.state", "THAWED")
+    point = find_controller("unified" if is_v2() else "freezer")
+    with contextlib.suppress(FileNotFoundError):
+        _write(f"{point}{path}/{file}", text)
+
+
+def find_place(pid: int, controller: str) -> str:
+    """The cgroup that a process is in, by the hierarchy of this controller (on v2 the only one); "" when it has gone."""
+    v2 = is_v2()
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            number, controllers, place = line.rstrip("\n").split(":", 2)
+            if (number == "0" and not controllers) if v2 else controller in controllers.split(","):
+                return place
+    return ""
+
+
+_UNLIMITED_V1 = 2**62
+"""v1 says `no limit` as the largest page-aligned number."""
+
+
+def read_limits(path: str) -> dict[str, str]:
+    """The limits of a cgroup: `memory` (bytes), `pids`, `cpu` (QUOTA/PERIOD in microseconds); `max` is none. What can't be
+    read is left out."""
+    memory, pids, cpu = (find_controller(name) + path for name in ("memory", "pids", "cpu"))
+    found = {"pids": _read_value(f"{pids}/pids.max")}
+    if is_v2():
+        found["memory"] = _read_value(f"{memory}/memory.max")
+        quota, _, period = _read_value(f"{cpu}/cpu.max").partition(" ")
+    else:
+        found["memory"] = _read_value(f"{memory}/memory.limit_in_bytes")
+        if found["memory"].isdigit() and int(found["memory"]) > _UNLIMITED_V1:
+            found["memory"] = "max"
+        quota, period = _read_value(f"{cpu}/cpu.cfs_quota_us"), _read_value(f"{cpu}/cpu.cfs_period_us")
+    found["cpu"] = "max" if quota in ("max", "-1") else f"{quota}/{period}" if quota else ""
+    return {name: value for name, value in found.items() if value}
+
+
+def _read_value(file: str) -> str:
+    try:
+        with open(file, encoding="ascii") as opened:
+            return opened.read().strip()
+    except OSError:
+        return ""

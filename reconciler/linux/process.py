@@ -1,0 +1,160 @@
+"""Processes: started with nothing of ours, named beyond doubt (pid and start time), waited for with a deadline.
+
+Used by the engine from many threads and by the exit command, so it imports little. Raises OSError only.
+"""
+
+import os
+import select
+import signal
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+"""What a child gets that must not depend on who called us."""
+
+_ENV_PROGRAM = "/usr/bin/env"
+_OUTPUT_LIMIT = 65_536
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def read_start_time(pid: int) -> int:
+    """When a process began: field 22 of /proc/PID/stat (proc(5)), clock ticks since boot; 0 for none and for a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+            # The name in parentheses may hold spaces and parentheses itself: everything after the last one is fields.
+            fields = stat.read(4096).rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def is_alive(pid: int, start_time: int) -> bool:
+    """Whether the very process that had this pid and start time still lives; a zombie does not."""
+    return pid > 0 and start_time > 0 and read_start_time(pid) == start_time
+
+
+def read_boot_id() -> str:
+    """The id of this boot, a UUID (random(4))."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def open_pidfd(pid: int, start_time: int) -> int:
+    """A pidfd of exactly this process, -1 when it has gone; the caller closes it."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (ProcessLookupError, ValueError):
+        return -1
+    # Race: the pid may have been reused before the open; after it, the start time can't change beneath us.
+    if is_alive(pid, start_time):
+        return pidfd
+    os.close(pidfd)
+    return -1
+
+
+def send_signal(pid: int, start_time: int, number: int) -> bool:
+    """Signal exactly this process; False when it has gone."""
+    pidfd = open_pidfd(pid, start_time)
+    if pidfd < 0:
+        return False
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def wait_gone(pid: int, start_time: int, *, seconds: float) -> bool:
+    """Wait until exactly this process has ended (as a zombie at least): True when it has within `seconds`."""
+    pidfd = open_pidfd(pid, start_time)
+    if pidfd < 0:
+        return True
+    try:
+        return wait_readable(pidfd, seconds=seconds)
+    finally:
+        os.close(pidfd)
+
+
+def wait_readable(fd: int, *, seconds: float) -> bool:
+    """Wait until a descriptor is readable or at its end; False after `seconds`."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
+
+
+def spawn(argv: "Sequence[str]", *, env: "Mapping[str, str]", cwd: str, fds: "Mapping[int, int] | None" = None) -> int:
+    """Start `argv` (an absolute program) with exactly this environment and folder, and return its pid; the caller reaps it.
+
+    `fds` says which descriptors it gets, its number to ours; 0, 1 and 2 are /dev/null unless named.
+    """
+    given = {0: -1, 1: -1, 2: -1, **(fds or {})}
+    # The clones keep a source from being overwritten by the dup2 of another number.
+    clones = {number: os.dup(fd) for number, fd in given.items() if fd >= 0}
+    high = {number: _above(clone, max(given) + 1) for number, clone in clones.items()}
+    actions: list[tuple[int, int, str, int, int] | tuple[int, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number, fd in given.items() if fd < 0
+    ]
+    actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in high.items()]
+    # Kernel: posix_spawn knows no chdir in Python, and the process's own folder belongs to all threads; env(1) has both.
+    words = [_ENV_PROGRAM, "-C", cwd, "--", *argv]
+    try:
+        return os.posix_spawn(
+            _ENV_PROGRAM, words, dict(env), file_actions=actions, setsigmask=(), setsigdef=_IGNORED_BY_PYTHON
+        )
+    finally:
+        for fd in high.values():
+            os.close(fd)
+
+
+def _above(fd: int, least: int) -> int:
+    """The descriptor moved to a number of at least `least`, closed on exec; `fd` is consumed."""
+    import fcntl
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least)
+    finally:
+        os.close(fd)
+
+
+def run(argv: "Sequence[str]", *, seconds: float, env: "Mapping[str, str]" = CLEAN_ENV, cwd: str = "/") -> tuple[int, str]:
+    """Run a program to its end: its exit code (negative: the signal) and the first 64 KiB of what it printed.
+
+    After `seconds` it is killed and TimeoutError is raised.
+    """
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            pid = spawn(argv, env=env, cwd=cwd, fds={1: write_end, 2: write_end})
+        finally:
+            os.close(write_end)
+        return _collect(pid, argv[0], read_end, seconds=seconds)
+    finally:
+        os.close(read_end)
+
+
+def _collect(pid: int, program: str, read_end: int, *, seconds: float) -> tuple[int, str]:
+    deadline = time.monotonic() + seconds
+    output = b""
+    while wait_readable(read_end, seconds=deadline - time.monotonic()):
+        chunk = os.read(read_end, 65_536)
+        if not chunk:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            return code, output.decode("utf-8", "replace")
+        output = (output + chunk)[:_OUTPUT_LIMIT]
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise TimeoutError(f"{program} did not end within {seconds:g} s")
+
+
+def kill_all(pids: "Iterable[int]", *, number: int = signal.SIGKILL) -> None:
+    """Signal each pid that still exists. Only for pids just read from a cgroup that is ours."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue

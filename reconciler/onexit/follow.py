@@ -1,0 +1,131 @@
+"""Turns an exit, a bundle's policy and its marks into a record, a pause or a restart.
+
+Run by __main__.py below conmon, whether anybody of ours is alive or not. It acts under the container's lock, reads
+everything again each time that it has it, and sleeps without it. It never touches a container of another monitor.
+"""
+
+import os
+import time
+
+from reconciler.engine.native.runtime import bundle, conmon, policy, runc
+from reconciler.linux import cgroups
+from reconciler.onexit import heal
+from reconciler.onexit.waiting import Sleeper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_KILLED = 137
+_UNKNOWN_CODE = 255
+
+
+class Pause:
+    """What to wait for before the next look: so many seconds, a change of the policy, the end of an apply."""
+
+    __slots__ = ("apply", "seconds")
+
+    def __init__(self, seconds: float, apply: "dict[str, Any] | None" = None) -> None:
+        self.seconds = seconds
+        self.apply = apply
+
+
+def follow_exit(path: str, monitor_pid: int) -> None:
+    """Do what follows the exit of the container in the bundle at `path`, whose conmon is our parent; until nothing is
+    left to do: it runs again, stays as it is, or belongs to somebody else."""
+    with Sleeper(path) as sleeper:
+        while (lock := bundle.wait_for_lock(path)) >= 0:
+            try:
+                pause = _act(path, monitor_pid)
+                sleeper.note()
+            finally:
+                os.close(lock)
+            if pause is None:
+                return
+            sleeper.sleep(pause.seconds, pause.apply)
+
+
+def _act(path: str, monitor_pid: int) -> Pause | None:
+    """One look under the lock, and what it asks for. None when nothing is left to do."""
+    rules = policy.read_policy(path)
+    monitor = bundle.read_json(path, bundle.MONITOR)
+    state = bundle.read_json(path, bundle.STATE)
+    # Race: a `start` by hand or by an apply came before us; its own monitor follows the exits from there on.
+    if rules is None or not monitor or state.get("monitor") != monitor_pid:
+        return None
+    ended = bundle.read_json(path, bundle.EXIT)
+    if ended.get("pid") != state["pid"] or ended.get("start_time") != state["start_time"]:
+        ended = _record_exit(path, monitor, state)
+        policy.count_exit(rules, ran=ended["at"] - state["started_at"])
+        policy.write_policy(path, rules)
+    return _follow_marks(path, monitor, rules, ended)
+
+
+def _record_exit(path: str, monitor: "dict[str, Any]", state: "dict[str, Any]") -> "dict[str, Any]":
+    code, at = read_exit_file(path, monitor["id"])
+    oom = code == _KILLED and cgroups.count_oom_kills(monitor["cgroup"]) > 0
+    ended = {"pid": state["pid"], "start_time": state["start_time"], "code": code, "at": at, "oom": oom}
+    bundle.write_json(path, bundle.EXIT, ended)
+    return ended
+
+
+def read_exit_file(path: str, container_id: str) -> tuple[int, float]:
+    """The exit code as conmon wrote it, and when; 255 and now where it could not."""
+    try:
+        with open(f"{path}/{bundle.EXITS}/{container_id}", encoding="ascii") as file:
+            return int(file.read()), os.fstat(file.fileno()).st_mtime
+    except (FileNotFoundError, ValueError):
+        return _UNKNOWN_CODE, time.time()
+
+
+def _follow_marks(path: str, monitor: "dict[str, Any]", rules: policy.Policy, ended: "dict[str, Any]") -> Pause | None:
+    if rules.mark in (policy.HOLD, policy.GONE):
+        return None
+    if rules.mark in (policy.REPLACED, policy.RESTART):
+        return _follow_apply(path, monitor, rules)
+    if bundle.read_json(path, bundle.STATE).get("halted"):
+        return None  # Who stopped it has taken the mark off again, and starts it.
+    return _follow_policy(path, monitor, rules, ended)
+
+
+def _follow_apply(path: str, monitor: "dict[str, Any]", rules: policy.Policy) -> Pause | None:
+    """An apply stopped it and means to go on. If it died before it could, what it stopped is started again."""
+    if policy.is_apply_alive(rules.apply):
+        return Pause(heal.LONGEST_LOOK, rules.apply)
+    if rules.mark == policy.REPLACED:
+        successor = heal.look_for_successor(path, monitor)
+        if successor == heal.RUNS:
+            return None
+        if successor == heal.BUSY:
+            return Pause(heal.SHORT_LOOK)
+    rules.mark, rules.apply = "", None
+    heal.raise_links(monitor)
+    return _restart(path, monitor, rules)
+
+
+def _follow_policy(path: str, monitor: "dict[str, Any]", rules: policy.Policy, ended: "dict[str, Any]") -> Pause | None:
+    verdict = policy.choose_after_exit(rules, code=ended["code"])
+    if verdict == policy.STAY or rules.gave_up:
+        return None
+    if verdict == policy.GIVE_UP:
+        rules.gave_up = True
+        policy.write_policy(path, rules)
+        return None
+    # Kernel: the clock may be set while we sleep; a pause is never longer than it was to be.
+    pause = policy.choose_pause(rules.attempts)
+    left = min(pause, ended["at"] + pause - time.time())
+    return Pause(left) if left > 0 else _restart(path, monitor, rules)
+
+
+def _restart(path: str, monitor: "dict[str, Any]", rules: policy.Policy) -> Pause | None:
+    """Start it. A start that fails is an exit: it is recorded, and the policy goes on from there."""
+    policy.count_restart(rules)
+    policy.write_policy(path, rules)
+    try:
+        conmon.launch(path, monitor)
+    except (runc.RuntimeFailed, OSError) as error:
+        words = runc.words_of(error)
+        ended = bundle.read_json(path, bundle.EXIT) | {"code": runc.exit_code_of(words), "at": time.time(), "oom": False}
+        bundle.write_json(path, bundle.EXIT, ended)
+        return _follow_policy(path, monitor, rules, ended)
+    return None
