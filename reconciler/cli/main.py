@@ -40,38 +40,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 NOT_BUILT = frozenset(
-    # fmt: off
-    (
-        "lock",
-        "cp",
-        "stats",
-        "top",
-        "attach",
-        "wait",
-        "pause",
-        "unpause",
-        "run",
-        "rollback",
-        "status",
-        "explain",
-        "export",
-        "approve",
-        "context",
-        "serve",
-        "push",
-        "tag",
-        "save",
-        "load",
-        "login",
-        "logout",
-        "build",
-        "prune",
-        "boot",
-        "recover",
-        "backup",
-        "restore",
-    )
-    # fmt: on
+    "lock cp stats top attach wait pause unpause run rollback status explain export approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
+    " load login logout build prune boot recover backup restore".split()
 )
 """Verbs of the design that are refused by name until they are built."""
 
@@ -131,7 +101,6 @@ def run(arguments: list[str]) -> int:
         click.echo(error.format_message())
         return USAGE
     except click.UsageError as error:
-        error.exit_code = USAGE
         error.show()
         return USAGE
     except ReconcileError as error:

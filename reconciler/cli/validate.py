@@ -37,17 +37,16 @@ def validate(*, paths: tuple[Path, ...], variables: tuple[str, ...], form: str) 
     return 0
 
 
-@click.command(epilog="Example: reconcile schema container")
-@click.argument("kind", required=False, default="stack")
-def schema(kind: str) -> int:
-    """Print a JSON Schema: of stack (whole), image, network, volume, container, or of the forms plan, get, events."""
-    from reconciler.cli.render import show_json
-    from reconciler.schema.load import read_schema, schema_names
+KINDS = ("stack", "image", "network", "volume", "container", "common", "plan", "get", "events")
 
-    names = schema_names()
-    if kind not in names:
-        raise click.UsageError(f"there is no schema {kind}; there are {', '.join(sorted(names))}")
-    show_json(read_schema(kind))
+
+@click.command(epilog="Example: reconcile schema container")
+@click.argument("kind", required=False, default="stack", type=click.Choice(KINDS))
+def schema(*, kind: str) -> int:
+    """Print a JSON Schema: of a manifest (stack), of a part of it, or of what `-o json` prints (plan, get, events)."""
+    from reconciler.schema.load import read_schema_text
+
+    click.echo(read_schema_text(kind), nl=False)
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec import structs
 
 from reconciler.engine.protocol import ImageDriver
+from reconciler.manifest.envfile import parse_env_text
 from reconciler.model.errors import BadManifest, Problem
 from reconciler.model.key import Key
 from reconciler.model.record import Desired, ImageFact, Record, Stack
@@ -63,36 +64,17 @@ def _read_env_file(key: Key, path: Path, problems: list[Problem]) -> dict[str, S
     try:
         with path.open("rb") as file:
             data = file.read(ENV_FILE_LIMIT + 1)
-        text = data.decode()
+        if len(data) > ENV_FILE_LIMIT:
+            raise ValueError("larger than 1 MiB")
+        values = parse_env_text(data.decode(), file=str(path))
     except OSError as error:
         problems.append(Problem(file=str(path), text=f"the env_file of {key} can't be read: {error.strerror}"))
-        return {}
     except UnicodeDecodeError:
         problems.append(Problem(file=str(path), text=f"the env_file of {key} is not UTF-8"))
-        return {}
-    if len(data) > ENV_FILE_LIMIT or "\0" in text:
-        problems.append(Problem(file=str(path), text=f"the env_file of {key} is larger than 1 MiB or holds NUL"))
-        return {}
-    return _parse_env(key, path, text, problems)
-
-
-def _parse_env(key: Key, path: Path, text: str, problems: list[Problem]) -> dict[str, Sensitive]:
-    """Lines of NAME=VALUE; empty lines and lines that begin with # are skipped. Quotes around a whole value go, as in
-    Compose; nothing is interpolated."""
-    env: dict[str, Sensitive] = {}
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        name, equals, value = line.removeprefix("export ").partition("=")
-        if not equals or not name.strip():
-            # The line itself is not shown: it may be a secret.
-            problems.append(
-                Problem(file=str(path), line=number, column=1, text=f"the env_file of {key}: expected NAME=VALUE")
-            )
-            continue
-        value = value.strip()
-        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        env[name.strip()] = Sensitive(value)
-    return env
+    except ValueError as error:
+        problems.append(Problem(file=str(path), text=f"the env_file of {key} is {error}"))
+    except BadManifest as error:
+        problems.extend(error.problems)
+    else:
+        return {name: Sensitive(value) for name, value in values.items()}
+    return {}
