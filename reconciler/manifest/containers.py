@@ -41,7 +41,7 @@ def make_container(draft: Draft, name: str, written: dict[str, Any]) -> Containe
         command=_read_words(draft, written.get("command"), (*path, "command")),
         entrypoint=_read_words(draft, written.get("entrypoint"), (*path, "entrypoint")),
         env=read_env(draft, written.get("env"), (*path, "env")),
-        env_file=tuple(_absolute(draft, file) for file in _read_list(written.get("env_file"))),
+        env_file=_read_env_files(draft, written.get("env_file"), (*path, "env_file")),
         workdir=posixpath.normpath(written["workdir"]) if "workdir" in written else "",
         user=_read_user(draft, written.get("user", ""), (*path, "user")),
         hostname=written.get("hostname", ""),
@@ -107,8 +107,13 @@ def _read_list(written: Any) -> tuple[str, ...]:
     return (written,) if isinstance(written, str) else tuple(entry for _, entry in fitting_entries(written))
 
 
-def _absolute(draft: Draft, file: str) -> str:
-    return posixpath.normpath(posixpath.join(draft.folder, file))
+def _read_env_files(draft: Draft, written: Any, path: Path) -> tuple[str, ...]:
+    """Absolute paths, in their order: later files win. Whether they are there is `load.py`'s to see."""
+    files = []
+    for place, file in fitting_entries([written] if isinstance(written, str) else written):
+        files.append(posixpath.normpath(posixpath.join(draft.folder, file)))
+        draft.env_files.append((files[-1], path if isinstance(written, str) else (*path, place)))
+    return tuple(files)
 
 
 def _read_user(draft: Draft, written: str | int, path: Path) -> str:

@@ -47,6 +47,8 @@ class Draft(Struct, kw_only=True):
     specs: dict[Key, Spec] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     ports: list[PortClaim] = field(default_factory=list)
+    env_files: list[tuple[str, Path]] = field(default_factory=list)
+    """Absolute path of each file that a container's `env_file` names, and where it is named."""
     subnets: list[SubnetClaim] = field(default_factory=list)
 
     def section(self, name: str) -> dict[str, Any]:

@@ -127,6 +127,9 @@ def _read(
     fitting, faults = validate(document.data)
     draft = desire(document.data, fitting, folder=str(beside), variables=known)
     draft.faults[:0] = [*document.faults, *faults]
+    for name, place in draft.env_files:
+        if not Path(name).is_file():
+            draft.blame(place, f"no such file: {name}", "relative paths begin at the manifest's folder")
     return _Read(path, document, draft)
 
 
