@@ -13,7 +13,7 @@ LEAST_LIMIT = 1 << 30
 """Bytes that any layer may unpack to."""
 MOST_RATIO = 200
 """How many times its own size a larger one may unpack to; files of zeros make about 1,000, real layers 2 to 20."""
-_PIECE = 4 << 20
+_PIECE = 512 << 10
 _SLICE = 64 << 10
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
 

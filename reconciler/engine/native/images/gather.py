@@ -96,13 +96,14 @@ def _run_all(futures: list[Future[None]], failed: threading.Event) -> None:
 
 def _teller(key: Key, wanted: Wanted, emit: Emit) -> Told:
     """Events of one layer: each step, and how far it is at most ten times a second."""
-    last = ["", 0.0]
+    last = ("", 0.0)
 
     def tell(text: str, done: int) -> None:
+        nonlocal last
         now = time.monotonic()
-        if text == last[0] and now - float(last[1]) < _TELL_SECONDS:
+        if text == last[0] and now - last[1] < _TELL_SECONDS:
             return
-        last[:] = [text, now]
+        last = (text, now)
         emit(Progress(key=key, part=wanted.digest[7:19], done=done, total=wanted.size, text=text))
 
     return tell

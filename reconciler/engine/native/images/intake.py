@@ -18,8 +18,8 @@ from reconciler.engine.native.layers import layer as layers
 from reconciler.engine.native.layout import Layout
 from reconciler.model.errors import ContentError, Failed, ReconcileError
 
-_BATCH = 1 << 20
-_WAITING = 8 << 20
+_BATCH = 256 << 10
+_WAITING = 2 << 20
 """Bytes that may wait between reading and unpacking."""
 
 
@@ -159,7 +159,7 @@ class _Feed:
         self._thread.join()  # Order: nobody writes to the staging file once it is renamed or removed.
 
     def pieces(self) -> Iterator[bytes]:
-        """The bytes, in pieces of about 1 MiB. Raises what reading raised. Goes on where it was left."""
+        """The bytes, in pieces of about 256 KiB. Raises what reading raised. Goes on where it was left."""
         while True:
             with self._change:
                 while not self._queue and not self._ended:

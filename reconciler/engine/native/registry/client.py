@@ -105,7 +105,7 @@ class Client:
         return data
 
     def read_blob(self, reference: Reference, digest: str, *, size: int, start: int = 0) -> Iterator[bytes]:
-        """The bytes of a blob from `start` to `size`, exactly so many, in pieces of up to 1 MiB.
+        """The bytes of a blob from `start` to `size`, exactly so many, in pieces of up to 256 KiB.
 
         What breaks off goes on where it stopped. The reader checks the digest, and closes the iterator if it ends early.
         Raises RegistryError, ContentError.

@@ -29,7 +29,7 @@ HEADER_SECONDS = 60.0
 SLOW_SECONDS = 60.0
 SLOW_BYTES = 256 * 1024
 """A stream that brings less than SLOW_BYTES within SLOW_SECONDS is given up."""
-CHUNK = 1 << 20
+CHUNK = 256 << 10
 CERTS = Path("/etc/docker/certs.d")
 
 
