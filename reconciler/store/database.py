@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from msgspec import MsgspecError
+
 from reconciler.model.errors import Failed, LockTimeout, ReconcileError, RootError
 
 SCHEMA_VERSION = 1
@@ -65,6 +67,10 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except ReconcileError:
         raise
+    except MsgspecError as error:
+        raise RootError(
+            f"{path}: a row of the database can't be read", str(error), _HINTS[sqlite3.SQLITE_CORRUPT]
+        ) from error
     except Exception as error:
         cause = getattr(error, "orig", error)
         if not isinstance(cause, sqlite3.Error):

@@ -10,14 +10,13 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from reconciler.model.errors import RootError
 from reconciler.model.key import Key, kind_of
-from reconciler.model.record import Made, Record, Stack
 from reconciler.model.spec import SPEC_TYPES, Sensitive, Spec
 
 T = TypeVar("T")
@@ -25,6 +24,7 @@ T = TypeVar("T")
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _PREFIX = "sealed:1:"
+_NO_KEY = Key("")
 _BOUND_TO = b"reconcile sensitive value"
 
 
@@ -93,20 +93,27 @@ def sealed_json(value: Any, sealer: Sealer) -> bytes:
 
 def unsealed(data: bytes, kind: type[T], sealer: Sealer) -> T:
     """What `sealed_json` made, as the type it was. Raises msgspec.MsgspecError for bytes that are not of that type."""
-    value = _decoder(cast(Any, kind)).decode(data)
-    plain = cast(T, _with_specs(value, kind) if isinstance(value, Struct) else value)
-    return map_sensitive(plain, sealer.open) if b'"sensitive"' in data else plain
+    plain = msgspec.json.decode(data)
+    try:
+        value = cast(T, _built(plain, kind))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise msgspec.ValidationError(f"not a {kind.__name__}: {error}") from error
+    return _opened(value, data, sealer)
 
 
 def unsealed_spec(key: Key, data: bytes, sealer: Sealer) -> Spec:
-    """The spec of a key from its sealed JSON."""
-    spec = spec_decoder(key).decode(data)
-    return map_sensitive(spec, sealer.open) if b'"sensitive"' in data else spec
+    """The spec of a key from its sealed JSON. Raises msgspec.MsgspecError."""
+    return _opened(_spec_decoder(SPEC_TYPES[kind_of(key)]).decode(data), data, sealer)
 
 
-def spec_decoder(key: Key) -> "msgspec.json.Decoder[Spec]":
-    """The decoder for specs of a key's kind."""
-    return cast("msgspec.json.Decoder[Spec]", _decoder(SPEC_TYPES[kind_of(key)]))
+def _opened(value: T, data: bytes, sealer: Sealer) -> T:
+    """The value opened; one in whose JSON nothing is sealed is not walked through."""
+    return map_sensitive(value, sealer.open) if _PREFIX.encode() in data else value
+
+
+@lru_cache(maxsize=len(SPEC_TYPES))
+def _spec_decoder(kind: type[Spec]) -> "msgspec.json.Decoder[Spec]":
+    return msgspec.json.Decoder(kind)
 
 
 def map_sensitive(value: T, change: Callable[[str], str]) -> T:
@@ -150,65 +157,31 @@ def _may_hold(hint: Any, within: tuple[Any, ...]) -> bool:
     return any(_may_hold(argument, within) for argument in get_args(hint))
 
 
-# Specs have no tag, so msgspec can't tell them apart inside another struct. Structs that hold some are decoded through
-# a twin whose specs are left raw, then each is decoded by its key.
-
-_TWINNED: tuple[type[Struct], ...] = (Made, Record, Stack)
+# Specs have no tag, so msgspec can't tell them apart inside another struct. What holds some is taken apart by its types
+# here; everything below that is msgspec's.
 
 
-@lru_cache(maxsize=64)
-def _decoder(kind: Any) -> Any:
-    return msgspec.json.Decoder(_twin(kind))
+def _built(plain: Any, hint: Any, key: Key = _NO_KEY) -> Any:
+    """Plain JSON as a value of the type; `key` is that of the struct in which it stands."""
+    if hint == Spec:
+        return msgspec.convert(plain, SPEC_TYPES[kind_of(key)])
+    if not _mentions_specs(hint):
+        return msgspec.convert(plain, hint)
+    if isinstance(hint, type):
+        hints = get_type_hints(hint)
+        return hint(**{name: _built(value, hints[name], plain.get("key")) for name, value in plain.items()})
+    if isinstance(plain, dict) and get_origin(hint) is dict:
+        return {name: _built(value, get_args(hint)[1], name) for name, value in plain.items()}
+    if isinstance(plain, list):
+        return tuple(_built(item, get_args(hint)[0]) for item in plain)
+    return None if plain is None else _built(plain, get_args(hint)[0])
 
 
-@lru_cache(maxsize=64)
-def _twin(kind: Any) -> Any:
-    """The type with specs raw; any other type as it is."""
-    if kind == Spec:
-        return Raw
-    if isinstance(kind, type) and issubclass(kind, Struct):
-        hints = get_type_hints(kind)
-        twins = {name: _twin(hint) for name, hint in hints.items() if name in kind.__struct_fields__}
-        if all(twins[name] == hints[name] for name in twins):
-            return kind
-        fields = [(field.name, twins[field.name], *_default(field)) for field in msgspec.structs.fields(kind)]
-        return msgspec.defstruct(f"{kind.__name__}Twin", fields, kw_only=True)
-    arguments = get_args(kind)
-    twinned = tuple(_twin(argument) for argument in arguments)
-    if twinned == arguments:
-        return kind
-    origin = kind.__origin__ if hasattr(kind, "__origin__") else None
-    if origin is None:
-        union = twinned[0]
-        for other in twinned[1:]:
-            union = union | other
-        return union
-    return origin[twinned]
-
-
-def _default(field: msgspec.structs.FieldInfo) -> tuple[Any, ...]:
-    if field.required:
-        return ()
-    if field.default is not msgspec.NODEFAULT:
-        return (field.default,)
-    return (msgspec.field(default_factory=field.default_factory),)
-
-
-def _with_specs(twin: Any, kind: Any) -> Any:
-    """The struct that a twin stands for."""
-    if type(twin) is kind or not isinstance(twin, Struct):
-        return twin
-    hints = get_type_hints(kind)
-    values = {}
-    for name in twin.__struct_fields__:
-        value, hint = getattr(twin, name), hints[name]
-        if isinstance(value, Raw):
-            value = spec_decoder(cast(Any, twin).key).decode(value)
-        elif isinstance(value, dict) and get_args(hint)[-1:] == (Spec,):
-            value = {key: spec_decoder(key).decode(raw) for key, raw in value.items()}
-        elif isinstance(value, tuple):
-            value = tuple(_with_specs(item, get_args(hint)[0]) for item in value)
-        elif isinstance(value, Struct):
-            value = _with_specs(value, next((h for h in get_args(hint) if h is not type(None)), hint))
-        values[name] = value
-    return kind(**values)
+@lru_cache(maxsize=256)
+def _mentions_specs(hint: Any) -> bool:
+    """Whether values of this type have specs somewhere in them."""
+    if hint == Spec:
+        return True
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        return any(_mentions_specs(field) for field in get_type_hints(hint).values())
+    return any(_mentions_specs(argument) for argument in get_args(hint))

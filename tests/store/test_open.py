@@ -125,6 +125,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "foreign": (lambda path: change(path, "PRAGMA application_id = 1"), "not a database of reconcile"),
     "newer": (lambda path: change(path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}"), "made by a newer reconcile"),
     "tables": (lambda path: change(path, "DROP TABLE holds"), "not what the schema's version says"),
+    "rows": (
+        lambda path: change(path, "UPDATE records SET spec = '{\"command\": 3}'"),
+        "a row of the database can't be read",
+    ),
     "folder": (lambda path: (path.unlink(), path.mkdir()), "can't be opened"),
 }
 

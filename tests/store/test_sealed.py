@@ -126,6 +126,14 @@ def test_plans_records_and_stacks_come_back_as_they_were(sealer: Sealer, env: di
         assert unsealed(sealed_json(value, sealer), type(value), sealer) == value
 
 
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"null", b"{}", b'{"key": 3, "spec": {}}', b'{"key": "x", "spec": {}}', b"\xff"]
+)
+def test_bytes_that_are_not_what_was_saved_are_one_kind_of_error(sealer: Sealer, data: bytes) -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        unsealed(data, Record, sealer)
+
+
 def test_a_label_that_looks_like_a_sensitive_value_is_left_alone(sealer: Sealer) -> None:
     spec = ContainerSpec(image="app", labels={"type": "sensitive", "value": "seen"})
     record = Record(key=web(), spec=spec)
