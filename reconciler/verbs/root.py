@@ -99,9 +99,10 @@ def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> 
         raise NotRoot(f"open the root {path}")
     path = path.resolve()
     root_id = _read_id(path)
+    # Order: the database before the id, for an id without a database means that it was lost.
+    store = open_store(path, create=create)
     if root_id is None and create:
         root_id = _create(path)
-    store = open_store(path, create=create)
     root = Root(path, root_id=root_id or "", store=store, engine=open_engine(engine, path, RUN, root_id or ""))
     try:
         yield root
