@@ -130,7 +130,7 @@ def change_one_field(variables: list[str], port: int) -> None:
 def drift_by_hand(variables: list[str], port: int) -> None:
     say("Somebody meddles: a port is taken off its bridge, a firewall rule is removed")
     links = json.loads(quietly("ip", "-j", "link", "show", "type", "veth"))
-    root_id = (ROOT / "id").read_text().strip()
+    root_id = (ROOT / "id").read_text().split()[0]
     mine = [link["ifname"] for link in links if root_id in link["ifname"] and "master" in link]
     by_hand("ip", "link", "set", mine[0], "nomaster")
     by_hand("nft", "delete", "rule", *dnat_rule(root_id))
@@ -167,7 +167,7 @@ def delete_all() -> None:
     reconcile("delete", "blog", "--yes")
     reconcile("get")
     reconcile("images", "ls")
-    root_id = (ROOT / "id").read_text().strip()
+    root_id = (ROOT / "id").read_text().split()[0]
     left = {
         "links": [link["ifname"] for link in json.loads(quietly("ip", "-j", "link")) if root_id in link["ifname"]],
         "tables": [line for line in quietly("nft", "list", "tables").splitlines() if root_id in line],
@@ -184,7 +184,7 @@ def delete_all() -> None:
 def remove_the_rest() -> None:
     say("And the rest: volumes and images go only when that is said")
     reconcile("delete", "blog", "--volumes", "--yes")
-    reconcile("images", "prune", "--all", "--yes")
+    reconcile("images", "prune", "--all")
 
 
 # --- before and after -------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def start() -> tuple[Registry, int]:
 def clean_up(registry: Registry | None) -> None:
     """Remove whatever this or an earlier demo has left."""
     if ROOT.exists():
-        for command in (["delete", "blog", "--volumes", "--yes"], ["images", "prune", "--all", "--yes"]):
+        for command in (["delete", "blog", "--volumes", "--yes"], ["images", "prune", "--all"]):
             subprocess.run([*RECONCILE, *command], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if registry:
         registry.stop()

@@ -251,7 +251,8 @@ class World:
 
     def root_ids(self) -> list[str]:
         """The ids of the roots that were used in this world, as their files say."""
-        return sorted({path.read_text().strip() for path in self.folder.glob("*/id")} - {""})
+        folder = Path(f"/proc/{self.holder}/root{self.folder}")
+        return sorted({path.read_text().split()[0] for path in folder.glob("*/id")})
 
     # --- the end ---
 
@@ -274,7 +275,7 @@ class World:
         stacks = sorted({item["stack"] for item in self.records().values()})
         for stack in stacks:
             self.run("delete", stack, "--volumes", "--yes", check=0)
-        self.run("images", "prune", "--all", "--yes", check=0)
+        self.run("images", "prune", "--all", check=0)
 
     def assert_nothing_left(self, seconds: float = 5) -> None:
         """After the last delete nothing of the product is on the machine."""
