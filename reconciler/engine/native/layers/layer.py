@@ -273,9 +273,13 @@ def remove_staging(layout: Layout) -> list[str]:
     if layout.layers.is_dir():
         with _lock(layout):
             for path in layout.layers.glob(f"{files.STAGING}*"):
-                if path.is_dir() and _is_abandoned(path):
+                if not path.is_dir():
+                    path.unlink()  # A JSON that was not renamed: they are only written under this lock.
+                elif _is_abandoned(path):
                     files.remove_tree(path)
-                    gone.append(path.name)
+                else:
+                    continue
+                gone.append(path.name)
     return gone
 
 
