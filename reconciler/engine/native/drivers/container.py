@@ -90,7 +90,7 @@ class ContainerDriver:
         volume = uses.get(key)
         if volume is None:
             raise Failed(f"{made.key}: mount {key} at {target}: there is no such volume on record")
-        managed.copy_up(self.layout, volume, rootfs=f"{self._bundle(made)}/{bundle.ROOTFS}", target=target)
+        managed.copy_up(self.layout, volume.grants.volume_id, rootfs=f"{self._bundle(made)}/{bundle.ROOTFS}", target=target)
         return str(managed.volume_data(self.layout, volume.grants.volume_id))
 
     def _check_bind(self, made: Made, mount: Mount) -> str:
