@@ -194,15 +194,14 @@ def _mac(mac: str) -> bytes:
     return attribute(_ADDRESS, bytes.fromhex(mac.replace(":", "")))
 
 
-def bridge_creation(name: str, *, mac: str, mtu: int) -> Change:
-    """A bridge without spanning tree and without multicast snooping; one that exists is left as it is."""
+def bridge_creation(name: str, *, mac: str) -> Change:
+    """A bridge without spanning tree and without multicast snooping; one that exists is left as it is.
+
+    Its MTU is a change of its own: one given at creation would be forgotten with the bridge's last port.
+    """
     data = nested(_INFO_DATA, attribute(_BRIDGE_MCAST_SNOOPING, b"\0"))
     body = (
-        _IFINFO.pack(0, 0, 0, 0, 0)
-        + text(_IFNAME, name)
-        + number(_MTU, mtu)
-        + _mac(mac)
-        + nested(_LINKINFO, text(_INFO_KIND, "bridge"), data)
+        _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFNAME, name) + _mac(mac) + nested(_LINKINFO, text(_INFO_KIND, "bridge"), data)
     )
     return Change(_NEW_LINK, CREATE | EXCLUSIVE, body, f"add bridge {name}", (errno.EEXIST,))
 

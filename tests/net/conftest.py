@@ -1,4 +1,4 @@
-"""A machine of its own for each test: namespaces, a root, a neighbour on its LAN; networks and containers without a runtime."""
+"""A machine of its own for each test: namespaces, a root, a neighbour on its LAN; containers are namespaces only."""
 
 import ctypes
 import os
@@ -99,7 +99,7 @@ class Machine:
         settle.settle(self.layout, self.view, names=False)
         for made in mades:
             if isinstance(made.spec, NetworkSpec):
-                self.driver.create(made, uses={}, emit=lambda event: None)
+                self.driver.create(made, uses={}, emit=print)
         settle.settle(self.layout, self.view)
         for made in mades:
             if isinstance(made.spec, ContainerSpec):
@@ -208,9 +208,7 @@ def _make_uplink(path: Path) -> None:
         netlink.send([netlink.link_change("lo", up=True)])
     number = namespaces.open_netns(path)
     try:
-        netlink.send(
-            [netlink.link_change("lo", up=True), netlink.bridge_creation("lan", mac="02:00:00:00:00:99", mtu=1400)]
-        )
+        netlink.send([netlink.link_change("lo", up=True), netlink.bridge_creation("lan", mac="02:00:00:00:00:99")])
         lan = netlink.read_link("lan")
         assert lan is not None
         # The host's side of the LAN is a bridge here, with the neighbour as its port: as good as a cable.
@@ -220,7 +218,7 @@ def _make_uplink(path: Path) -> None:
                     "cable", master=lan.index, mtu=1400, peer="eth0", peer_mac="02:00:00:00:00:98", netns=number
                 ),
                 netlink.link_change("cable", up=True),
-                netlink.link_change("lan", up=True),
+                netlink.link_change("lan", up=True, mtu=1400),
                 netlink.address_addition(lan.index, "192.0.2.2/24"),
                 netlink.default_route("192.0.2.9", lan.index),
             ]

@@ -120,14 +120,14 @@ def test_resolver_keeps_no_descriptor_and_no_folder_of_ours(machine, build):
     os.set_blocking(read, False)
     assert os.read(read, 1) == b"", "somebody holds the other end"
     os.close(read)
-    assert os.readlink(f"/proc/{pid}/cwd") == "/"
-    assert {os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)} == {"/dev/null"}
+    assert str(Path(f"/proc/{pid}/cwd").readlink()) == "/"
+    assert {str(Path(f"/proc/{pid}/fd/{number}").readlink()) for number in range(3)} == {"/dev/null"}
 
 
 def test_names_wait_for_a_network_that_is_on_its_way(machine, build):
     front, back = build.network("front", 1), build.network("back", 2)
     machine.mades = {made.key: made for made in (front, back)}
-    machine.driver.create(front, uses={}, emit=lambda event: None)
+    machine.driver.create(front, uses={}, emit=print)
     settle.settle(machine.layout, machine.view)
     assert sorted(path.name for path in machine.layout.names.iterdir()) == ["aardvark.pid", front.grants.link]
 

@@ -1,6 +1,10 @@
 """What may reach what, on the real kernel: with frames inside bridges passing the inet hooks, and without."""
 
+import subprocess
+
 import pytest
+
+from reconciler.linux.sysctls import write_sysctl
 
 pytestmark = pytest.mark.root
 
@@ -32,21 +36,18 @@ def test_port_on_loopback_is_for_the_host_alone(either_machine, build):
     m.serve(web, 80)
     assert m.call(None, "127.0.0.1", 8080) == "10.64.1.1"
     assert m.call(m.neighbour, "192.0.2.2", 8080) == "refused"
-    m.inside(m.neighbour, lambda: _route_loopback_away())
+    m.inside(m.neighbour, _route_loopback_away)
     assert m.silent(m.neighbour, "127.0.0.1", 8080), "E1: routed to a port published on loopback"
     assert m.silent(m.neighbour, "10.64.1.2", 80), "E1: routed to a container"
     m.serve(None, 9999, address="127.0.0.1")
-    m.inside(near, lambda: _route_loopback_away())
+    m.inside(near, _route_loopback_away)
     assert m.silent(near, "127.0.0.1", 9999), "a container reaches a service on the host's loopback"
 
 
 def _route_loopback_away():
     """Send what is for 127/8 out by eth0, as an attacker with root in his namespace would."""
-    import subprocess
-
     for path in ("all", "eth0"):
-        with open(f"/proc/sys/net/ipv4/conf/{path}/route_localnet", "w") as file:
-            file.write("1")
+        write_sysctl(f"ipv4/conf/{path}/route_localnet", "1")
     subprocess.run(["/usr/sbin/ip", "addr", "del", "127.0.0.1/8", "dev", "lo"], check=True)
     gateway = subprocess.run(["/usr/sbin/ip", "route", "show", "default"], check=True, capture_output=True, text=True)
     way = gateway.stdout.split()[2]
@@ -91,8 +92,6 @@ def test_internal_network_reaches_nothing_outside(either_machine, build):
 
 
 def _add_default(gateway):
-    import subprocess
-
     subprocess.run(["/usr/sbin/ip", "route", "add", "default", "via", gateway], check=True)
 
 

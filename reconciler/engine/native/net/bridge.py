@@ -41,7 +41,7 @@ def ensure_bridge(made: Made) -> None:
         mtu = spec.mtu or read_uplink_mtu(netlink.read_routes(opened), links)
         there = links.get(made.grants.link)
         if there is None:
-            netlink.send([netlink.bridge_creation(made.grants.link, mac=bridge_mac(made.grants.link), mtu=mtu)], opened)
+            netlink.send([netlink.bridge_creation(made.grants.link, mac=bridge_mac(made.grants.link))], opened)
             there = netlink.read_link(made.grants.link, opened)
         if there is None or there.kind != "bridge":
             raise Failed(

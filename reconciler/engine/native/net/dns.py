@@ -14,9 +14,11 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from functools import partial
 
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net.ports import read_listeners, read_port_holders
+from reconciler.engine.native.net.question import ask_addresses
 from reconciler.engine.native.net.rules import bridge_networks
 from reconciler.engine.native.net.words import saying
 from reconciler.linux.files import staging_name
@@ -79,6 +81,8 @@ def render_line(network: Made, made: Made) -> str:
     names = [
         word for word in map(str.lower, (parts.name, f"{parts.name}-{parts.index}", *aliases)) if _NAME.fullmatch(word)
     ]
+    if not names:
+        return ""
     resolvers = "" if network.spec.internal else ",".join(made.spec.dns)
     return f"{made.incarnation} {endpoint.address}  {','.join(dict.fromkeys(names))} {resolvers}".rstrip()
 
@@ -95,21 +99,43 @@ def ensure_names(layout: Layout, files: dict[str, str]) -> None:
         remove_names(layout)
         return
     with saying("names", f"write {layout.names}"):
-        changed = _write_files(layout, files)
+        layout.names.mkdir(mode=0o700, parents=True, exist_ok=True)
+        there = _read_files(layout)
+        _write_files(layout, there, files)
     pid = find_resolver(layout)
     if not pid:
         _start(layout)
-    elif changed:
+    elif there != files:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGHUP)
     gateways = {text.split(None, 1)[0] for text in files.values()}
     if not _wait(lambda: gateways <= _listening()):
         raise _silent(layout, gateways)
+    for gateway, name, address in _news(there, files):
+        if not _wait(partial(_answers, gateway, name, address)):
+            raise ProgramFailed("names", "load them into aardvark-dns", f"{gateway} does not answer {name} with {address}")
 
 
-def _write_files(layout: Layout, files: dict[str, str]) -> bool:
-    layout.names.mkdir(mode=0o700, parents=True, exist_ok=True)
-    there = _read_files(layout)
+def _news(there: dict[str, str], files: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+    """For each file with a new line: who to ask, for which name, and the address that shows that the line is loaded."""
+    for name, text in files.items():
+        gateway = text.split(None, 1)[0]
+        old = set(there.get(name, "").splitlines())
+        new = [line.split() for line in text.splitlines()[1:] if line not in old]
+        if new:
+            _, address, names = new[-1][:3]
+            yield gateway, names.split(",")[0], address
+
+
+def _answers(gateway: str, name: str, address: str) -> bool:
+    # Race: between two sockets of the resolver a question is lost or refused; the next one is not.
+    try:
+        return address in ask_addresses(gateway, name, timeout=0.05)
+    except OSError:
+        return False
+
+
+def _write_files(layout: Layout, there: dict[str, str], files: dict[str, str]) -> None:
     for name, text in files.items():
         if there.get(name) != text:
             # Order: staged outside the folder, for aardvark reads everything in it.
@@ -118,7 +144,6 @@ def _write_files(layout: Layout, files: dict[str, str]) -> bool:
             staged.rename(layout.names / name)
     for name in there.keys() - files.keys():
         (layout.names / name).unlink(missing_ok=True)
-    return there != files
 
 
 def _read_files(layout: Layout) -> dict[str, str]:
@@ -183,7 +208,7 @@ def _wait(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def _silent(layout: Layout, gateways: Collection[str]) -> ProgramFailed:
+def _silent(layout: Layout, gateways: set[str]) -> ProgramFailed:
     silent = sorted(gateways - _listening())
     holders = read_port_holders([f"{gateway}:{_PORT}/udp" for gateway in silent], layout=layout)
     words = "; ".join(f"{port} is held by {holder}" for port, holder in sorted(holders.items()))
