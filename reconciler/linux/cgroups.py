@@ -5,21 +5,26 @@ hierarchies (an empty v2 beside them included) a cgroup is a folder in each. Rai
 Documentation/admin-guide/cgroup-v{1,2}.
 """
 
-import contextlib
 import errno
 import os
-import signal
 import time
-from functools import lru_cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@lru_cache(maxsize=1)
-def hierarchies() -> tuple[tuple[str, frozenset[str]], ...]:
+_known: list[tuple[str, frozenset[str]]] = []
+
+
+def hierarchies() -> list[tuple[str, frozenset[str]]]:
     """Mount points with the controllers of each; the v2 one has `unified` among them. Read once a process."""
+    if not _known:
+        _known[:] = _read_hierarchies()
+    return _known
+
+
+def _read_hierarchies() -> list[tuple[str, frozenset[str]]]:
     found: dict[str, frozenset[str]] = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
@@ -29,7 +34,7 @@ def hierarchies() -> tuple[tuple[str, frozenset[str]], ...]:
                 found.setdefault(point, frozenset({"unified", *_v2_controllers(point)}))
             elif kind == "cgroup":
                 found.setdefault(point, frozenset(options.split(",")))
-    return tuple(found.items())
+    return list(found.items())
 
 
 def _v2_controllers(point: str) -> list[str]:
@@ -68,10 +73,17 @@ def create(path: str) -> None:
         folder = point
         for name in path.strip("/").split("/"):
             parent, folder = folder, f"{folder}/{name}"
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, 0o755)
+            if not os.path.isdir(folder):
+                _make_folder(folder)
             if "cpuset" in controllers and "unified" not in controllers:
                 _inherit_cpuset(parent, folder)
+
+
+def _make_folder(folder: str) -> None:
+    try:
+        os.mkdir(folder, 0o755)
+    except FileExistsError:  # Race: another made it just now.
+        return
 
 
 def _inherit_cpuset(parent: str, folder: str) -> None:
@@ -103,7 +115,9 @@ def list_children(path: str) -> set[str]:
     """Names of the cgroups right below one, over all hierarchies."""
     names: set[str] = set()
     for folder in list_folders(path):
-        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        if not os.path.isdir(folder):
+            continue
+        with os.scandir(folder) as entries:
             names.update(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     return names
 
@@ -113,8 +127,7 @@ def list_processes(path: str) -> set[int]:
     pids: set[int] = set()
     for folder in list_folders(path):
         for below, _, _ in os.walk(folder):
-            with contextlib.suppress(OSError), open(f"{below}/cgroup.procs", encoding="ascii") as file:
-                pids.update(map(int, file.read().split()))
+            pids.update(map(int, _read_value(f"{below}/cgroup.procs").split()))
     return pids - {0}
 
 
@@ -134,23 +147,28 @@ def kill(path: str, *, seconds: float) -> bool:
 
 def _kill_once(path: str) -> None:
     for folder in list_folders(path):
-        with contextlib.suppress(FileNotFoundError):
-            _write(f"{folder}/cgroup.kill", "1")  # Kernel: v2 since 5.14.
+        if os.path.exists(f"{folder}/cgroup.kill"):  # Kernel: v2 since 5.14.
+            _write(f"{folder}/cgroup.kill", "1")
     for pid in list_processes(path):
         _kill_member(pid, path)
 
 
 def _kill_member(pid: int, path: str) -> None:
     """Race: a pid read from cgroup.procs may be another's by now; its membership is read again while a pidfd holds it."""
-    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+    import signal
+
+    try:
         pidfd = os.pidfd_open(pid)
-        try:
-            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-                places = {line.rstrip("\n").split(":", 2)[2] for line in file}
-            if any(place == path or place.startswith(path + "/") for place in places):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        finally:
-            os.close(pidfd)
+    except ProcessLookupError:
+        return
+    try:
+        places = {line.split(":", 2)[2] for line in _read_value(f"/proc/{pid}/cgroup").splitlines()}
+        if any(place == path or place.startswith(path + "/") for place in places):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)
 
 
 def remove(path: str, *, seconds: float = 2.0) -> bool:
@@ -166,8 +184,10 @@ def remove(path: str, *, seconds: float = 2.0) -> bool:
 def remove_if_empty(path: str) -> None:
     """Remove a cgroup that holds neither processes nor cgroups; leave any other."""
     for folder in list_folders(path):
-        with contextlib.suppress(OSError):
+        try:
             os.rmdir(folder)
+        except OSError:
+            continue
 
 
 def _remove_folder(folder: str) -> bool:
@@ -187,10 +207,9 @@ def count_oom_kills(path: str) -> int:
     """How often the kernel killed inside a cgroup for want of memory; 0 where that can't be read."""
     point = find_controller("memory")
     name = "memory.events" if is_v2() else "memory.oom_control"
-    with contextlib.suppress(OSError), open(f"{point}{path}/{name}", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
+    for line in _read_value(f"{point}{path}/{name}").splitlines():
+        if line.startswith("oom_kill "):
+            return int(line.split()[1])
     return 0
 
 
@@ -198,27 +217,24 @@ def is_frozen(path: str) -> bool:
     """Whether a cgroup is frozen, which is what a pause is."""
     file, frozen = ("cgroup.freeze", "1") if is_v2() else ("freezer.state", "FROZEN")
     point = find_controller("unified" if is_v2() else "freezer")
-    with contextlib.suppress(OSError), open(f"{point}{path}/{file}", encoding="ascii") as state:
-        return state.read().strip() == frozen
-    return False
+    return _read_value(f"{point}{path}/{file}") == frozen
 
 
 def thaw(path: str) -> None:
     """Let the processes of a frozen cgroup go on; without it no signal reaches them."""
     file, text = ("cgroup.freeze", "0") if is_v2() else ("freezer.state", "THAWED")
     point = find_controller("unified" if is_v2() else "freezer")
-    with contextlib.suppress(FileNotFoundError):
+    if os.path.exists(f"{point}{path}/{file}"):
         _write(f"{point}{path}/{file}", text)
 
 
 def find_place(pid: int, controller: str) -> str:
     """The cgroup that a process is in, by the hierarchy of this controller (on v2 the only one); "" when it has gone."""
     v2 = is_v2()
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            number, controllers, place = line.rstrip("\n").split(":", 2)
-            if (number == "0" and not controllers) if v2 else controller in controllers.split(","):
-                return place
+    for line in _read_value(f"/proc/{pid}/cgroup").splitlines():
+        number, controllers, place = line.split(":", 2)
+        if (number == "0" and not controllers) if v2 else controller in controllers.split(","):
+            return place
     return ""
 
 
@@ -245,7 +261,7 @@ def read_limits(path: str) -> dict[str, str]:
 
 def _read_value(file: str) -> str:
     try:
-        with open(file, encoding="ascii") as opened:
+        with open(file, encoding="utf-8", errors="surrogateescape") as opened:
             return opened.read().strip()
     except OSError:
         return ""

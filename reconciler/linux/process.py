@@ -5,19 +5,19 @@ Used by the engine from many threads and by the exit command, so it imports litt
 
 import os
 import select
-import signal
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """What a child gets that must not depend on who called us."""
 
 _ENV_PROGRAM = "/usr/bin/env"
 _OUTPUT_LIMIT = 65_536
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_SIGKILL, _IGNORED_BY_PYTHON = 9, (13, 25)
+"""By number (signal(7): SIGPIPE and SIGXFSZ), for importing `signal` costs more than the rest of this module."""
 
 
 def read_start_time(pid: int) -> int:
@@ -57,6 +57,8 @@ def open_pidfd(pid: int, start_time: int) -> int:
 
 def send_signal(pid: int, start_time: int, number: int) -> bool:
     """Signal exactly this process; False when it has gone."""
+    import signal
+
     pidfd = open_pidfd(pid, start_time)
     if pidfd < 0:
         return False
@@ -82,8 +84,14 @@ def wait_gone(pid: int, start_time: int, *, seconds: float) -> bool:
 
 def wait_readable(fd: int, *, seconds: float) -> bool:
     """Wait until a descriptor is readable or at its end; False after `seconds`."""
+    return wait_any(fd, seconds=seconds)
+
+
+def wait_any(*fds: int, seconds: float) -> bool:
+    """Wait until one of the descriptors is readable or at its end; False after `seconds`."""
     poll = select.poll()
-    poll.register(fd, select.POLLIN)
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
@@ -146,15 +154,6 @@ def _collect(pid: int, program: str, read_end: int, *, seconds: float) -> tuple[
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             return code, output.decode("utf-8", "replace")
         output = (output + chunk)[:_OUTPUT_LIMIT]
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, _SIGKILL)
     os.waitpid(pid, 0)
     raise TimeoutError(f"{program} did not end within {seconds:g} s")
-
-
-def kill_all(pids: "Iterable[int]", *, number: int = signal.SIGKILL) -> None:
-    """Signal each pid that still exists. Only for pids just read from a cgroup that is ours."""
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue

@@ -37,11 +37,11 @@ def follow_exit(path: str, monitor_pid: int) -> None:
         while (lock := bundle.wait_for_lock(path)) >= 0:
             try:
                 pause = _act(path, monitor_pid)
+                if pause is None:
+                    return
                 sleeper.note()
             finally:
                 os.close(lock)
-            if pause is None:
-                return
             sleeper.sleep(pause.seconds, pause.apply)
 
 

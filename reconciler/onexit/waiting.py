@@ -7,7 +7,6 @@ standard library has all it takes; inotify would need ctypes.
 import fcntl
 import os
 import select
-import signal
 import time
 
 from reconciler.engine.native.runtime import bundle
@@ -24,37 +23,44 @@ _LOOK_EVERY = 0.1
 
 
 class Sleeper:
-    """Watches one bundle for the time of its `with` block."""
+    """Watches one bundle from its first `note` to the end of its `with` block."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._folder = -1
-        self._longest = float("inf")
         self._seen = (0, 0)
-        self._wake, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._longest = float("inf")
+        self._open: list[int] = []
+        self._wake = -1
 
     def __enter__(self) -> "Self":
-        signal.signal(signal.SIGIO, lambda *_: None)
-        signal.set_wakeup_fd(self._bell, warn_on_full_buffer=False)
-        try:
-            self._folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.fcntl(self._folder, fcntl.F_NOTIFY, _EVENTS)
-        except OSError:  # The bundle has gone, which the lock will tell; or CONFIG_DNOTIFY is off.
-            self._longest = _LOOK_EVERY
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
-        signal.set_wakeup_fd(-1)
-        for fd in (self._folder, self._wake, self._bell):
-            if fd >= 0:
-                os.close(fd)
+        for fd in self._open:
+            os.close(fd)
 
     def note(self) -> None:
         """What is there now is known. Order: called under the lock, for what others write comes after."""
+        if self._wake < 0:
+            self._watch()
         self._seen = self._identify()
         self._drain()
+
+    def _watch(self) -> None:
+        import signal  # Only who sleeps pays for this import.
+
+        self._wake, bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._open += [self._wake, bell]
+        signal.signal(signal.SIGIO, lambda *_: None)
+        signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
+        try:
+            folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._open.append(folder)
+            fcntl.fcntl(folder, fcntl.F_NOTIFY, _EVENTS)
+        except OSError:  # The bundle has gone, which the lock will tell; or CONFIG_DNOTIFY is off.
+            self._longest = _LOOK_EVERY
 
     def _drain(self) -> None:
         try:

@@ -20,7 +20,7 @@ from reconciler.engine.native.runtime import bundle, lifecycle, limits, signals,
 from reconciler.engine.native.runtime.inside import rotate_log
 from reconciler.engine.native.runtime.monitor import cgroup_parent, cgroup_path, monitors_path
 from reconciler.engine.native.snapshots import stack
-from reconciler.engine.native.volumes import managed
+from reconciler.engine.native.volumes import binds, managed
 from reconciler.engine.protocol import LocalImage, Uses
 from reconciler.linux import cgroups, files, mounts, namespaces, process
 from reconciler.model.errors import Failed, ReconcileError
@@ -74,15 +74,15 @@ class ContainerDriver:
 
     def _prepare_sources(self, made: Made, uses: Uses) -> dict[str, str]:
         """The host path of each mount that has one, by its target. Raises Failed where a source is not there."""
-        spec = _spec(made)
         found = {}
-        for target, mount in sorted(spec.mounts.items()):
+        for target, mount in sorted(_spec(made).mounts.items()):
             if mount.type == "volume":
                 found[target] = self._prepare_volume(made, target, mount, uses)
             elif mount.type == "bind":
-                found[target] = self._check_bind(made, mount)
-            if mount.subpath:
-                found[target] = writing.pin_subpath(self._bundle(made), made.key, found[target], mount.subpath, target)
+                source = binds.check_source(str(made.key), target, mount.source)
+                found[target] = str(source)
+                if mount.subpath:
+                    found[target] = writing.pin_bind(self._bundle(made), made.key, str(source), mount.subpath, target)
         return found
 
     def _prepare_volume(self, made: Made, target: str, mount: Mount, uses: Uses) -> str:
@@ -90,16 +90,12 @@ class ContainerDriver:
         volume = uses.get(key)
         if volume is None:
             raise Failed(f"{made.key}: mount {key} at {target}: there is no such volume on record")
-        managed.copy_up(self.layout, volume.grants.volume_id, rootfs=f"{self._bundle(made)}/{bundle.ROOTFS}", target=target)
-        return str(managed.volume_data(self.layout, volume.grants.volume_id))
-
-    def _check_bind(self, made: Made, mount: Mount) -> str:
-        if not os.path.exists(mount.source):  # noqa: PTH110 - the host's own path, links and all
-            raise Failed(
-                f"{made.key}: bind {mount.source}: it is not there",
-                hint="make it first: we never do, or a typing error would pass for an empty folder",
-            )
-        return mount.source
+        volume_id = volume.grants.volume_id
+        managed.copy_up(self.layout, volume_id, rootfs=f"{self._bundle(made)}/{bundle.ROOTFS}", target=target)
+        if not mount.subpath:
+            return str(managed.volume_data(self.layout, volume_id))
+        held = managed.open_subpath(self.layout, volume_id, mount.subpath)
+        return writing.pin(self._bundle(made), made.key, held, target)
 
     # ------------------------------------------------------------ changing
 

@@ -10,9 +10,10 @@ files but the health check's result are written under the lock; anybody reads wi
 """
 
 import fcntl
-import json
 import os
 import time
+
+from reconciler.engine.native.runtime.smalljson import parse_json, render_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def read_json(bundle: str, name: str) -> "dict[str, Any]":
     """A file of a bundle; empty when it is not there, or is no JSON object."""
     try:
         with open(f"{bundle}/{name}", "rb", buffering=0) as file:
-            read = json.loads(file.readall())
+            read = parse_json(file.readall())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return read if isinstance(read, dict) else {}
@@ -36,7 +37,7 @@ def read_json(bundle: str, name: str) -> "dict[str, Any]":
 
 def write_json(bundle: str, name: str, value: object) -> None:
     """Write a file of a bundle whole: staged beside it, then renamed."""
-    write_text(bundle, name, json.dumps(value))
+    write_text(bundle, name, render_json(value))
 
 
 def write_text(bundle: str, name: str, text: str, *, mode: int = 0o600) -> None:

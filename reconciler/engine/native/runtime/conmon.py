@@ -5,12 +5,11 @@ It gets nothing of the caller: an environment of its own, the bundle as its fold
 Imports the standard library and `linux` only. Called under the container's lock. Source: conmon(8).
 """
 
-import contextlib
-import json
 import os
 import time
 
 from reconciler.engine.native.runtime import bundle, rotation, runc
+from reconciler.engine.native.runtime.smalljson import parse_json
 from reconciler.linux import cgroups, process
 
 TYPE_CHECKING = False
@@ -33,8 +32,10 @@ def launch(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
         state = _create(path, monitor)
         _start(path, monitor, state)
     except (runc.RuntimeFailed, OSError) as error:
-        with contextlib.suppress(OSError):
+        try:
             bundle.write_text(path, bundle.ERROR, runc.words_of(error))
+        except OSError:  # A full disk is what failed the start already.
+            raise error from None
         raise
     rotation.note_begun(monitor["log"])
     return state
@@ -45,7 +46,7 @@ def _start(path: str, monitor: "dict[str, Any]", state: "dict[str, Any]") -> Non
     # Order: recorded before it runs, so that nothing ever runs that is not on record.
     bundle.write_json(path, bundle.STATE, state)
     try:
-        runc.start(monitor["runtime"], monitor["runtime_root"], monitor["id"])
+        runc.start(monitor["runtime"], monitor["runtime_root"], monitor["id"], (state["pid"], state["start_time"]))
     except BaseException:
         bundle.write_json(path, bundle.STATE, before)
         cgroups.kill(monitor["cgroup"], seconds=2.0)
@@ -118,7 +119,7 @@ def _read_state(path: str, sync: int) -> "dict[str, Any]":
     """What conmon says once the runtime has created the container. Raises RuntimeFailed with the runtime's words."""
     said = _read_line(sync)
     try:
-        answer = json.loads(said)
+        answer = parse_json(said)
         pid = int(answer["pid"])
     except (ValueError, KeyError, TypeError):
         raise runc.RuntimeFailed("conmon", _monitor_words(path) or "it ended without a word") from None

@@ -4,7 +4,6 @@ conmon itself cuts a log that reaches its full size, and what it cuts is lost; s
 the file that was begun in order is noted. Imports the standard library only. Called under the container's lock.
 """
 
-import contextlib
 import os
 import time
 
@@ -41,11 +40,12 @@ def shift(log: str, *, keep: int) -> None:
     """Rename LOG to LOG.1, LOG.1 to LOG.2 and so on; what would be above `keep` is removed."""
     for number in range(keep, 0, -1):
         source = log if number == 1 else f"{log}.{number - 1}"
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.rename(source, f"{log}.{number}")
+        except FileNotFoundError:
+            continue
     if keep == 0:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(log)
+        os.unlink(log)
 
 
 def _tell_conmon(path: str) -> bool:

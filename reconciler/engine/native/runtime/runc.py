@@ -38,8 +38,8 @@ def call(program: str, root: str, verb: str, arguments: "Sequence[str]" = ()) ->
         raise RuntimeFailed(f"{program} {verb}", choose_words(output) or f"it ended with {code}")
 
 
-def start(program: str, root: str, container_id: str) -> None:
-    """Let a created container run. Raises RuntimeFailed.
+def start(program: str, root: str, container_id: str, init: "tuple[int, int]") -> None:
+    """Let a created container run; `init` is the pid and the start time of its first process. Raises RuntimeFailed.
 
     runc's init waits until somebody opens the fifo that it writes to; opening it is all that `runc start` does, after it
     has started a Go program. A runtime that has no such fifo is asked by its verb.
@@ -50,12 +50,25 @@ def start(program: str, root: str, container_id: str) -> None:
     except FileNotFoundError:
         call(program, root, "start", [container_id])
         return
+    pidfd = process.open_pidfd(*init)
     try:
-        if not process.wait_readable(fd, seconds=_SECONDS) or not os.read(fd, 1):
+        # Race: whoever kills it now kills the one that was to write.
+        if pidfd < 0 or not process.wait_any(fd, pidfd, seconds=_SECONDS):
             raise RuntimeFailed("start", "the container's first process did not answer")
+        if not _read_byte(fd):
+            raise RuntimeFailed("start", "the container's first process ended before it was let go")
     finally:
         os.close(fd)
+        if pidfd >= 0:
+            os.close(pidfd)
     os.unlink(fifo)
+
+
+def _read_byte(fd: int) -> bytes:
+    try:
+        return os.read(fd, 1)
+    except BlockingIOError:
+        return b""
 
 
 def forget(root: str, container_id: str, cgroup: str) -> None:

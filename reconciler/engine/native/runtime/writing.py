@@ -176,35 +176,36 @@ def _write_in_place(path: str, text: str) -> None:
 # ---------------------------------------------------------------- subpaths
 
 
-def pin_subpath(path: str, key: Key, source: str, subpath: str, target: str) -> str:
-    """A folder or file inside a volume, bound in the bundle by descriptor: the path that stays what it is.
-
-    Race: what runs in another container of this volume may put a link in its place at any time (CVE-2021-25741), so it is
-    resolved inside the volume and held before the runtime ever sees a path. Raises Failed where it is not there.
-    """
-    name = hashlib.sha256(target.encode()).hexdigest()[:16]
-    pin = Path(path) / _PINS / name
+def pin_bind(path: str, key: Key, source: str, subpath: str, target: str) -> str:
+    """As pin, for a folder or file inside a bind mount's source. Raises Failed where it is not there."""
     try:
-        with paths.opened(source) as root:
-            found = paths.open_in_root(root, subpath, os.O_PATH)
-        try:
-            _pin(found, pin)
-        finally:
-            os.close(found)
+        held = paths.open_in_root(source, subpath, os.O_PATH)
     except OSError as error:
         raise Failed(f"{key}: mount {subpath} of {source} at {target}: {error.strerror}", hint="make it first") from error
-    return str(pin)
+    return pin(path, key, held, target)
 
 
-def _pin(found: int, pin: Path) -> None:
-    if mounts.is_mount_point(pin):
-        mounts.unmount(pin, lazy=True)
-    pin.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if os.path.isdir(f"/proc/self/fd/{found}"):  # noqa: PTH112 - the descriptor, not a path
-        pin.mkdir(exist_ok=True)
-    else:
-        pin.touch()
-    mounts.bind(found, pin)
+def pin(path: str, key: Key, held: int, target: str) -> str:
+    """A folder or file inside a volume (a descriptor, which is closed), bound in the bundle: its path that stays what it is.
+
+    Race: what runs in another container of this volume may put a link in its place at any time (CVE-2021-25741), so it was
+    opened inside the volume, and the runtime never sees a path that others can change.
+    """
+    place = Path(path) / _PINS / hashlib.sha256(target.encode()).hexdigest()[:16]
+    try:
+        if mounts.is_mount_point(place):
+            mounts.unmount(place, lazy=True)
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.path.isdir(f"/proc/self/fd/{held}"):  # noqa: PTH112 - the descriptor, not a path
+            place.mkdir(exist_ok=True)
+        else:
+            place.touch()
+        mounts.bind(held, place)
+    except OSError as error:
+        raise Failed(f"{key}: hold what is to be mounted at {target}: {error.strerror or error}") from error
+    finally:
+        os.close(held)
+    return str(place)
 
 
 def unpin(path: str) -> None:
