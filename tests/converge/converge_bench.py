@@ -43,7 +43,7 @@ class Bench:
             store=self.store,
             engine=self.engine,
             apply=ApplyId(pid=1, start_time=1, boot_id="boot-1"),
-            lock_root=lambda doing: nullcontext(),
+            lock_root=lambda _: nullcontext(),
             now=lambda: self.machine.now,
             clock=lambda: self.machine.now,
             token=lambda digits: hashlib.sha256(b"%d" % next(self.numbers)).hexdigest()[:digits],
