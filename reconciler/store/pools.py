@@ -40,13 +40,9 @@ class Pools:
         self._new: dict[Place, Key] = {}
         self._networks: dict[Key, _Addresses] = {}
 
-    def given(self) -> dict[Place, Key]:
-        """What is given and not yet written: to go back to, see `go_back`."""
-        return dict(self._new)
-
-    def go_back(self, given: dict[Place, Key]) -> None:
-        """Forget what was given since; the database was rolled back to then."""
-        self._new = given
+    def forget(self) -> None:
+        """Forget what was given since the last `flush`, and what was read: the database was rolled back to then."""
+        self._new.clear()
         self._networks.clear()
 
     def flush(self) -> None:

@@ -42,7 +42,8 @@ class Store:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._readers: list[sqlite3.Connection] = []
-        self._frozen: sqlite3.Connection | None = None
+        self._frozen: bytes | None = None
+        """What reads answer from instead of the file: nothing's there, or an older schema, migrated in memory."""
         self._writer: Writer | None = None
 
     @contextmanager
@@ -69,27 +70,37 @@ class Store:
         with self._lock, explained(self.path):
             if self._writer:
                 self._writer.close()
-            for sql in [*self._readers, *([self._frozen] if self._frozen else [])]:
-                sql.close()
-            self._writer, self._frozen = None, None
-            self._readers.clear()
+            self._writer = None
+            self._close_readers()
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
-        if self._frozen:
-            with self._lock:
-                yield self._frozen
-            return
-        sql = self._readers.pop() if self._readers else self._connect_reader()
+        frozen = self._frozen
+        try:
+            sql = self._readers.pop()
+        except IndexError:
+            sql = self._connect_reader()
         try:
             yield sql
         finally:
-            self._readers.append(sql)
+            # Race: another thread may have migrated the file while this one read the older state.
+            if frozen is self._frozen:
+                self._readers.append(sql)
+            else:
+                sql.close()
 
     def _connect_reader(self) -> sqlite3.Connection:
-        sql = connect(self.path, timeout=self._timeout)
+        if self._frozen is None:
+            sql = connect(self.path, timeout=self._timeout)
+        else:
+            sql = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            sql.deserialize(self._frozen)
         sql.execute("PRAGMA query_only = ON")
         return sql
+
+    def _close_readers(self) -> None:
+        while self._readers:
+            self._readers.pop().close()
 
     def _open_writer(self) -> "Writer":
         from reconciler.store.upgrade import upgrade_database
@@ -99,10 +110,10 @@ class Store:
             if self._writer is None:
                 if not self.path.exists():
                     raise RootError(f"{self.path}: there is no database yet", hint="the first `reconcile apply` makes it")
-                if self._frozen:
+                if self._frozen is not None:
                     upgrade_database(self.path, timeout=self._timeout)
-                    self._frozen.close()
                     self._frozen = None
+                    self._close_readers()
                 sql = connect(self.path, timeout=self._timeout)
                 # A copy that was put back may have another mode; nothing happens where it is right.
                 sql.execute("PRAGMA journal_mode = WAL")
@@ -112,10 +123,9 @@ class Store:
     def look(self) -> None:
         """Read the schema's version once: where it is older, or nothing is there, reads answer from memory."""
         if not self.path.exists():
-            from reconciler.store.upgrade import write_schema
+            from reconciler.store.upgrade import empty_image
 
-            self._frozen = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            write_schema(self._frozen)
+            self._frozen = empty_image()
             return
         sql = self._connect_reader()
         version = read_version(sql, self.path)
@@ -123,9 +133,9 @@ class Store:
         if version == database.SCHEMA_VERSION:
             self._readers.append(sql)
             return
-        from reconciler.store.upgrade import upgraded_copy
+        from reconciler.store.upgrade import upgraded_image
 
-        self._frozen = upgraded_copy(sql)
+        self._frozen = upgraded_image(sql)
         sql.close()
 
 

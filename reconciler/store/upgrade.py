@@ -7,7 +7,7 @@ is copied, then migrated in one transaction.
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,14 +65,23 @@ def upgrade_database(path: Path, *, timeout: float) -> None:
         sql.close()
 
 
-def upgraded_copy(sql: sqlite3.Connection) -> sqlite3.Connection:
-    """An older database in memory, migrated: what those read who may change nothing on disk."""
-    copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    sql.backup(copy)
-    copy.execute("BEGIN IMMEDIATE")
-    migrate(copy)
-    copy.commit()
-    return copy
+def upgraded_image(sql: sqlite3.Connection) -> bytes:
+    """An older database migrated in memory: what those read who may change nothing on disk."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+        sql.backup(copy)
+        copy.execute("BEGIN IMMEDIATE")
+        migrate(copy)
+        image = bytearray(copy.serialize())
+    # A file in WAL mode says so in bytes 18 and 19, and memory can't be (sqlite.org/c3ref/deserialize.html).
+    image[18:20] = b"\x01\x01"
+    return bytes(image)
+
+
+def empty_image() -> bytes:
+    """A new database that no file holds: what those read who look at a root that does not exist."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as sql:
+        write_schema(sql)
+        return sql.serialize()
 
 
 def migrate(sql: sqlite3.Connection) -> None:

@@ -191,16 +191,18 @@ class Writing(Reading):
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """A part of the transaction that an error takes back alone; the error goes on to the caller."""
-        given, serial, bumped = self._pools.given(), self._serial, set(self._bumped)
+        self._pools.flush()
+        serial, bumped = self._serial, set(self._bumped)
         self._sql.execute("SAVEPOINT part")
         try:
             yield
+            self._pools.flush()
         except BaseException:
             # SQLite ends the whole transaction by itself where the disk is full or fails.
             if self._sql.in_transaction:
                 self._sql.execute("ROLLBACK TO part")
                 self._sql.execute("RELEASE part")
-            self._pools.go_back(given)
+            self._pools.forget()
             self._serial, self._bumped = serial, bumped
             raise
         self._sql.execute("RELEASE part")

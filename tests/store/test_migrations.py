@@ -148,9 +148,10 @@ def test_reading_an_older_root_changes_nothing_and_writing_migrates_it(
         assert list(tx.records()) == [web()]
         assert tx._sql.execute("SELECT note FROM stacks").fetchone() == ("none",)
     assert path.read_bytes() == before
-    with store.write() as tx:
+    with store.read() as older, store.write() as tx:
         tx.put_record(container(web(2)))
         assert tx.holder("link", "v1") == web()
+        assert list(older.records()) == [web()]
     with store.read() as tx:
         assert list(tx.records()) == [web(), web(2)]
     store.close()

@@ -29,6 +29,8 @@ def test_reading_a_root_that_does_not_exist_makes_none(tmp_path: Path) -> None:
         assert (tx.records(), tx.stacks(), tx.serial(), tx.used_digests()) == ({}, {}, 0, set())
     with pytest.raises(RootError, match="there is no database yet"), store.write():
         pass
+    with store.read() as outer, store.read() as inner:
+        assert outer.records() == inner.records() == {}
     store.close()
     assert list(tmp_path.iterdir()) == []
 
