@@ -69,7 +69,7 @@ class Bundles:
         spec.setdefault("stop_grace", 0.2)
         made = Made(
             key=container_key("blog", key or f"c{len(self.made)}"),
-            spec=ContainerSpec(image="busybox", command=command or ("sleep", "1000"), **spec),  # type: ignore[arg-type] - keywords of the spec
+            spec=ContainerSpec(image="busybox", command=command or ("sleep", "1000"), **spec),  # type: ignore[arg-type]  # keywords of the spec
             incarnation=secrets.token_hex(6),
         )
         self.made.append(made)

@@ -21,7 +21,7 @@ class _Rules:
     parse_constant = float
 
 
-_scan = _json.make_scanner(_Rules())  # type: ignore[arg-type] - typeshed wants itself; the C code reads these names
+_scan = _json.make_scanner(_Rules())  # type: ignore[arg-type]  # typeshed wants itself; the C code reads names
 
 
 def parse_json(data: bytes) -> "Any":

@@ -186,7 +186,7 @@ def pin_bind(path: str, key: Key, source: str, subpath: str, target: str) -> str
 
 
 def pin(path: str, key: Key, held: int, target: str) -> str:
-    """A folder or file inside a volume (a descriptor, which is closed), bound in the bundle: its path that stays what it is.
+    """A folder or file inside a volume (a descriptor, which is closed), bound in the bundle: a path that stays what it is.
 
     Race: what runs in another container of this volume may put a link in its place at any time (CVE-2021-25741), so it was
     opened inside the volume, and the runtime never sees a path that others can change.
