@@ -30,9 +30,6 @@ def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, s
     draft = Draft(written=written, data=data, folder=folder, variables=variables, name=data.get("name", ""))
     if draft.name in RESERVED:
         draft.blame(("name",), f"the name {draft.name} is reserved", "choose another name")
-    if not any(draft.names(section) for section in _SECTIONS) and isinstance(written, dict):
-        hint = "to remove a stack, use `reconcile delete`"
-        draft.blame((), "the manifest names no image, network, volume or container", hint, at_key=True)
     _draft_images(draft)
     draft_networks(draft)
     _draft_volumes(draft)
@@ -42,6 +39,13 @@ def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, s
     blame_dependencies(draft)
     blame_addresses(draft)
     return draft
+
+
+def blame_empty(draft: Draft) -> None:
+    """A manifest without any resource. Asked last: where something else is wrong, it says what is missing."""
+    if not draft.faults and not any(draft.names(section) for section in _SECTIONS):
+        hint = "to remove a stack, use `reconcile delete`"
+        draft.blame((), "the manifest names no image, network, volume or container", hint)
 
 
 def _draft_images(draft: Draft) -> None:

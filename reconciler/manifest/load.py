@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from reconciler.manifest.conflicts import blame_between, blame_same_names
-from reconciler.manifest.desire import desire
+from reconciler.manifest.desire import blame_empty, desire
 from reconciler.manifest.draft import Draft
 from reconciler.manifest.envfile import parse_env_text
 from reconciler.manifest.text import MAX_BYTES, Document, decode, read_document
@@ -130,6 +130,7 @@ def _read(
     for name, place in draft.env_files:
         if not Path(name).is_file():
             draft.blame(place, f"no such file: {name}", "relative paths begin at the manifest's folder")
+    blame_empty(draft)
     return _Read(path, document, draft)
 
 

@@ -15,6 +15,7 @@ _CASES = (
     ),
     ("did not find expected key", "the indentation does not fit", "put the key below its neighbours"),
     ("unexpected end of stream", "a quote is not closed", ""),
+    ("did not find expected node content", "a value is missing, or a bracket is not closed", ""),
     ("nesting depth", "nested too deep", ""),
     (
         "unknown escape character",
@@ -35,5 +36,5 @@ def explain_syntax(words: str, *, line: str, column: int) -> tuple[str, str]:
         return f"a value can't begin with {name}", "quote the value" if sign != "\t" else "YAML is indented with spaces"
     for part, text, hint in _CASES:
         if part in words:
-            return f"not YAML: {text}", hint
+            return ("" if "nested" in text else "not YAML: ") + text, hint
     return f"not YAML: {words}", ""

@@ -302,7 +302,8 @@ def _bad_syntax(error: yaml.MarkedYAMLError, *, file: str, text: str) -> BadMani
     mark = error.problem_mark or error.context_mark
     if mark is None:
         return _bad(file, f"not YAML: {shorten(str(error))}")
-    line = lines[mark.line] if mark.line < len(lines) else ""
+    # At the end of the text the parser stands on a line that is not there.
+    row, column = (mark.line, mark.column) if mark.line < len(lines) else (len(lines) - 1, len(lines[-1]))
     words = ", ".join(part for part in (error.problem, error.context) if part)
-    place = (mark.line + 1, mark.column + 1)
-    return _bad(file, *explain_syntax(words, line=line, column=mark.column), lines=lines, place=place)
+    text, hint = explain_syntax(words, line=lines[row], column=column)
+    return _bad(file, text, hint, lines=lines, place=(row + 1, column + 1))
