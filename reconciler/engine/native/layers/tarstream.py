@@ -75,7 +75,7 @@ class TarStream:
         self.size = 0
         """Bytes read so far."""
         self.count = 0
-        """Entries read so far."""
+        """Headers read so far, extended ones too."""
         self._sha = hashlib.sha256()
         self._chunks = iter(chunks)
         self._chunk = memoryview(b"")
@@ -98,9 +98,6 @@ class TarStream:
                 if self._take(_SIZE, at_end=_ZEROS) != _ZEROS:
                     raise self.broken("two blocks of zeros at its end", "one, and more after it")
                 return
-            self.count += 1
-            if self.count > self.limits.entries:
-                raise self.broken(f"at most {self.limits.entries} entries", "more")
             yield self._read_entry(block)
 
     def data(self) -> Iterator[memoryview]:
@@ -188,6 +185,9 @@ class TarStream:
         """The entry of a header block, with what the extended headers before it say."""
         long: dict[bytes, bytes] = {}
         while True:
+            self.count += 1
+            if self.count > self.limits.entries:
+                raise self.broken(f"at most {self.limits.entries} entries", "more")
             fields = _HEADER.unpack(block)
             self._check_sum(block, fields[6])
             flag = fields[7]
@@ -203,13 +203,12 @@ class TarStream:
             # Compat: global headers (g) are ignored as Docker ignores them; V is a volume's label, N an old name list.
             self._finish_entry()
             block = self._take(_SIZE)
-            self.count += 1
 
     def _check_sum(self, block: bytes, stored: bytes) -> None:
-        text = _text(stored).strip()
-        if not text.isdigit() or int(text) > 999999:
-            text = b"0"
-        expected = sum(int(digit) << 3 * place for place, digit in enumerate(reversed(text.decode())))
+        try:
+            expected = int(_text(stored), 8)
+        except ValueError:
+            expected = -1
         if sum(block) - sum(stored) + 256 != expected:
             signed = sum(byte - 256 if byte > 127 else byte for byte in block[:148] + block[156:]) + 256
             if signed != expected:
@@ -255,7 +254,7 @@ class TarStream:
         if fields[9] == b"ustar\0" and fields[15][0]:
             prefix = fields[15][:131] if fields[17] == b"tar\0" else fields[15]
             name = _text(prefix) + b"/" + name
-        mode, uid, gid = (self._number(fields[i], label) for i, label in ((1, "mode"), (2, "uid"), (3, "gid")))
+        mode, uid, gid = self._number(fields[1], "mode"), self._number(fields[2], "uid"), self._number(fields[3], "gid")
         size, mtime = self._number(fields[4], "size"), self._number(fields[5], "mtime") * 1_000_000_000
         xattrs: dict[bytes, bytes] = {}
         if long:
