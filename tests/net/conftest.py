@@ -1,6 +1,7 @@
 """A machine of its own for each test: namespaces, a root, a neighbour on its LAN; containers are namespaces only."""
 
 import ctypes
+import hashlib
 import os
 import socket
 import threading
@@ -56,7 +57,7 @@ def container(
     **fields: object,
 ) -> Made:
     """A container that is `.host` on each network."""
-    incarnation = incarnation or f"{abs(hash((name, host))) % 16**12:012x}"
+    incarnation = incarnation or hashlib.sha256(f"{name} {host}".encode()).hexdigest()[:12]
     endpoints, joined = {}, {}
     for place, made in enumerate(networks):
         label = made.key.rpartition("/")[2]
