@@ -5,13 +5,13 @@ with their paths, and goes on with the rest. Nothing outside the text is looked 
 """
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.manifest.conflicts import blame_addresses, blame_dependencies, blame_names
 from reconciler.manifest.containers import make_container
 from reconciler.manifest.draft import Draft
-from reconciler.manifest.faults import DROPPED, shorten
+from reconciler.manifest.faults import DROPPED, Fault, shorten
 from reconciler.manifest.networks import draft_networks
 from reconciler.manifest.pairs import read_labels
 from reconciler.model.key import Kind, container_key, make_key
@@ -24,10 +24,11 @@ RESERVED = ("run",)
 _SECTIONS = ("images", "networks", "volumes", "containers")
 
 
-def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, str]) -> Draft:
-    """The draft of one stack, its specs filled in as far as its data fit."""
+def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, str], faults: Sequence[Fault] = ()) -> Draft:
+    """The draft of one stack, its specs filled in as far as its data fit. `faults` are those known before."""
     data = {} if fitting is DROPPED else fitting
-    draft = Draft(written=written, data=data, folder=folder, variables=variables, name=data.get("name", ""))
+    name = data.get("name", "")
+    draft = Draft(written=written, data=data, folder=folder, variables=variables, name=name, faults=list(faults))
     if draft.name in RESERVED:
         draft.blame(("name",), f"the name {draft.name} is reserved", "choose another name")
     _draft_images(draft)

@@ -125,8 +125,8 @@ def _read(
     known = ChainMap(dict(variables), dict(environment), _read_env_beside(beside))
     document = read_document(decode(raw, file=file), file=file, variables=known)
     fitting, faults = validate(document.data)
-    draft = desire(document.data, fitting, folder=str(beside), variables=known)
-    draft.faults[:0] = [*document.faults, *faults]
+    found = [*document.faults, *faults]
+    draft = desire(document.data, fitting, folder=str(beside), variables=known, faults=found)
     for name, place in draft.env_files:
         if not Path(name).is_file():
             draft.blame(place, f"no such file: {name}", "relative paths begin at the manifest's folder")

@@ -163,7 +163,7 @@ def suggest_key(key: str, allowed: Iterable[str]) -> str:
     if inner and inner[-1] in names:
         return f"did you mean {inner[-1]}?"
     near = _find_near(key, names, n=1, cutoff=0.7)
-    if near:
+    if near and " " not in counterpart:
         return f"did you mean {near[0]}?"
     if not counterpart:
         near = _find_near(key, _KEYS, n=1, cutoff=0.8)

@@ -227,7 +227,13 @@ def _check_list(rule: Rule, value: list[Any], path: Path, faults: list[Fault]) -
         return DROPPED
     if rule.items is None:
         return value
-    return [_check(rule.items, under, (*path, place), faults) for place, under in enumerate(value)]
+    out = []
+    for place, under in enumerate(value):
+        before = len(faults)
+        fitting = _check(rule.items, under, (*path, place), faults)
+        # A map that lost a part could be mistaken for another form of it: a mount without its type.
+        out.append(fitting if len(faults) == before else DROPPED)
+    return out
 
 
 def _check_text(rule: Rule, value: str, path: Path, faults: list[Fault]) -> Any:

@@ -259,7 +259,7 @@ def render_problem(problem: Problem) -> str:
     place = problem.file + (f":{problem.line}:{problem.column}" if problem.line else "")
     out = f"{place} {problem.path + ': ' if problem.path else ''}{problem.text}"
     if problem.source:
-        indent = " " * (len(f"{problem.line}") + 2)
+        indent = " " * (len(f"{problem.line}") + 1)
         caret = "".join("\t" if c == "\t" else " " for c in problem.source[: problem.column - 1])
         out += f"\n{problem.line} | {problem.source}\n{indent}| {caret}^"
     return out + (f"\n  hint: {problem.hint}" if problem.hint else "")
