@@ -128,7 +128,8 @@ def _read_manifest(client: "Client", reference: Reference, target: str, session:
 
 
 def _read_config(client: "Client", reference: Reference, manifest: Manifest, session: Session) -> bytes:
-    if known := session.seen.find(manifest.config.digest):
+    known = session.seen.find(manifest.config.digest)
+    if known and len(known[0]) == manifest.config.size:
         return known[0]
     data = client.read_config(reference, manifest.config.digest, manifest.config.size)
     session.seen.add(data)

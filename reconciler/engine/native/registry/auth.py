@@ -42,6 +42,10 @@ _REALMS = "RECONCILE_TOKEN_REALMS"
 """Environment: `REGISTRY=REALMHOST` pairs, separated by commas, that the operator allows besides a registry's own."""
 
 
+_TOKENS = re.compile(r'([A-Za-z]+)(?=\s+[^\s=,]|\s*,|\s*$)|([A-Za-z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+"""A scheme, or one of its parameters."""
+
+
 class Credentials(Struct, frozen=True):
     """A name and password, or an identity token, for one registry. Never shown."""
 
@@ -146,14 +150,17 @@ def _ask_helper(name: str, key: str) -> Credentials | None:
 
 def parse_challenges(header: str) -> list[Challenge]:
     """The challenges of a WWW-Authenticate header that we can answer, in its order (RFC 9110, 11.6.1)."""
-    found: list[Challenge] = []
-    text = header[:4096]
-    starts = [*re.finditer(r"(?:^|,)\s*(basic|bearer)\s+(?=[a-z]+\s*=)", text, re.IGNORECASE)]
-    for start, end in zip(starts, [*[s.start() for s in starts[1:]], len(text)], strict=True):
-        pairs = re.findall(r'([a-zA-Z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', text[start.end() : end])
-        given = {name.lower(): re.sub(r"\\(.)", r"\1", quoted) or bare for name, quoted, bare in pairs}
-        found.append(Challenge(start[1].lower(), given.get("realm", ""), given.get("service", ""), given.get("scope", "")))
-    return found
+    found: list[tuple[str, dict[str, str]]] = []
+    for scheme, name, quoted, bare in _TOKENS.findall(header[:4096]):
+        if scheme:
+            found.append((scheme.lower(), {}))
+        elif found:
+            found[-1][1].setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) or bare)
+    return [
+        Challenge(scheme, given.get("realm", ""), given.get("service", ""), given.get("scope", ""))
+        for scheme, given in found
+        if scheme == "basic" or (scheme == "bearer" and given.get("realm"))
+    ]
 
 
 def is_own_realm(realm: Origin, registry: Origin, allowed: str) -> bool:

@@ -35,6 +35,8 @@ _TRIES = 4
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 _HOPS = 5
+_WORDS_LIMIT = 64 << 10
+"""Bytes of an error's body."""
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -123,9 +125,7 @@ class Client:
             except TransportError as error:
                 failures = 1 if at - before >= wire.CHUNK else failures + 1
                 if not error.retry or failures >= _TRIES:
-                    raise RegistryError(
-                        str(reference), f"download layer {digest}", error.words, retry=error.retry
-                    ) from error
+                    raise _failed(reference, f"download layer {digest}", error) from error
                 self._wait(_pause(failures, ""))
 
     def _blob_from(self, reference: Reference, digest: str, *, size: int, at: int) -> Iterator[bytes]:
@@ -154,10 +154,10 @@ class Client:
         for failures in range(1, _TRIES + 1):
             answer = self._ask(request)
             try:
-                return answer, b"" if request.method == "HEAD" else answer.read_all(limit)
+                return answer, answer.read_all(limit)
             except TransportError as error:
                 if not error.retry or failures == _TRIES:
-                    raise RegistryError(str(request.reference), request.tried, error.words, retry=error.retry) from error
+                    raise _failed(request.reference, request.tried, error) from error
                 self._wait(_pause(failures, ""))
         raise AssertionError
 
@@ -169,7 +169,7 @@ class Client:
                 answer = self._authorized(request)
             except TransportError as error:
                 if last or not error.retry:
-                    raise RegistryError(str(request.reference), request.tried, error.words, retry=error.retry) from error
+                    raise _failed(request.reference, request.tried, error) from error
                 self._wait(_pause(failures, ""))
                 continue
             if answer.status in (200, 206):
@@ -189,10 +189,14 @@ class Client:
         try:
             header = self._authorizer.answer(challenges, scope, registry=self._origin, reach=self._reach_other)
         except ValueError as error:
+            answer.close()
             raise TransportError(f"read the credentials for {self._host}: {error}", retry=False) from error
+        except TransportError:
+            answer.close()
+            raise
         if not header:
             return answer
-        answer.close()
+        answer.read_all(_WORDS_LIMIT)  # so that its connection serves again
         return self._followed(request, header)
 
     def _followed(self, request: _Request, authorization: str) -> Answer:
@@ -263,11 +267,15 @@ def _pause(failures: int, retry_after: str) -> float:
     return float(min(max(_FIRST_PAUSE * 4 ** (failures - 1), asked), _LONGEST_PAUSE))
 
 
+def _failed(reference: Reference, tried: str, error: TransportError) -> RegistryError:
+    return RegistryError(str(reference), tried, error.words, error.hint, retry=error.retry)
+
+
 def _explain(request: _Request, answer: Answer, *, host: str) -> RegistryError:
     """The error of a status that is none of success."""
     status = answer.status
     try:
-        words = _words_of(answer.read_all(64 << 10))
+        words = _words_of(answer.read_all(_WORDS_LIMIT))
     except TransportError:
         words = ""
     name = str(request.reference)

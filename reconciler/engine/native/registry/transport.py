@@ -11,6 +11,7 @@ import socket
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,9 +37,10 @@ CERTS = Path("/etc/docker/certs.d")
 class TransportError(Exception):
     """A request that got no answer, in words for people; `retry` says whether another try may help."""
 
-    def __init__(self, words: str, *, retry: bool) -> None:
+    def __init__(self, words: str, *, retry: bool, hint: str = "") -> None:
         super().__init__(words)
         self.words = words
+        self.hint = hint
         self.retry = retry
 
 
@@ -213,10 +215,7 @@ class Transport:
         with connection.deadline(HEADER_SECONDS), _words(connection.close, clear=connection.clear):
             connection.http.request(method, target, body=body, headers=sent)
             response = connection.http.getresponse()
-        answer = Answer(connection, response, self._keep)
-        if response.isclosed():  # a HEAD, or an empty body
-            answer._finish()
-        return answer
+        return Answer(connection, response, self._keep)
 
     def _take(self, origin: Origin) -> "_Connection | None":
         with self._lock:
@@ -272,7 +271,7 @@ class _Connection:
         self.http.sock = sock
 
     def deadline(self, seconds: float) -> "_Deadline":
-        return _Deadline(self.sock, seconds)
+        return _Deadline(self, seconds)
 
     def close(self) -> None:
         self.http.close()
@@ -283,10 +282,12 @@ _GiveBack = Callable[[_Connection], None]
 
 
 class _Deadline:
-    """Ends a socket from another thread when time is up: a peer that sends a byte now and then meets no time-out."""
+    """Ends a connection from another thread when time is up: a peer that sends a byte now and then meets no time-out."""
 
-    def __init__(self, sock: socket.socket, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, _end, [sock])
+    def __init__(self, connection: _Connection, seconds: float) -> None:
+        self._connection = connection
+        self._expired = False
+        self._timer = threading.Timer(seconds, self._end)
         self._timer.daemon = True
 
     def __enter__(self) -> None:
@@ -294,14 +295,15 @@ class _Deadline:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+        if self._expired:  # also where what came until then looks like a whole answer
+            self._connection.close()
+            raise TransportError("no whole answer in time", retry=True)
 
-
-def _end(sock: socket.socket) -> None:
-    # Kernel: shutdown wakes a recv that another thread is in; close would not.
-    try:
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-    except OSError:
-        return
+    def _end(self) -> None:
+        self._expired = True
+        # Kernel: shutdown wakes a recv that another thread is in; close would not.
+        with suppress(OSError):
+            socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
 
 
 class _words:
@@ -341,9 +343,9 @@ def _explain(error: BaseException, tried: str) -> TransportError:
     before = f"{tried}: " if tried else ""
     name = type(error).__name__
     if name == "SSLCertVerificationError":
-        return TransportError(
-            f"{before}its certificate is not trusted: {getattr(error, 'verify_message', error)}", retry=False
-        )
+        hint = f"put its CA's certificate into {CERTS}/HOST[:PORT]/ca.crt, or name it in SSL_CERT_FILE"
+        why = getattr(error, "verify_message", error)
+        return TransportError(f"{before}its certificate is not trusted: {why}", retry=False, hint=hint)
     if isinstance(error, socket.gaierror):
         return TransportError(f"{before}{error.strerror}", retry=True)
     if isinstance(error, TimeoutError):
