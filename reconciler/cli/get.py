@@ -9,6 +9,7 @@ from reconciler.cli.options import complete_names, not_built, opened, output_opt
 
 if TYPE_CHECKING:
     from reconciler.model.key import Kind
+    from reconciler.model.observation import Status
     from reconciler.verbs.observe import Seen
 
 HEADS = {
@@ -153,9 +154,19 @@ def _container_row(seen: "Seen", spec: Any, *, wide: bool) -> list[str]:
     addresses = ", ".join(f"{name} {place.address}" for name, place in record.grants.endpoints.items())
     ports = ", ".join(f"{host.removesuffix('/tcp')} → {port}" for host, port in spec.ports.items())
     health = "-" if status.health.value == "none" else status.health.value
-    age = since(status.started_at)
-    out = [*_names(seen), state(seen), health, str(status.restarts), age, addresses or "-", ports or "-"]
+    age = since(status.started_at) if status.pid else "-"
+    out = [*_names(seen), state(seen), health, _restarts(status), age, addresses or "-", ports or "-"]
     return [*out, str(status.pid or "-"), record.incarnation, record.image[:19]] if wide else out
+
+
+def _restarts(status: "Status") -> str:
+    """How often, and how it ended the last time: `2 (137 SIGKILL, 5s ago)`."""
+    from reconciler.cli.render import since
+    from reconciler.verbs.record import describe_exit
+
+    if not status.restarts:
+        return "0"
+    return f"{status.restarts} ({describe_exit(status.exit_code)}, {since(status.finished_at)} ago)"
 
 
 def _network_row(seen: "Seen", spec: Any, *, wide: bool) -> list[str]:

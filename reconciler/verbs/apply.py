@@ -18,7 +18,7 @@ from reconciler.plan.stale import check_fresh
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.plan import Wish, check_ports, plan_from, wanted_ports
-from reconciler.verbs.record import Recorder, begin_revisions, note_exits, put_seen
+from reconciler.verbs.record import Recorder, begin_revisions, note_exits, put_seen, record_takeover
 from reconciler.verbs.root import Root
 
 
@@ -84,6 +84,7 @@ def carry_out(root: Root, plan: Plan, looked: Look, options: ApplyOptions, *, fa
     if not options.allow_delete:
         check_limits(plan, records=looked.records, observation=looked.observation)
     if not plan.actions:
+        record_takeover(root, plan, looked.stacks)
         return Applied(plan=plan, result=None)
     if not options.yes:
         ask(plan, face=face, tried=tried)

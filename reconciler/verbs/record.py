@@ -4,7 +4,7 @@ import getpass
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct, structs
@@ -25,19 +25,23 @@ def who() -> str:
 
 
 class Revisions(Struct, frozen=True, kw_only=True):
-    """The revisions that one apply began, by stack."""
+    """The revisions that one apply began, by stack; a delete begins none."""
 
     root: Root
+    stacks: tuple[str, ...]
     numbers: dict[str, int]
 
     def finish(self, result: Result) -> None:
-        """Say how it ended; a stack of which nothing is left is forgotten."""
+        """Say how it ended. A stack of which nothing is left is forgotten; one that has volumes left keeps its origin, so
+        that no other manifest of its name gets at their data."""
         failed = {split_key(key).stack for key in (*result.failed, *result.skipped)}
         with self.root.lock_root("record"), self.root.store.write() as tx:
-            records = tx.records(list(self.numbers))
+            left = {split_key(key).stack for key in tx.records(self.stacks)}
+            known = tx.stacks()
             for stack, number in self.numbers.items():
                 tx.finish_revision(stack, number, result="failed" if stack in failed else "done")
-                if not any(split_key(key).stack == stack for key in records):
+            for stack in self.stacks:
+                if stack in known and stack not in left:
                     tx.delete_stack(stack)
 
 
@@ -53,7 +57,16 @@ def begin_revisions(root: Root, plan: Plan) -> Revisions:
             number = tx.add_revision(stack, images=own, who=who(), at=now, summary=plan.summary)
             tx.put_stack(structs.replace(old, origin=stack.origin, source=stack.source, revision=number))
             numbers[stack.name] = number
-    return Revisions(root=root, numbers=numbers)
+    return Revisions(root=root, stacks=plan.stacks, numbers=numbers)
+
+
+def record_takeover(root: Root, plan: Plan, known: Mapping[str, StackRecord]) -> None:
+    """Record whose the stacks are, where an apply takes one over and has nothing else to do."""
+    moved = [stack for stack in plan.wanted if stack.name in known and known[stack.name].origin != stack.origin]
+    if moved:
+        with root.lock_root("record"), root.store.write() as tx:
+            for stack in moved:
+                tx.put_stack(structs.replace(known[stack.name], origin=stack.origin, source=stack.source))
 
 
 class Recorder:
@@ -111,10 +124,10 @@ def _restart_text(status: Status, times: int) -> str:
 
 
 def describe_exit(code: int | None) -> str:
-    """`137 (SIGKILL)`: an exit code with the signal that it stands for."""
+    """`137 SIGKILL`: an exit code with the signal that it stands for."""
     if code is not None and code > 128:
         try:
-            return f"{code} ({signal.Signals(code - 128).name})"
+            return f"{code} {signal.Signals(code - 128).name}"
         except ValueError:
             return str(code)
     return str(code)
