@@ -18,8 +18,8 @@ from tests.layers.tars import digest, folder, hardlink, member, padded, pieces, 
 END = bytes(1024)
 
 
-def read(data: bytes, *, size: int = 10_007, **limits: Any) -> list[tuple[Entry, bytes]]:
-    stream = TarStream(pieces(data, size), what="layer", limits=Limits(**limits))
+def read(data: bytes, *, chunk: int = 10_007, **limits: Any) -> list[tuple[Entry, bytes]]:
+    stream = TarStream(pieces(data, chunk), what="layer", limits=Limits(**limits))
     return [(entry, b"".join(stream.data()) if entry.size else b"") for entry in stream.entries()]
 
 
@@ -42,7 +42,7 @@ def test_every_dialect_and_every_size_of_chunk_gives_the_same_entries(format: in
         member("fifo", type=tarfile.FIFOTYPE),
         format=format,
     )
-    entries = read(data, size=size)
+    entries = read(data, chunk=size)
     assert [entry.name for entry, _ in entries] == [
         b"", b"a", b"a/file", f"{long}/file".encode(), b"a/link", b"a/hard", b"null", b"fifo",
     ]  # fmt: skip
@@ -181,7 +181,7 @@ def test_A7_sparse_maps_that_overlap_or_promise_too_much_are_refused() -> None:
     with pytest.raises(ContentError, match="bytes in a sparse file's map"):
         read(gnu_sparse([(0, 3)], 100, b"x" * 8))
     with pytest.raises(ContentError, match="with holes filled"):
-        read(gnu_sparse([(0, 8)], 7 << 30, b"x" * 8), size=1 << 20)
+        read(gnu_sparse([(0, 8)], 7 << 30, b"x" * 8), size=1 << 30)
     with pytest.raises(ContentError, match="map that does not end"):
         read(
             pax_sparse(
@@ -225,7 +225,7 @@ def test_A1_names_that_are_empty_or_too_long_are_refused_and_the_limit_named() -
     with pytest.raises(ContentError, match="at most 255 bytes between slashes"):
         read(tar(member("a/" + "x" * 256)))
     with pytest.raises(ContentError, match="NUL"):
-        read(tar(member("a\0b")))
+        read(raw_header(b"x", type=b"x", size=12) + padded(b"12 path=a\0b\n") + raw_header(b"a") + END)
     with pytest.raises(ContentError, match="target of at most"):
         read(tar(symlink("a", "x" * 5000)))
     with pytest.raises(ContentError, match="target"):
@@ -244,19 +244,9 @@ def test_A7_bombs_meet_a_limit_that_is_named() -> None:
     with pytest.raises(ContentError, match="at most 1000 bytes in all"):
         read(tar(*(member(f"{number:0200}") for number in range(6))), names=1000)
     with pytest.raises(ContentError, match="at most 100000 bytes uncompressed"):
-        read(
-            raw_header(b"zeros", size=1 << 20) + bytes(1 << 20), size=4096, **{"size": 100_000}
-        ) if False else read_limited()
+        read(b"".join(raw_header(b"%d" % number, size=1024) + bytes(1024) for number in range(99)), size=100_000)
     with pytest.raises(ContentError, match="file of at most"):
         read(raw_header(b"big", size=b"\x80" + b"\x7f" * 11) + END)
-
-
-def read_limited() -> None:
-    data = raw_header(b"zeros", size=1 << 20) + bytes(1 << 20)
-    stream = TarStream(pieces(data), what="layer", limits=Limits(size=100_000))
-    for _ in stream.entries():
-        for _ in stream.data():
-            pass
 
 
 @pytest.mark.parametrize(
@@ -302,7 +292,7 @@ NAMES = st.lists(st.sampled_from(["a", "b", ".c", "d e", "é", "x" * 60, "-"]), 
 )
 def test_what_python_writes_we_read(files: list[tuple[str, bytes, int, int]], format: int, size: int) -> None:
     data = tar(*(member(name, body, mode=mode, uid=uid) for name, body, mode, uid in files), format=format)
-    found = [(entry.name.decode(), body, entry.mode, entry.uid) for entry, body in read(data, size=size)]
+    found = [(entry.name.decode(), body, entry.mode, entry.uid) for entry, body in read(data, chunk=size)]
     assert found == files
 
 
