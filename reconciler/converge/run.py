@@ -10,13 +10,13 @@ import queue
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
 from reconciler.converge import perform
+from reconciler.converge.board import STARTING_VERBS, Board, State
 from reconciler.converge.grants import Job, give_back, take_job
 from reconciler.converge.ground import Ground
 from reconciler.converge.view import compose_view, made_of
@@ -28,7 +28,6 @@ from reconciler.model.key import Key, Kind, container_key, kind_of, split_key
 from reconciler.model.observation import Status
 from reconciler.model.plan import Action, Plan, Verb
 from reconciler.model.record import Made, Record
-from reconciler.model.spec import ContainerSpec
 
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
@@ -59,18 +58,6 @@ class Result(Struct, frozen=True, kw_only=True):
     interrupted: bool = False
 
 
-class State(Enum):
-    """Where an action is."""
-
-    WAITING = 0
-    RUNNING = 1
-    STARTED = 2
-    """A container that runs and has not been seen long enough."""
-    DONE = 3
-    FAILED = 4
-    SKIPPED = 5
-
-
 @dataclass
 class Outcome:
     """What a worker brought back."""
@@ -92,25 +79,18 @@ class Walk:
     emit: Emit
     executor: Executor
     watchlist: Watchlist
-    actions: dict[int, Action] = field(default_factory=dict)
-    states: dict[int, State] = field(default_factory=dict)
+    board: Board
     jobs: dict[int, Job] = field(default_factory=dict)
     intents: dict[int, int] = field(default_factory=dict)
     """The store's numbers of the intents, by action."""
     statuses: dict[int, Status] = field(default_factory=dict)
     began: dict[int, float] = field(default_factory=dict)
-    by_key: dict[Key, Action] = field(default_factory=dict)
     healthy: dict[Key, bool] = field(default_factory=dict)
     """Dependencies that no action names and whose health was waited for."""
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     outcomes: "queue.SimpleQueue[Outcome]" = field(default_factory=queue.SimpleQueue)
     interrupted: bool = False
     settle_again: bool = False
-
-    def __post_init__(self) -> None:
-        self.actions = {action.id: action for action in self.plan.actions}
-        self.by_key = {action.key: action for action in self.plan.actions if action.verb is not Verb.DELETE}
-        self.states = dict.fromkeys(self.actions, State.WAITING)
 
     def walk(self) -> Result:
         """Go on until nothing runs and nothing can begin."""
@@ -132,8 +112,7 @@ class Walk:
         return self._result()
 
     def _busy(self) -> bool:
-        running = any(state in (State.RUNNING, State.STARTED) for state in self.states.values())
-        return running or bool(self.watchlist.watches)
+        return bool(self.watchlist.watches or self.board.count(State.RUNNING) or self.board.count(State.STARTED))
 
     def _gather(self) -> list[Outcome]:
         """At least one outcome, or none when it is time to look at what is waited for."""
@@ -141,12 +120,9 @@ class Walk:
         try:
             batch.append(self.outcomes.get(timeout=TICK if self.watchlist.watches else None))
             while True:
-                batch.append(self.outcomes.get(timeout=GATHER if self._working() > len(batch) else 0))
+                batch.append(self.outcomes.get(timeout=GATHER if self.board.count(State.RUNNING) > len(batch) else 0))
         except queue.Empty:
             return batch
-
-    def _working(self) -> int:
-        return sum(state is State.RUNNING for state in self.states.values())
 
     # --- one turn: outcomes and the next wave, in one transaction ---
 
@@ -174,54 +150,21 @@ class Walk:
 
     def _ready(self) -> list[Action]:
         """What may begin; what never will is skipped, and told."""
-        ready: list[Action] = []
-        progress = True
-        while progress:
-            progress = False
-            for action in self.actions.values():
-                if self.states[action.id] is not State.WAITING:
-                    continue
-                bad = next((self.actions[i] for i in action.after if self.states[i] in _BAD), None)
-                if bad is not None:
-                    self._skip(action, bad.key)
-                    progress = True
-                elif action not in ready and self._may_begin(action):
-                    ready.append(action)
-        return [action for action in ready if self.states[action.id] is State.WAITING]
-
-    def _may_begin(self, action: Action) -> bool:
-        return all(self._met(action, number) for number in action.after) and self._gates_open(action)
-
-    def _skip(self, action: Action, because: Key) -> None:
-        self.states[action.id] = State.SKIPPED
-        self.emit(ActionSkipped(id=action.id, verb=action.verb.value, key=action.key, because=because))
-
-    def _met(self, action: Action, dependency: int) -> bool:
-        """Whether a dependency is far enough: `started` needs it running, everything else needs it done."""
-        state = self.states[dependency]
-        if state is State.STARTED:
-            return self._condition(action, self.actions[dependency].key) == "started"
-        return state is State.DONE
-
-    def _condition(self, action: Action, dependency: Key) -> str:
-        spec = self.plan.specs.get(action.key)
-        parts = split_key(dependency)
-        if action.verb is Verb.DELETE or parts.kind is not Kind.CONTAINER or not isinstance(spec, ContainerSpec):
-            return "done"
-        return spec.depends_on.get(parts.name, "done")
+        while skipped := [action for action in self.board.waiting() if self.board.hopeless_for(action)]:
+            for action in skipped:
+                self.board.states[action.id] = State.SKIPPED
+                because = self.board.hopeless_for(action)
+                assert because is not None
+                self.emit(ActionSkipped(id=action.id, verb=action.verb.value, key=action.key, because=because))
+        ready = [action for action in self.board.waiting() if self.board.may_begin(action) and self._gates_open(action)]
+        # A gate that proved shut has failed its action, and with it what comes after.
+        return ready if all(self.board.hopeless_for(action) is None for action in self.board.waiting()) else self._ready()
 
     def _gates_open(self, action: Action) -> bool:
-        """A dependency that must be healthy and that no action of this plan starts is probed before its dependant begins."""
-        spec = self.plan.specs.get(action.key)
-        if not isinstance(spec, ContainerSpec) or action.verb not in _STARTS:
-            return True
-        open_ = True
-        for name, condition in spec.depends_on.items():
-            key = container_key(split_key(action.key).stack, name)
-            if key in self.by_key and self.by_key[key].verb in _STARTS:
-                continue
-            open_ &= self._gate(action, key, condition)
-        return open_
+        """A dependency that must be healthy and that no action of the plan starts is probed before its dependant begins."""
+        stack = split_key(action.key).stack
+        gates = self.board.dependencies(action).items()
+        return all([self._gate(action, container_key(stack, name), condition) for name, condition in gates])
 
     def _gate(self, action: Action, key: Key, condition: str) -> bool:
         if key in self.healthy:
@@ -251,7 +194,7 @@ class Walk:
             self._fail(action, error)
             return None
         self.jobs[action.id] = job
-        self.states[action.id] = State.RUNNING
+        self.board.states[action.id] = State.RUNNING
         self.began[action.id] = self.ground.clock()
         self.emit(ActionStarted(id=action.id, verb=action.verb.value, key=action.key))
         return job
@@ -270,7 +213,7 @@ class Walk:
                 outcome.error.__cause__ = error
             self.outcomes.put(outcome)
 
-        self.states[job.action.id] = State.RUNNING
+        self.board.states[job.action.id] = State.RUNNING
         self.executor.submit(run)
 
     def _begin(self, job: Job) -> Status:
@@ -285,16 +228,11 @@ class Walk:
 
     def _waits(self, job: Job) -> bool:
         """Whether this container is to be seen running before it is done."""
-        if kind_of(job.action.key) is not Kind.CONTAINER or job.action.verb not in _STARTS:
+        if kind_of(job.action.key) is not Kind.CONTAINER or job.action.verb not in STARTING_VERBS:
             return False
         if job.new is None or job.new.held:
             return False
-        return self.options.wait or self._is_awaited(job.action)
-
-    def _is_awaited(self, action: Action) -> bool:
-        name = split_key(action.key).name
-        specs = (self.plan.specs.get(other.key) for other in self.actions.values() if action.id in other.after)
-        return any(isinstance(spec, ContainerSpec) and spec.depends_on.get(name) == "healthy" for spec in specs)
+        return self.options.wait or self.board.is_awaited(job.action)
 
     def _finish(self, job: Job) -> None:
         perform.finish(job, self.ground)
@@ -313,7 +251,7 @@ class Walk:
         elif self._waits(job):
             assert job.new is not None
             assert outcome.status is not None
-            self.states[action.id] = State.STARTED
+            self.board.states[action.id] = State.STARTED
             self.statuses[action.id] = outcome.status
             self.watchlist.add(job.new, outcome.status)
         else:
@@ -322,7 +260,11 @@ class Walk:
     def _second_half(self, outcome: Outcome) -> None:
         action = outcome.job.action
         if outcome.half == "finish" and outcome.error is None:
-            self._done(action)
+            verdict = self.verdicts[action.id]
+            if verdict.ok:
+                self._done(action)
+            else:  # it runs, so the old one is not wanted back; but done means healthy
+                self._fail(action, self._verdict_error(outcome.job, verdict))
             return
         error = outcome.error or self._verdict_error(outcome.job, self.verdicts[action.id])
         if outcome.half == "revert":
@@ -333,8 +275,8 @@ class Walk:
 
     def _judged(self, verdict: Verdict) -> None:
         """A wait ended: a gate opens or not, a replacement is finished or undone, anything else is done or failed."""
-        action = self.by_key.get(verdict.key)
-        if action is None or self.states[action.id] is not State.STARTED:
+        action = self.board.making(verdict.key)
+        if action is None or self.board.states[action.id] is not State.STARTED:
             self.healthy[verdict.key] = verdict.ok
             self._advance([])
             return
@@ -343,8 +285,6 @@ class Walk:
         if action.verb is Verb.REPLACE:
             undo = verdict.ended and not verdict.ok
             self._submit(job, "revert" if undo else "finish", self._revert if undo else self._finish)
-            if not verdict.ok and not undo:
-                self.emit(Note(key=action.key, text=verdict.text, level="warning"))
         elif verdict.ok:
             self._done(action)
         else:
@@ -370,12 +310,12 @@ class Walk:
         return "\n".join(line.text.decode(errors="replace") for line in lines)
 
     def _done(self, action: Action) -> None:
-        self.states[action.id] = State.DONE
+        self.board.states[action.id] = State.DONE
         took = self.ground.clock() - self.began[action.id]
         self.emit(ActionDone(id=action.id, verb=action.verb.value, key=action.key, took=took))
 
     def _fail(self, action: Action, error: ReconcileError) -> None:
-        self.states[action.id] = State.FAILED
+        self.board.states[action.id] = State.FAILED
         self.settle_again = True
         self.emit(
             ActionFailed(
@@ -389,7 +329,7 @@ class Walk:
     def _record(self, tx: "Writing", outcome: Outcome) -> None:
         """Write what is known now. A replaced container's record changes only when its old incarnation is gone or back."""
         job, action = outcome.job, outcome.job.action
-        if outcome.half == "begin" and self.states[action.id] is State.STARTED and action.verb is Verb.REPLACE:
+        if outcome.half == "begin" and self.board.states[action.id] is State.STARTED and action.verb is Verb.REPLACE:
             return
         self.settle_again |= _changes_names(action) or outcome.error is not None
         if outcome.half == "revert" or (outcome.error is not None and outcome.half == "begin"):
@@ -417,19 +357,13 @@ class Walk:
         give_back(tx, made.key, made)
 
     def _result(self) -> Result:
-        def keys(*states: State) -> tuple[Key, ...]:
-            return tuple(action.key for action in self.actions.values() if self.states[action.id] in states)
-
+        keys = self.board.keys
         return Result(
             done=keys(State.DONE),
             failed=keys(State.FAILED),
             skipped=keys(State.SKIPPED, State.WAITING),
             interrupted=self.interrupted,
         )
-
-
-_BAD = (State.FAILED, State.SKIPPED)
-_STARTS = (Verb.CREATE, Verb.RESTART, Verb.REPLACE)
 
 
 def _concerns_settle(action: Action) -> bool:
@@ -447,6 +381,6 @@ def converge(plan: Plan, ground: Ground, options: Options, emit: Emit) -> Result
     with ThreadPoolExecutor(options.workers, thread_name_prefix="converge") as executor:
         watchlist = Watchlist(engine=ground.engine, executor=executor, clock=ground.clock, timeout=options.timeout)
         walk = Walk(
-            plan=plan, ground=ground, options=options, emit=emit, executor=executor, watchlist=watchlist
+            plan=plan, ground=ground, options=options, emit=emit, executor=executor, watchlist=watchlist, board=Board(plan)
         )  # fmt: skip
         return walk.walk()
