@@ -1,6 +1,6 @@
 """A machine of its own for one test: network, mount and process namespaces, a root, a registry with the lab's images.
 
-A holder process keeps the namespaces; everything that a test runs goes into them by `nsenter`. In there `/run/reconcile`
+A holder process keeps the namespaces; everything that a test runs goes into them by `nsenter`. In there `/run`
 is a tmpfs of its own and `/sys` shows the links of the own network; cgroups and loop devices are the host's. The end of
 the holder ends every process of the world, and with it its mounts, links and tables; `leftovers` tells before that what
 the product forgot.
@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 SET_UP = r"""
 set -e
 ip link set lo up
-mkdir -p /run/reconcile
-mount -t tmpfs -o mode=0755 tmpfs /run/reconcile
+# Race: the whole of /run, for who removes a folder elsewhere takes down what is mounted on it here.
+mount -t tmpfs -o mode=0755 tmpfs /run
+mkdir -p /run/lock /run/netns
+[ -e /etc/resolv.conf ] || { to=$(readlink -m /etc/resolv.conf); mkdir -p "${to%/*}"; echo nameserver 192.0.2.53 >"$to"; }
 if [ -d /sys/fs/cgroup ]; then
   mount -t tmpfs tmpfs /mnt
   mkdir /mnt/cgroup
@@ -266,7 +268,7 @@ class World:
             "table": lambda: iter(line for line in self.tables().splitlines() if line.startswith("table")),
             "cgroup": lambda: iter(self.cgroups()),
             "loop": lambda: _loops_below(self.folder),
-            "run": lambda: iter(str(path.relative_to(run)) for path in run.iterdir()),
+            "run": lambda: iter(path.name for path in run.glob("*")),
         }
         return sorted(f"{kind} {name}" for kind, read in looks.items() for name in read())
 
@@ -292,7 +294,8 @@ class World:
             self.registry.process.wait(10)
         assert self.unshare.stdin
         self.unshare.stdin.close()
-        os.kill(self.holder, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ends with its input
+            os.kill(self.holder, signal.SIGKILL)
         self.unshare.wait(20)
         for folder in sorted(cgroups, key=len, reverse=True):
             wait_until(partial(_remove_cgroup, folder), f"{folder} is removed", seconds=5)

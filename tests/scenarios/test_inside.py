@@ -10,7 +10,7 @@ pytestmark = pytest.mark.root
 @pytest.fixture
 def talker(world: World) -> World:
     box = {"image": "127.0.0.1:5000/busybox:1", "stop_grace": "0s"}
-    script = "i=0; while [ $i -lt 30 ]; do i=$((i + 1)); echo line $i; done; echo oops >&2; printf unfinished; exec pause"
+    script = "for i in $$(seq 30); do echo line $$i; done; echo oops >&2; printf unfinished; exec pause"
     world.write(
         {
             "apiVersion": "reconcile/v1",
