@@ -73,7 +73,7 @@ class Board:
         return spec.depends_on.get(parts.name, "done")
 
     def dependencies(self, action: Action) -> dict[str, str]:
-        """Containers that one which is about to start depends on and that no action of the plan starts: name → condition."""
+        """What a container that is about to start depends on and no action of the plan starts: name → condition."""
         spec = self.plan.specs.get(action.key)
         if not isinstance(spec, ContainerSpec) or action.verb not in STARTING_VERBS:
             return {}

@@ -63,8 +63,13 @@ def fold_intents(records: Mapping[Key, Record], intents: Iterable[Intent], obser
             folded[key] = _record_of(winner, record, intent)
             changed.append(key)
     return Folded(
-        records=folded, changed=tuple(changed), dropped=tuple(dropped), remove=tuple(remove), revive=tuple(revive), intents=kept
-    )  # fmt: skip
+        records=folded,
+        changed=tuple(changed),
+        dropped=tuple(dropped),
+        remove=tuple(remove),
+        revive=tuple(revive),
+        intents=kept,
+    )
 
 
 def _winner(intent: Intent, observation: Observation) -> tuple[Made | None, Made | None]:

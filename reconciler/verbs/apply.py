@@ -61,7 +61,7 @@ def apply_saved(root: Root, plan: Plan, path: str, options: ApplyOptions, *, tak
 
 def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), emit: Emit) -> Look:
     """A look, after everything that an interrupted apply of these stacks left was taken up and strays were removed."""
-    looked = look(root, ports=ports, stacks=stacks)
+    looked = look(root, ports=ports, stacks=stacks, locked=True)
     unclean = bool(looked.folded.intents or looked.observation.strays)
     if looked.folded.intents:
         resume(looked.folded, root.ground(), emit)
@@ -70,7 +70,7 @@ def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), e
     put_seen(root, note_exits(looked, emit))
     if not unclean:
         return looked
-    again = look(root, ports=ports, stacks=stacks)
+    again = look(root, ports=ports, stacks=stacks, locked=True)
     # What was taken up keeps its reason: the plan says `unfinished` where there is something left to do.
     unfinished = {key: record.unfinished for key, record in looked.records.items() if record.unfinished}
     records = {key: structs.replace(record, unfinished=unfinished.get(key, "")) for key, record in again.records.items()}
