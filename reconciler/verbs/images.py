@@ -114,18 +114,16 @@ def remove(root: Root, text: str) -> list[tuple[str, int]]:
 
 
 def prune(root: Root, *, all_: bool, dry_run: bool) -> list[tuple[str, int]]:
-    """Remove what no resource, no kept revision and no pull by hand needs; with `all_`, pulls by hand go too."""
+    """Remove what no resource, no kept revision and no pull by hand needs; with `all_`, what no resource needs."""
     if not root.store.path.exists():
         return []
     with root.lock_root("images prune"), root.store.write() as tx:
-        leases = tx.leases()
-        used = set(tx.used_digests())
-        if all_:
-            kept_by_others = used - {lease.digest for lease in leases} | _recorded(tx.records())
-            for lease in [] if dry_run else leases:
+        if not all_:
+            return list(root.engine.images.prune(sorted(tx.used_digests()), dry_run=dry_run))
+        if not dry_run:
+            for lease in tx.leases():
                 tx.drop_lease(lease.digest, lease.name)
-            used = kept_by_others
-        return list(root.engine.images.prune(sorted(used), dry_run=dry_run))
+        return list(root.engine.images.prune(sorted(_recorded(tx.records())), dry_run=dry_run))
 
 
 def _recorded(records: Mapping[Key, Any]) -> set[str]:

@@ -61,20 +61,20 @@ def _with_env_file(key: Key, spec: Spec, problems: list[Problem]) -> Spec:
 
 
 def _read_env_file(key: Key, path: Path, problems: list[Problem]) -> dict[str, Sensitive]:
+    why = ""
     try:
         with path.open("rb") as file:
             data = file.read(ENV_FILE_LIMIT + 1)
-        if len(data) > ENV_FILE_LIMIT:
-            raise ValueError("larger than 1 MiB")
-        values = parse_env_text(data.decode(), file=str(path))
+        why = "it is larger than 1 MiB" if len(data) > ENV_FILE_LIMIT else ""
+        values = parse_env_text(data.decode(), file=str(path)) if not why else {}
     except OSError as error:
-        problems.append(Problem(file=str(path), text=f"the env_file of {key} can't be read: {error.strerror}"))
+        why = error.strerror or str(error)
     except UnicodeDecodeError:
-        problems.append(Problem(file=str(path), text=f"the env_file of {key} is not UTF-8"))
-    except ValueError as error:
-        problems.append(Problem(file=str(path), text=f"the env_file of {key} is {error}"))
+        why = "it is not UTF-8"
     except BadManifest as error:
         problems.extend(error.problems)
-    else:
-        return {name: Sensitive(value) for name, value in values.items()}
-    return {}
+        return {}
+    if why:
+        problems.append(Problem(file=str(path), text=f"the env_file of {key} can't be read: {why}"))
+        return {}
+    return {name: Sensitive(value) for name, value in values.items()}
