@@ -71,10 +71,9 @@ class PipedMaker:
         self._add(_ZEROS[: self._pad] + _ZEROS)
         self._flush()
         self._close()
-        code = self._process.wait()
         image = self._folder / OUTPUT
-        if code:
-            raise self._failed(f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+        if self._process.wait():
+            raise self._failed()
         if os.geteuid() == 0:
             os.chown(image, 0, 0, follow_symlinks=False)
         image.chmod(0o600)
@@ -107,15 +106,16 @@ class PipedMaker:
                 if left:
                     buffers = _drop(buffers, done)
         except BrokenPipeError:
-            self._process.wait()
-            raise self._failed("it stopped reading") from None
+            raise self._failed() from None
 
     def _close(self) -> None:
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
 
-    def _failed(self, how: str) -> ProgramFailed:
+    def _failed(self) -> ProgramFailed:
+        code = self._process.wait()
+        how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         size = os.fstat(self._said).st_size
         words = os.pread(self._said, 2000, max(size - 2000, 0)).decode(errors="replace")
         return ProgramFailed(

@@ -108,11 +108,13 @@ class TarStream:
 
     def drain(self) -> str:
         """Read to the end, whatever it is, and return the sha256 of all bytes as hex."""
-        self._chunk = memoryview(b"")
-        self._at = 0
-        while self._next_chunk():
-            pass
-        return self._sha.hexdigest()
+        rest = self._chunk[self._at :]
+        while True:
+            if self.count == 0 and bytes(rest).strip(b"\0"):
+                raise self.broken("a tar", "zeros, and then bytes that are none")
+            if not self._next_chunk():
+                return self._sha.hexdigest()
+            rest = self._chunk
 
     def broken(self, expected: str, found: str, name: bytes | None = None) -> ContentError:
         """The error that says what is wrong with this tar, or with one entry of it."""

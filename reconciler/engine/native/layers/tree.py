@@ -37,7 +37,7 @@ class TreeMaker:
         self._path.mkdir(mode=0o755)
         self._top = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._file = -1
-        self._mtime = 0
+        self._entry = Entry(name=ROOT, type=FILE)
         self._parent = (ROOT, os.dup(self._top))
         self._times: list[tuple[bytes, int]] = []
 
@@ -65,32 +65,27 @@ class TreeMaker:
             os.mkdir(base, 0o700, dir_fd=parent)
         elif entry.type == FILE:
             self._file = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
-            self._mtime = entry.mtime
+            self._entry = entry
+            return  # Kernel: a write takes capabilities off, so attributes follow the data.
         else:
             os.mknod(base, _KINDS[entry.type] | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
-        self._set_attributes(entry, parent, base)
-
-    def _set_attributes(self, entry: Entry, parent: int, base: bytes) -> None:
+        # Order: a change of owner clears setuid, so the mode follows it.
         os.chown(base, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        # Order: a change of owner clears setuid and capabilities, so they follow it.
         if entry.type != SYMLINK:
             os.chmod(base, entry.mode, dir_fd=parent)
-        if entry.xattrs:
-            self._set_xattrs(entry, parent, base)
         if entry.type == DIRECTORY:
-            self._times.append((entry.name, entry.mtime))
-        elif entry.type != FILE:
+            self._finish_folder(entry, parent, base)
+        else:
             os.utime(base, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
-    def _set_xattrs(self, entry: Entry, parent: int, base: bytes) -> None:
-        if entry.type not in (FILE, DIRECTORY):
-            return  # Kernel: links, devices and fifos have no `user.` attributes.
-        number = paths.openat2(parent, base, os.O_RDONLY | os.O_NOFOLLOW, resolve=_RESOLVE)
-        try:
-            for name, value in entry.xattrs.items():
-                os.setxattr(number, name, value)
-        finally:
-            os.close(number)
+    def _finish_folder(self, entry: Entry, parent: int, base: bytes) -> None:
+        self._times.append((entry.name, entry.mtime))
+        if entry.xattrs:
+            number = paths.openat2(parent, base, os.O_RDONLY | os.O_NOFOLLOW, resolve=_RESOLVE)
+            try:
+                _set_xattrs(number, entry)
+            finally:
+                os.close(number)
 
     def write(self, piece: memoryview) -> None:
         """A piece of the current entry's data."""
@@ -112,16 +107,24 @@ class TreeMaker:
 
     def close(self) -> None:
         """Let go of everything; again changes nothing."""
-        self._end_file()
-        for number in (self._top, self._parent[1]):
+        for number in (self._file, self._top, self._parent[1]):
             with suppress(OSError):
                 os.close(number)
-        self._top, self._parent = -1, (ROOT, -1)
+        self._file, self._top, self._parent = -1, -1, (ROOT, -1)
 
     def _end_file(self) -> None:
         number, self._file = self._file, -1
-        if number >= 0:
-            os.utime(number, ns=(self._mtime, self._mtime))
+        if number < 0:
+            return
+        entry = self._entry
+        try:
+            os.fchown(number, entry.uid, entry.gid)
+            os.fchmod(number, entry.mode)
+            _set_xattrs(number, entry)
+            os.utime(number, ns=(entry.mtime, entry.mtime))
+        except OSError as error:
+            raise self._failed(error) from error
+        finally:
             os.close(number)
 
     def _open(self, folder: bytes) -> int:
@@ -137,6 +140,11 @@ class TreeMaker:
 
     def _failed(self, error: OSError) -> Failed:
         return Failed(f"{self._what}: unpack it: {error.strerror or error}", hint="free space, if the disk is full")
+
+
+def _set_xattrs(number: int, entry: Entry) -> None:
+    for name, value in entry.xattrs.items():
+        os.setxattr(number, name, value)
 
 
 def make(folder: Path, *, what: str) -> TreeMaker:

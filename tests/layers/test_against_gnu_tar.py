@@ -1,0 +1,103 @@
+"""The same archives, extracted by GNU tar and made a layer by us, hold the same files."""
+
+import os
+import random
+import stat
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from reconciler.engine.native.layers import layer, squashfs
+from reconciler.linux import files, mounts
+from tests.layers.tars import folder, hardlink, member, new_layout, symlink, tar, write
+from tests.linux.spaces import in_mount_namespace
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="because owners and mounts need root"),
+]
+
+WORDS = ["a", "b", "c", ".d", "e f", "ü", "long-" + "x" * 90]
+
+
+def make_members(chance: random.Random) -> list[tuple[tarfile.TarInfo, bytes]]:
+    """Some members as real archives have them, and contradictions that GNU tar resolves without an error."""
+    dirs, plain = [""], []
+    members = []
+    for number in range(chance.randint(3, 40)):
+        parent = chance.choice(dirs)
+        name = f"{parent}{chance.choice(WORDS)}{number}"
+        how = {"uid": chance.choice([0, 1000, 3_000_000]), "gid": chance.choice([0, 7]), "mtime": chance.randint(1, 2**31)}
+        kind = chance.random()
+        if kind < 0.25:
+            members.append(
+                folder(chance.choice(["", "./"]) + name + "/", mode=chance.choice([0o755, 0o1777, 0o700]), **how)
+            )
+            dirs.append(name + "/")
+        elif kind < 0.35:
+            members.append(symlink(name, chance.choice(["nowhere", "../up", "/abs/olute", "x" * 130])))
+        elif kind < 0.45 and plain:
+            members.append(hardlink(name, chance.choice(plain)))
+            plain.append(name)
+        elif kind < 0.5:
+            members.append(member(f"{parent}implied{number}/x/{number}", b"deep", **how))
+        elif kind < 0.6 and plain:
+            members.append(member(chance.choice(plain), b"again %d" % number, **how))
+        elif kind < 0.65 and len(dirs) > 1:
+            members.append(folder(chance.choice(dirs[1:]), mode=0o750, **how))
+        else:
+            size = chance.choice([0, 1, 511, 512, 513, 4096, 140_000])
+            members.append(member(name, chance.randbytes(size), mode=chance.choice([0o644, 0o4755, 0]), **how))
+            plain.append(name)
+    return members
+
+
+def describe(top: Path) -> dict[str, object]:
+    """All that counts of a tree but the times of folders: GNU tar sets them before it has put everything in."""
+    found: dict[str, object] = {}
+    inodes: dict[int, str] = {}
+    for path in sorted(top.rglob("*")):
+        here, name = path.lstat(), str(path.relative_to(top))
+        content: object = None
+        if stat.S_ISREG(here.st_mode):
+            content = (path.read_bytes(), inodes.setdefault(here.st_ino, name), int(here.st_mtime))
+        elif stat.S_ISLNK(here.st_mode):
+            content = os.readlink(path)  # noqa: PTH115 - as text, not normalized
+        found[name] = (stat.filemode(here.st_mode), here.st_uid, here.st_gid, content)
+    return found
+
+
+@pytest.mark.parametrize("form", ["squashfs", "tree"])
+def test_forty_archives_come_out_as_gnu_tar_extracts_them(tmp_path: Path, form: str) -> None:
+    if form == "squashfs" and not squashfs.is_usable():
+        pytest.skip("because sqfstar is missing")
+    layout = new_layout(tmp_path)
+
+    def compare(seed: int) -> None:
+        chance = random.Random(seed)
+        members = make_members(chance)
+        format = chance.choice([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+        data = tar(*members, format=format)
+        times = {info.name.removeprefix("./"): int(info.mtime) for info, _ in members if info.isdir()}
+        extracted, target = tmp_path / f"gnu{seed}", tmp_path / f"ours{seed}"
+        extracted.mkdir()
+        target.mkdir()
+        command = ["tar", "-x", "-p", "--numeric-owner", "--same-owner", "-C", str(extracted)]
+        subprocess.run(command, input=data, check=True, capture_output=True)
+        diff_id = write(layout, data, form=form)
+        image = layer.image_path(layout, diff_id, form)
+        mounts.bind(image, target) if form == "tree" else mounts.mount_image(image, target, form)
+        assert describe(target) == describe(extracted), f"seed {seed}"
+        assert {name: int((target / name).stat().st_mtime) for name in times} == times, f"seed {seed}"
+        mounts.unmount(target)
+        files.remove_tree(extracted)
+        layer.remove_layer(layout, diff_id)
+
+    def work() -> None:
+        os.umask(0o022)
+        for seed in range(40):
+            compare(seed)
+
+    in_mount_namespace(work)
