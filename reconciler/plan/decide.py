@@ -11,7 +11,7 @@ from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Change, Effect, Line, Reason, Verb
 from reconciler.model.record import Hold, Record
 from reconciler.model.spec import ContainerSpec, Spec
-from reconciler.plan.diff import EffectOf, diff_digest, diff_specs, strongest
+from reconciler.plan.diff import EffectOf, diff_digest, diff_image_name, diff_specs, strongest
 from reconciler.plan.drift import diff_parts, diff_process
 from reconciler.plan.exits import RESTING, Standing, choose_standing, render_end
 
@@ -187,11 +187,15 @@ def render_hold(hold: Hold, status: Status, *, now: float) -> str:
 
 
 def _manifest_changes(kind: Kind, want: Spec, situation: Situation, *, effect_of: EffectOf) -> tuple[Change, ...]:
-    assert situation.record is not None
-    changes = diff_specs(kind, situation.record.spec, want, effect_of=effect_of)
-    if kind in (Kind.IMAGE, Kind.CONTAINER):
-        return diff_digest(kind, situation.record.image, situation.digest, effect_of=effect_of) + changes
-    return changes
+    record = situation.record
+    assert record is not None
+    changes = diff_specs(kind, record.spec, want, effect_of=effect_of)
+    if kind not in (Kind.IMAGE, Kind.CONTAINER):
+        return changes
+    image = diff_digest(kind, record.image, situation.digest, effect_of=effect_of)
+    if not image and isinstance(want, ContainerSpec) and isinstance(record.spec, ContainerSpec):
+        image = diff_image_name(record.spec, want)
+    return image + changes
 
 
 def _leave(situation: Situation, *, prune: bool) -> Outcome:

@@ -32,7 +32,7 @@ _STRENGTH = {
 def diff_specs(kind: Kind, old: Spec, new: Spec, *, effect_of: EffectOf) -> tuple[Change, ...]:
     """The changes from old to new by JSON pointer, in the order of the spec's fields, keys of maps sorted.
 
-    A container's `image` is left out: it names a resource of the stack, and what counts is the digest (`diff_digest`).
+    A container's `image` is left out: it names a resource, and what counts is the digest (`diff_digest`).
     """
     if old == new:
         return ()
@@ -50,6 +50,16 @@ def diff_digest(kind: Kind, old: str, new: str, *, effect_of: EffectOf) -> tuple
     path = "/image" if kind is Kind.CONTAINER else "/digest"
     shown = KNOWN_AFTER_PULL if new == UNKNOWN else new
     return (Change(path=path, old=old or None, new=shown, effect=effect_of(kind, path)),)
+
+
+def diff_image_name(old: ContainerSpec, new: ContainerSpec) -> tuple[Change, ...]:
+    """The change of the resource that a container's image is named by, for where the digest stays the same.
+
+    Nothing that runs changes by it, whatever a change of the image itself would mean; the record has to follow.
+    """
+    if old.image == new.image:
+        return ()
+    return (Change(path="/image", old=old.image, new=new.image, effect=Effect.IN_PLACE),)
 
 
 def strongest(changes: tuple[Change, ...]) -> Effect:

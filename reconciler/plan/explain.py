@@ -40,12 +40,14 @@ def render_summary(plan: Plan) -> str:
 def render_drift(plan: Plan) -> list[str]:
     """What others did to the machine, from what we made to what is there: a line for each part of each resource.
 
-    The plan is one of the recorded state as a wish (`recorded_desired`).
+    The plan is `make_drift_plan`'s.
     """
     lines = []
     for action in plan.actions:
         if action.reason is Reason.GONE:
-            lines.append(f"{action.key}  gone")
+            lines.append(f"{action.key}  gone  (apply: create)")
+        if action.reason is Reason.UNFINISHED:
+            lines.append(f"{action.key}  half done by an earlier apply  (apply: {action.verb.value})")
         for change in action.changes:
             if is_part(change):
                 name = pointer_names(change.path)[1]

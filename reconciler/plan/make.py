@@ -6,6 +6,8 @@ what people must know. Pure: the same inputs give the same bytes. Never asks a r
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from reconciler.model.key import Key, Kind, kind_of, sort_key, split_key
 from reconciler.model.observation import Observation
 from reconciler.model.plan import Action, Base, Line, Plan, Verb
@@ -64,6 +66,21 @@ def make_plan(
     )
 
 
+def make_drift_plan(
+    *,
+    stacks: Mapping[str, StackRecord],
+    records: Mapping[Key, Record],
+    observation: Observation,
+    now: float,
+) -> Plan:
+    """What must be done so that the machine is as recorded, of all the records given: nothing that a manifest changed."""
+    desired = recorded_desired(records, stacks)
+    # A container whose replacement failed is recorded with an older digest than its image: that is no drift.
+    level = {key: _level(key, record, desired) for key, record in records.items()}
+    options = PlanOptions(prune=False)
+    return make_plan(desired, stacks=stacks, records=level, observation=observation, options=options, now=now)
+
+
 def recorded_desired(records: Mapping[Key, Record], stacks: Mapping[str, StackRecord]) -> Desired:
     """The recorded state as a wish: a plan of it mends drift and changes nothing else."""
     specs: dict[str, dict[Key, Spec]] = {name: {} for name in sorted(stacks)}
@@ -74,6 +91,9 @@ def recorded_desired(records: Mapping[Key, Record], stacks: Mapping[str, StackRe
         specs.setdefault(stack, {})[key] = record.spec
         if kind_of(key) is Kind.IMAGE:
             images[key] = ImageFact(digest=record.image or UNKNOWN, local=True)
+        elif isinstance(record.spec, ContainerSpec):
+            # Where the image left the records before it.
+            images.setdefault(image_key(key, record.spec), ImageFact(digest=record.image or UNKNOWN, local=True))
     wanted = tuple(
         Stack(
             name=name,
@@ -84,6 +104,12 @@ def recorded_desired(records: Mapping[Key, Record], stacks: Mapping[str, StackRe
         for name, found in sorted(specs.items())
     )
     return Desired(stacks=wanted, images=images)
+
+
+def _level(key: Key, record: Record, desired: Desired) -> Record:
+    if not isinstance(record.spec, ContainerSpec):
+        return record
+    return replace(record, image=desired.images[image_key(key, record.spec)].digest)
 
 
 def make_actions(steps: tuple[Step, ...], scene: Scene) -> tuple[Action, ...]:

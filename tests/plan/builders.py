@@ -18,7 +18,7 @@ from reconciler.plan.complete import complete_specs
 from reconciler.plan.decide import PlanOptions
 from reconciler.plan.delete import make_delete_plan
 from reconciler.plan.explain import render_plan
-from reconciler.plan.make import make_plan, recorded_desired
+from reconciler.plan.make import make_drift_plan, make_plan
 
 NOW = 1_700_000_000.0
 WEB = container_key("blog", "web")
@@ -168,9 +168,9 @@ class Known:
             **more,
         )
 
-    def plan_again(self, **options: Any) -> Plan:
+    def plan_drift(self) -> Plan:
         """The plan from here to what is recorded."""
-        return self.plan_desired(recorded_desired(self.records, self.stacks), **options)
+        return make_drift_plan(stacks=self.stacks, records=self.records, observation=self.observation, now=NOW)
 
     def plan_delete(self, *keys: Key, volumes: tuple[Key, ...] = ()) -> Plan:
         """The plan that deletes these keys, or all."""

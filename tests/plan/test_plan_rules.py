@@ -255,7 +255,35 @@ def test_why_not_of_a_digest_that_did_not_move():
 def test_drift_reads_from_what_we_made_to_what_is_there():
     blog = stack(web=container(networks=("front",)))
     known = Known.of(blog).drifted(FRONT, gateway=altered("address", "10.1.0.1/24", "none")).gone(WEB)
-    assert render_drift(known.plan_again()) == [
+    assert render_drift(known.plan_drift()) == [
         "network/blog/front  gateway: address 10.1.0.1/24 → address none  (apply: update)",
-        "container/blog/web/1  gone",
+        "container/blog/web/1  gone  (apply: create)",
+    ]
+
+
+def test_container_that_could_not_follow_its_image_has_not_drifted():
+    known = Known.of(stack(web=container())).recorded(APP, image=BB)
+    assert known.plan_drift().actions == ()
+    assert brief(known.plan(stack(web=container()), facts={"app": ImageFact(digest=BB)})) == [
+        ("replace", WEB, "field-changed")
+    ]
+
+
+def test_container_outlives_the_record_of_its_image():
+    known = Known.of(stack(web=container())).without(APP)
+    assert known.plan_drift().actions == ()
+
+
+def test_image_under_another_name_with_the_same_digest_is_only_recorded():
+    plan = Known.of(stack(web=container("registry.test/app:1"))).plan(stack(web=container("app")))
+    assert brief(plan)[0][0:2] == ("update", WEB)
+    assert [(change.path, change.old, change.new, change.effect.value) for change in plan.actions[0].changes] == [
+        ("/image", "registry.test/app:1", "app", "in-place")
+    ]
+
+
+def test_unfinished_work_is_told_as_drift():
+    known = Known.of(stack(web=container())).recorded(WEB, unfinished="create").seen(WEB, Phase.EXITED, exit_code=1)
+    assert render_drift(known.plan_drift()) == [
+        "container/blog/web/1  half done by an earlier apply  (apply: restart)",
     ]
