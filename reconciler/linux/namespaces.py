@@ -59,20 +59,17 @@ def entered(netns: int) -> Iterator[None]:
 
 @contextmanager
 def created(path: str | Path) -> Iterator[None]:
-    """Make a network namespace, keep it at `path` (a new file) and run a block in it.
+    """Make a network namespace, run a block in it, and then keep it at `path` (a new file, or an empty one).
 
-    The thread's own namespace comes back afterwards. When the block fails nothing is left at `path`.
+    The thread's own namespace comes back afterwards. When the block fails nothing is kept.
     """
     own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _checked(_libc.unshare(_CLONE_NEWNET), "make network namespace")
         try:
+            yield
+            # Order: kept last, so that what is found at the path was set up whole, whenever we were killed.
             _keep(_OWN, path)
-            try:
-                yield
-            except BaseException:
-                remove_netns(path)
-                raise
         finally:
             _checked(_libc.setns(own, _CLONE_NEWNET), "return to the own network namespace")
     finally:

@@ -23,6 +23,7 @@ _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = (_SUBSYSTEM | numbe
 _TABLE, _NAME = 1, 2
 _TABLE_NAME, _TABLE_FLAGS = 1, 2
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
+_HOOK_NUMBER, _POLICY_DROP = 1, b"\0\0\0\0"
 _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 2, 4, 7
 _SET_SHAPE = (3, 4, 5, 6, 7)
 """Flags, key type and length, data type and length."""
@@ -106,6 +107,20 @@ def list_tables(family: str) -> list[str]:
     with NetlinkSocket(NETFILTER) as opened:
         answers = opened.dump(_GET_TABLE, _header(FAMILIES[family]))
     return [_string(parse_attributes(payload, 4).get(_TABLE_NAME)) for _, payload in answers]
+
+
+def list_policies(family: str, hook: int) -> list[tuple[str, str, bool]]:
+    """The chains of a family that see the packets of one hook (NF_INET_*): table, chain, whether its policy is drop."""
+    with NetlinkSocket(NETFILTER) as opened:
+        answers = opened.dump(_GET_CHAIN, _header(FAMILIES[family]))
+    found = []
+    for _, payload in answers:
+        chain = parse_attributes(payload, 4)
+        number = parse_attributes(chain.get(_CHAIN_HOOK, b"")).get(_HOOK_NUMBER)
+        if number is not None and int.from_bytes(number, "big") == hook:
+            drops = chain.get(_CHAIN_POLICY) == _POLICY_DROP
+            found.append((_string(chain.get(_TABLE)), _string(chain.get(_CHAIN_NAME)), drops))
+    return found
 
 
 def read_elements(family: str, table: str, name: str) -> dict[bytes, bytes]:

@@ -25,8 +25,8 @@ _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT_CHECK = 270, 10, 11, 12
 _ATTR_WORDS = 1
 _NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
-_BUFFER = 1 << 17
-_PATIENCE = 5
+_BUFFER = 1 << 16
+_PATIENCE = 20
 """How often a dump that a change of the machine interrupted is begun anew."""
 
 _HEADER = struct.Struct("=IHHII")

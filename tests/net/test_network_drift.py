@@ -8,8 +8,9 @@ from reconciler.engine.native import settle
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.net import veth
 from reconciler.engine.native.net.bridge import bridge_mac
+from reconciler.engine.native.net.foreign import read_forward_droppers
 from reconciler.linux import namespaces, netlink
-from reconciler.linux.sysctls import write_sysctl
+from reconciler.linux.sysctls import read_sysctl, write_sysctl
 from reconciler.model.observation import Stray
 
 pytestmark = pytest.mark.root
@@ -353,3 +354,56 @@ def test_changing_icc_and_mtu_reaches_the_ports_that_are_there(blog, build):
     assert blog.drift() == {}
     link = netlink.read_link(blog.link)
     assert (link.isolated, link.mtu) == (True, 1280)
+
+
+def test_torn_pair_is_made_anew_whatever_took_its_name(blog):
+    def take():
+        ip("link", "delete", "eth1")
+        ip("link", "add", "name", "eth1", "type", "bridge")
+
+    blog.inside(blog.web, take)
+    assert blog.drift()[f"{WEB} link/front"].state == "missing"
+    veth.mend_links(blog.layout, blog.web, blog.uses)
+    assert blog.drift() == {}
+
+
+def test_end_of_another_pair_is_told_apart(blog):
+    def take():
+        ip("link", "set", "eth1", "down")
+        ip("link", "set", "eth1", "name", "hidden")
+        ip(
+            "link",
+            "add",
+            "name",
+            "eth1",
+            "address",
+            "02:00:0a:40:01:02",
+            "mtu",
+            "1400",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "x",
+        )
+        ip("link", "set", "eth1", "up")
+
+    blog.inside(blog.web, take)
+    assert words(blog.drift()[f"{WEB} link/front"]) == ("altered", "other end of eth1", blog.link, "another link")
+    veth.mend_links(blog.layout, blog.web, blog.uses)
+    assert blog.drift() == {}
+
+
+def test_parameters_of_a_namespace_are_written_once(blog):
+    blog.inside(blog.web, lambda: write_sysctl("ipv4/ping_group_range", "7 7"))
+    blog.mend()
+    assert blog.inside(blog.web, lambda: read_sysctl("ipv4/ping_group_range")) == "7\t7"
+    assert blog.inside(blog.web, lambda: read_sysctl("ipv4/ip_unprivileged_port_start")) == "0"
+    assert blog.inside(blog.web, lambda: read_sysctl("ipv6/conf/eth0/accept_ra")) == "0"
+    assert blog.inside(blog.web, lambda: read_sysctl("ipv6/conf/eth0/disable_ipv6")) == "1"
+
+
+def test_foreign_policy_that_drops_is_named(blog):
+    assert read_forward_droppers() == []
+    nft("table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }")
+    assert read_forward_droppers() == ["table ip filter chain FORWARD"]

@@ -265,14 +265,14 @@ def observe_names(layout: Layout, view: View, files: dict[str, str]) -> dict[Key
             continue
         found = there.get(network.grants.link)
         parts[network.key] = {"names": _observe_network(network, wanted, found, serving=serving, listening=listening)}
-        lines = set((found or "").splitlines())
+        needed, lines = set(wanted.splitlines()), set((found or "").splitlines())
         for made in containers:
             line = render_line(network, made)
-            if line in wanted.splitlines():
-                part = PRESENT if line in lines else missing()
-                parts.setdefault(made.key, {}).setdefault("names", part)
-                if part is not PRESENT:
-                    parts[made.key]["names"] = part
+            if line in needed:
+                some = parts.setdefault(made.key, {})
+                if line not in lines:
+                    some["names"] = missing()
+                some.setdefault("names", PRESENT)
     return parts
 
 

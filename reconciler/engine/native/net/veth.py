@@ -27,8 +27,9 @@ from reconciler.model.record import Endpoint, Made
 from reconciler.model.spec import ContainerSpec, NetworkSpec
 
 _SYSCTLS = {
-    # Everybody may send echo requests: ping needs no CAP_NET_RAW.
+    # Compat: as in Docker's containers everybody may send echo requests and listen below 1024, without a capability.
     "ipv4/ping_group_range": "0 2147483647",
+    "ipv4/ip_unprivileged_port_start": "0",
     # No address, no route and no neighbour from a router advertisement; IPv6 is on loopback only until it is built.
     "ipv6/conf/default/accept_ra": "0",
     "ipv6/conf/all/accept_ra": "0",
@@ -96,18 +97,24 @@ def prepare_links(layout: Layout, made: Made, uses: Uses) -> None:
         layout.netns.mkdir(mode=0o700, parents=True, exist_ok=True)
         _ensure_netns(path)
         with _opened_inside(path) as (netns, inside):
-            _write_sysctls(netns)
             netlink.send([netlink.link_change("lo", up=True)], inside)
             if made.grants.endpoints:
                 _ensure_ends(made, uses, netns, inside)
 
 
 def _ensure_netns(path: Path) -> None:
-    try:
-        os.close(namespaces.open_netns(path))
-    except FileNotFoundError:
+    if not namespaces.is_kept(path):
+        # Order: parameters before the first link, for a link takes the defaults of the moment in which it is made.
         with namespaces.created(path):
-            pass
+            _write_sysctls()
+
+
+def _write_sysctls() -> None:
+    for name, value in _SYSCTLS.items():
+        try:
+            write_sysctl(name, value)
+        except FileNotFoundError:  # Kernel: without IPv6 there is nothing to switch off.
+            continue
 
 
 @contextmanager
@@ -123,34 +130,25 @@ def _opened_inside(path: Path) -> Iterator[tuple[int, NetlinkSocket]]:
         os.close(netns)
 
 
-def _write_sysctls(netns: int) -> None:
-    with namespaces.entered(netns):
-        for name, value in _SYSCTLS.items():
-            try:
-                write_sysctl(name, value)
-            except FileNotFoundError:  # Kernel: without IPv6 there is nothing to switch off.
-                continue
-
-
 def _ensure_ends(made: Made, uses: Uses, netns: int, inside: NetlinkSocket) -> None:
     with NetlinkSocket() as outside:
         bridges = {name: _find_bridge(made, name, uses, outside) for name in sorted(made.grants.endpoints)}
         inner = plan_inside(made, uses, {name: bridge.mtu for name, bridge in bridges.items()})
         there = netlink.read_links(inside)
-        removals, creations = [], []
+        changes: list[Change] = []
         for end in inner:
+            bridge = bridges[end.network]
             link = made.grants.endpoints[end.network].link
-            isolated = not _spec_of(uses[network_key(made, end.network)]).icc
-            if end.name not in there:
-                # Order: an end whose other end was moved away or renamed inside holds the name; it goes first.
-                removals.append(netlink.link_removal(link))
-                creations.append(_creation(end, link, bridges[end.network], netns))
-            else:
-                creations.append(netlink.link_change(link, master=bridges[end.network].index))
-            creations.append(netlink.port_change(link, isolated=isolated))
-        if there.keys() - {"lo"}:
-            netlink.send(removals, outside)
-        netlink.send(creations, outside)
+            outer, other = netlink.read_link(link, outside), there.get(end.name)
+            if outer is None or other is None or outer.peer != other.index:
+                # Order: what is left of a torn pair holds the names; it goes first.
+                netlink.send([netlink.link_removal(link)], outside)
+                netlink.send([netlink.link_removal(end.name)], inside)
+                changes.append(_creation(end, link, bridge, netns))
+            elif outer.master != bridge.index or outer.mtu != bridge.mtu:
+                changes.append(netlink.link_change(link, master=bridge.index, mtu=bridge.mtu))
+            changes.append(netlink.port_change(link, isolated=not _spec_of(uses[network_key(made, end.network)]).icc))
+        netlink.send(changes, outside)
     there = netlink.read_links(inside)
     netlink.send([change for end in inner for change in _inner_changes(end, there[end.name])], inside)
 
@@ -286,6 +284,11 @@ def _observe_inside(
     bridges = {name: glimpse.links.get(networks[network_key(made, name)].grants.link) for name in known}
     inner = plan_inside(made, networks, {name: bridge.mtu for name, bridge in bridges.items() if bridge is not None})
     with saying(made.key, "look into its network namespace"), _opened_inside(path) as (_, inside):
-        found = diff_inside(inner, netlink.read_links(inside), netlink.read_addresses(inside), netlink.read_routes(inside))
+        there = netlink.read_links(inside)
+        found = diff_inside(inner, there, netlink.read_addresses(inside), netlink.read_routes(inside))
+    for end in inner:
+        outer = glimpse.links.get(made.grants.endpoints[end.network].link)
+        if outer is not None and end.name in there and outer.peer != there[end.name].index:
+            found[f"link/{end.network}"] = altered(f"other end of {end.name}", outer.name, "another link")
     # What is wrong outside was said already; only an end that is right outside can be wrong inside.
     return {name: part for name, part in found.items() if outside.get(name, PRESENT) is PRESENT}
