@@ -169,11 +169,11 @@ def _said_type(value: dict[str, Any], carried: str, what: str) -> str:
     """The media type; the document and its carrier may not contradict each other (CVE-2021-41190)."""
     known = INDEX_TYPES | MANIFEST_TYPES
     inside = value.get("mediaType", "")
-    if inside and inside not in known:
+    if not isinstance(inside, str) or (inside and inside not in known):
         raise ContentError(what, "an image manifest or index", f"a document of type {_shown(inside)}")
     if inside and carried in known and carried != inside:
         raise ContentError(what, f"the type {carried} that it was sent as", f"{inside}")
-    return str(inside) or (carried if carried in known else "")
+    return inside or (carried if carried in known else "")
 
 
 def _parse_index(value: dict[str, Any], what: str) -> Index:

@@ -6,7 +6,6 @@ when first asked for.
 """
 
 import threading
-from concurrent.futures import Executor
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,8 @@ from reconciler.engine.native.content.documents import Platform
 from reconciler.engine.native.layout import Layout
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from reconciler.engine.native.registry.client import Client
 
 AT_ONCE = 4
@@ -44,7 +45,7 @@ class Session:
             return self._clients[host]
 
     @cached_property
-    def pool(self) -> Executor:
+    def pool(self) -> "Executor":
         """The threads that bring layers in."""
         from concurrent.futures import ThreadPoolExecutor
 

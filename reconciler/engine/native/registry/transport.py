@@ -8,19 +8,16 @@ looked at is the one that is used. On `http.client`, see docs/decisions/0030.
 import http.client
 import ipaddress
 import socket
+import ssl
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from reconciler import __version__
-
-if TYPE_CHECKING:
-    import ssl
 
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 30.0
@@ -244,9 +241,7 @@ class Transport:
             return _Connection(origin, sock)
         raise _explain(words or OSError("no address"), f"connect to {origin}") from words
 
-    def _context(self, origin: Origin) -> "ssl.SSLContext":
-        import ssl  # 30 ms that plain HTTP to loopback does without
-
+    def _context(self, origin: Origin) -> ssl.SSLContext:
         name = f"{origin.host}:{origin.port}" if origin.port != 443 else origin.host
         with self._lock:
             if name not in self._contexts:
@@ -342,9 +337,9 @@ def _explain(error: BaseException, tried: str) -> TransportError:
     """What people are told of an exception of the network."""
     before = f"{tried}: " if tried else ""
     name = type(error).__name__
-    if name == "SSLCertVerificationError":
+    if isinstance(error, ssl.SSLCertVerificationError):
         hint = f"put its CA's certificate into {CERTS}/HOST[:PORT]/ca.crt, or name it in SSL_CERT_FILE"
-        why = getattr(error, "verify_message", error)
+        why = error.verify_message
         return TransportError(f"{before}its certificate is not trusted: {why}", retry=False, hint=hint)
     if isinstance(error, socket.gaierror):
         return TransportError(f"{before}{error.strerror}", retry=True)
