@@ -96,7 +96,7 @@ def choose_outcome(situation: Situation, *, options: PlanOptions, now: float, ef
         refused = tuple(change for change in changes if change.effect is Effect.REFUSE)
         return RefusedChange(key=key, changes=refused)
     parts = diff_parts(kind, status)
-    # 5. An earlier apply ended half-way: what it began is begun again, with what changed since.
+    # 5. An earlier apply ended half-way: what is missing is done, with what changed since.
     if record.unfinished:
         verb = _finish(want, record, status, changes=changes, parts=parts)
         return Decision(key=key, verb=verb, reason=Reason.UNFINISHED, changes=changes + parts if there else changes)

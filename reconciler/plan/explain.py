@@ -66,14 +66,14 @@ def explain_key(
     """Why a resource is in the plan, with every change; or why it is not, with what was compared."""
     chosen = [(action, head) for action, head in zip(plan.actions, _heads(plan), strict=True) if action.key == key]
     lines = [line for action, head in chosen for line in (head, *_below(action), *_neighbours(action, plan))]
-    lines += [f"{line.key}  {line.text}" for line in plan.lines if line.key == key]
+    told = [INDENT + line.text for line in plan.lines if line.key == key]
     if lines:
-        return lines
+        return lines + told
     record, spec = records.get(key), plan.specs.get(key)
     if record is None:
         return [f"{key}  is neither in the manifest nor on record"]
     status = observation.statuses.get(key, MISSING)
-    return [f"{key}  nothing to do", *(INDENT + line for line in _why_not(record, spec, status, effect_of))]
+    return [f"{key}  nothing to do", *told, *(INDENT + line for line in _why_not(record, spec, status, effect_of))]
 
 
 def _heads(plan: Plan) -> list[str]:
@@ -131,7 +131,7 @@ def _why_not(record: Record, spec: Spec | None, status: Status, effect_of: Effec
 def _seen(record: Record, status: Status) -> str:
     if kind_of(record.key) is not Kind.CONTAINER or not isinstance(record.spec, ContainerSpec):
         return status.phase.value
-    if status.phase is Phase.MISSING:
+    if status.phase is Phase.MISSING and record.hold is None:
         return f"gone, but it had ended before, and restart: {record.spec.restart} does not run it again"
     standing = choose_standing(record.spec, status)
     if standing is Standing.ENDED:
