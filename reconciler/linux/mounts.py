@@ -252,11 +252,13 @@ def mount_overlay(
         names += [("lowerdir+", os.fspath(lower)) for lower in lowers]
         made = create_filesystem("overlay", [*names, *uppers, *options], attributes)
     except OSError as error:
-        # Kernel: `lowerdir+` came with 6.8; before, EINVAL. An overlay that is wrong otherwise fails below just so.
+        # Kernel: `lowerdir+` came with 6.8; before, EINVAL. An overlay that is wrong otherwise fails below as well.
         if error.errno not in (errno.ENOSYS, errno.EINVAL):
             raise OSError(error.errno, error.strerror, os.fspath(target)) from None
-        _mount_overlay_classic(os.fspath(target), lowers, [*uppers, *options], source, attributes)
-        return
+        try:
+            return _mount_overlay_classic(os.fspath(target), lowers, [*uppers, *options], source, attributes)
+        except OSError:
+            raise OSError(error.errno, error.strerror, os.fspath(target)) from None
     with _closing(made):
         attach(made, target)
 

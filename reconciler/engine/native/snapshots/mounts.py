@@ -30,13 +30,14 @@ def hold_layers(layout: Layout, incarnation: str, diff_ids: Iterable[str]) -> No
 
     Raises ContentError for a layer that is not here or not whole, Failed for what the kernel refuses.
     """
+    users, points = str(_users(layout)), str(layout.layer_mounts)
     with _locked(layout):
         for diff_id in diff_ids:
-            users = _users(layout) / layer.layer_hex(diff_id)
+            name = layer.layer_hex(diff_id)
             # Order: the note comes first, so that a crash leaves a note too many and never a mount too few.
-            users.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (users / incarnation).touch(mode=0o600)
-            if not mounts.is_mount_point(mount_point(layout, diff_id)):
+            os.makedirs(f"{users}/{name}", mode=0o700, exist_ok=True)  # noqa: PTH103 - for each layer of each container
+            os.close(os.open(f"{users}/{name}/{incarnation}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            if not mounts.is_mount_point(f"{points}/{name}"):
                 _mount(layout, diff_id)
 
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from reconciler.engine.native.glimpse import Glimpse
@@ -73,12 +74,28 @@ def choose_lowers(layout: Layout, diff_ids: Sequence[str]) -> list[str]:
     for diff_id in reversed(diff_ids):
         if diff_id not in lowers:
             lowers.append(diff_id)
-        facts = layer.read_facts(layout, diff_id)
-        if facts is not None and facts.opaque_root:
+        if _read_marks(layout, diff_id)[1]:
             break
     if len(lowers) > _LAYERS_MOST:
         raise Failed(f"an image of {len(lowers)} layers: overlayfs takes {_LAYERS_MOST}", hint="build it with fewer")
     return lowers
+
+
+def _read_marks(layout: Layout, diff_id: str) -> tuple[layer.RootEntry | None, bool]:
+    """What a layer says of the root folder, and whether it hides all below; nothing for a layer that is not here."""
+    try:
+        return _read_marks_cached(layout, diff_id)
+    except LookupError:
+        return None, False
+
+
+@lru_cache(maxsize=4096)
+def _read_marks_cached(layout: Layout, diff_id: str) -> tuple[layer.RootEntry | None, bool]:
+    # What has a digest never says anything else, so this is kept for good; that it is not here is not.
+    facts = layer.read_facts(layout, diff_id)
+    if facts is None:
+        raise LookupError(diff_id)
+    return facts.root, facts.opaque_root
 
 
 def _ensure_upper(layout: Layout, folder: Path, diff_ids: Sequence[str]) -> Path:
@@ -87,8 +104,8 @@ def _ensure_upper(layout: Layout, folder: Path, diff_ids: Sequence[str]) -> Path
     if upper.is_dir():
         return upper
     staged.mkdir(mode=0o755, parents=True, exist_ok=True)
-    facts = (layer.read_facts(layout, diff_id) for diff_id in reversed(diff_ids))
-    root = next((fact.root for fact in facts if fact is not None and fact.root is not None), None)
+    roots = (_read_marks(layout, diff_id)[0] for diff_id in reversed(diff_ids))
+    root = next((root for root in roots if root is not None), None)
     os.chown(staged, root.uid if root else 0, root.gid if root else 0)
     staged.chmod(root.mode if root else 0o755)
     for name, value in (root.xattrs if root else {}).items():
