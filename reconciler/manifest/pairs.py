@@ -27,8 +27,9 @@ def read_pairs(draft: Draft, written: Any, path: Path, *, signs: str = "=") -> I
 
 
 def read_labels(draft: Draft, written: Any, path: Path) -> dict[str, str]:
-    """Labels by name; one without a value is empty."""
-    return {name: "" if value is None else render_scalar(value) for name, value, _ in read_pairs(draft, written, path)}
+    """Labels by name, sorted; one without a value is empty."""
+    out = {name: "" if value is None else render_scalar(value) for name, value, _ in read_pairs(draft, written, path)}
+    return dict(sorted(out.items()))
 
 
 def read_env(draft: Draft, written: Any, path: Path) -> dict[str, str | Sensitive]:

@@ -26,9 +26,11 @@ _TYPES: dict[type, tuple[str, ...]] = {
     Interpolated: ("string",),
     bool: ("boolean",),
     int: ("integer", "number"),
+    float: ("number",),
     Written: ("number",),
     type(None): ("null",),
 }
+_NUMBERS = (int, float, Written)
 _TYPE_WORDS = {
     "object": "a map",
     "array": "a list",
@@ -155,7 +157,7 @@ def _check(rule: Rule, value: Any, path: Path, faults: list[Fault]) -> Any:
         return _check_list(rule, value, path, faults)
     if kind is str or kind is Interpolated:
         return _check_text(rule, value, path, faults)
-    if (kind is int or kind is Written) and not rule.minimum <= value <= rule.maximum:
+    if kind in _NUMBERS and not rule.minimum <= value <= rule.maximum:
         faults.append(_misfit(rule, value, path))
         return DROPPED
     return value
@@ -165,7 +167,7 @@ def _convert(rule: Rule, value: Any) -> Any:
     """A value in a type that fits, where it means one: the number that a variable gave, 3.0 for 3."""
     if type(value) is Interpolated:
         value = read_scalar(value.strip())
-    if type(value) is Written and value.is_integer() and int in rule.types:
+    if isinstance(value, float) and value.is_integer() and int in rule.types:
         return int(value)
     return value
 
