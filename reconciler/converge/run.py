@@ -105,8 +105,11 @@ class Walk:
                 if self.interrupted:
                     raise
                 self.interrupted = True
-                self.emit(Note(text="interrupted: finishing what has begun", level="warning"))
+                self.emit(Note(text="interrupted: finishing what has begun, waiting for nothing", level="warning"))
                 batch = []
+                for key in list(self.watchlist.watches):
+                    del self.watchlist.watches[key]
+                    self._judged(Verdict(key=key, ok=True))
             for verdict in self.watchlist.poll():
                 self._judged(verdict)
         return self._result()
