@@ -251,7 +251,8 @@ def _staging(layout: Layout, name: str) -> Iterator[Path]:
     """A folder that this thread holds by an flock: one that nobody holds was left by a crash."""
     layout.layers.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = layout.layers / files.staging_name(name)
-    with _lock(layout):  # Race: between the two calls below it looks like one left by a crash.
+    with _lock(layout):  # Race: between mkdir and flock it looks like one left by a crash.
+        _remove_abandoned(layout)
         folder.mkdir(mode=0o700)
         number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(number, fcntl.LOCK_EX)
@@ -268,18 +269,23 @@ def _lock(layout: Layout) -> files.Lock:
 
 
 def remove_staging(layout: Layout) -> list[str]:
-    """Remove what writers that are no more have left half-made: the names that went."""
+    """Remove what writers that are no more have left half-made: the names that went. Each write does so first."""
+    if not layout.layers.is_dir():
+        return []
+    with _lock(layout):
+        return _remove_abandoned(layout)
+
+
+def _remove_abandoned(layout: Layout) -> list[str]:
     gone = []
-    if layout.layers.is_dir():
-        with _lock(layout):
-            for path in layout.layers.glob(f"{files.STAGING}*"):
-                if not path.is_dir():
-                    path.unlink()  # A JSON that was not renamed: they are only written under this lock.
-                elif _is_abandoned(path):
-                    files.remove_tree(path)
-                else:
-                    continue
-                gone.append(path.name)
+    for path in layout.layers.glob(f"{files.STAGING}*"):
+        if not path.is_dir():
+            path.unlink()  # A JSON that was not renamed: they are only written under the lock that is held here.
+        elif _is_abandoned(path):
+            files.remove_tree(path)
+        else:
+            continue
+        gone.append(path.name)
     return gone
 
 
