@@ -27,7 +27,7 @@ from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, Act
 from reconciler.model.key import Key, Kind, container_key, kind_of, split_key
 from reconciler.model.observation import Status
 from reconciler.model.plan import Action, Plan, Verb
-from reconciler.model.record import Made, Record
+from reconciler.model.record import Made, Record, View
 
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
@@ -135,17 +135,16 @@ class Walk:
         ready = [] if self.interrupted else self._ready()
         if not batch and not ready:
             return
-        jobs: list[Job] = []
+        view: View | None = None
         with self.ground.lock_root("apply"):
             with self.ground.store.write() as tx:
                 for outcome in batch:
                     self._record(tx, outcome)
-                records = tx.records()
-                jobs = [job for action in ready if (job := self._take(tx, action, records)) is not None]
-                numbers = tx.put_intents([job.intent for job in jobs])
-                self.intents |= {job.action.id: number for job, number in zip(jobs, numbers, strict=True)}
-                view = compose_view(records, tx.intents())
-            if self.settle_again or any(_concerns_settle(job.action) for job in jobs):
+                records = tx.records() if ready or self.settle_again else {}
+                jobs = self._take(tx, ready, records)
+                if self.settle_again or any(_concerns_settle(job.action) for job in jobs):
+                    view = compose_view(records, tx.intents())
+            if view is not None:
                 self.settle_again = False
                 self.ground.engine.settle(view)
         for job in jobs:
@@ -189,18 +188,28 @@ class Walk:
         self.watchlist.add(made, self.ground.engine.containers.states([made])[made.incarnation])
         return False
 
-    def _take(self, tx: "Writing", action: Action, records: Mapping[Key, Record]) -> Job | None:
+    def _take(self, tx: "Writing", ready: Sequence[Action], records: Mapping[Key, Record]) -> list[Job]:
+        """Grants and intents of all that is ready; an action whose grants are refused has failed."""
+        jobs = self._grant(tx, ready, records)
+        numbers = tx.put_intents([job.intent for job in jobs])
+        for job, number in zip(jobs, numbers, strict=True):
+            action = job.action
+            self.jobs[action.id], self.intents[action.id] = job, number
+            self.board.states[action.id] = State.RUNNING
+            self.began[action.id] = self.ground.clock()
+            self.emit(ActionStarted(id=action.id, verb=action.verb.value, key=action.key))
+        return jobs
+
+    def _grant(self, tx: "Writing", ready: Sequence[Action], records: Mapping[Key, Record]) -> list[Job]:
+        """All at once; where one is refused, one by one, so that the others get theirs."""
         try:
             with tx.savepoint():
-                job = take_job(tx, action, self.plan, records, self.ground)
+                return [take_job(tx, action, self.plan, records, self.ground) for action in ready]
         except ReconcileError as error:
-            self._fail(action, error)
-            return None
-        self.jobs[action.id] = job
-        self.board.states[action.id] = State.RUNNING
-        self.began[action.id] = self.ground.clock()
-        self.emit(ActionStarted(id=action.id, verb=action.verb.value, key=action.key))
-        return job
+            if len(ready) == 1:
+                self._fail(ready[0], error)
+                return []
+        return [job for action in ready for job in self._grant(tx, [action], records)]
 
     # --- workers ---
 
