@@ -4,10 +4,10 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
+import pytest
 
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.runtime import bundle, lifecycle, monitor, status, writing
@@ -140,5 +140,14 @@ class Bundles:
         assert not list(self.layout.runc.iterdir()), "runc still knows a container"
 
 
-def encode(value: object) -> bytes:
-    return msgspec.json.encode(value)
+@pytest.fixture
+def bundles(tmp_path: Path) -> Iterator[Bundles]:
+    """Bundles of a root of its own; what a test leaves running is ended, and nothing may stay."""
+    if os.geteuid() != 0:
+        pytest.skip("because it needs root")
+    for program in ("runc", "conmon", "busybox"):
+        if shutil.which(program) is None:
+            pytest.skip(f"because {program} is not installed")
+    made = Bundles(tmp_path)
+    yield made
+    made.close()

@@ -30,6 +30,8 @@ def launch(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
     try:
         clear(path, monitor)
         state = _create(path, monitor)
+        # Order: before it runs, for it may write so much at once that conmon cuts the log.
+        rotation.note_begun(monitor["log"])
         _start(path, monitor, state)
     except (runc.RuntimeFailed, OSError) as error:
         try:
@@ -37,7 +39,6 @@ def launch(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
         except OSError:  # A full disk is what failed the start already.
             raise error from None
         raise
-    rotation.note_begun(monitor["log"])
     return state
 
 

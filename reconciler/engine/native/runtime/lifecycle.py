@@ -48,7 +48,7 @@ def run(path: str, key: Key) -> Status:
     monitor = bundle.read_json(path, bundle.MONITOR)
     now = status.read_status(path, monitor["id"])
     rules = policy.read_policy(path) or policy.Policy()
-    if now.phase in (Phase.RUNNING, Phase.PAUSED):
+    if now.phase in (Phase.RUNNING, Phase.PAUSED) and status.is_running(bundle.read_json(path, bundle.STATE)):
         _set_policy(path, rules, mark="" if rules.mark == policy.RESTART else rules.mark)
         return now
     # Order: the mark goes before it runs: an exit right after the start must find the policy in force.
@@ -104,7 +104,7 @@ def halt(path: str, *, mark: str, apply: ApplyId, number: int, grace: float) -> 
     _set_policy(path, rules, mark=mark or policy.RESTART, apply=apply)
     monitor = bundle.read_json(path, bundle.MONITOR)
     state = bundle.read_json(path, bundle.STATE)
-    if state and process.is_alive(state["pid"], state["start_time"]):
+    if status.is_running(state):
         # Race: the mark may be taken off again before the exit command has its first look; whoever halts a run starts it.
         bundle.write_json(path, bundle.STATE, {**state, "halted": True})
         _end_process(monitor, state, number=number, grace=grace)
@@ -138,7 +138,7 @@ def _wait_for_exit_file(path: str, monitor: dict[str, Any], state: dict[str, Any
     deadline = time.monotonic() + _EXIT_FILE_SECONDS
     pause = 0.001
     while not os.path.exists(file) and time.monotonic() < deadline:  # noqa: PTH110
-        if not process.is_alive(state["monitor"], state["monitor_start"]):
+        if not status.is_followed(state):
             return
         time.sleep(pause)
         pause = min(pause * 2, 0.02)

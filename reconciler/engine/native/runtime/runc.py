@@ -44,24 +44,26 @@ def start(program: str, root: str, container_id: str, init: "tuple[int, int]") -
     runc's init waits until somebody opens the fifo that it writes to; opening it is all that `runc start` does, after it
     has started a Go program. A runtime that has no such fifo is asked by its verb.
     """
-    fifo = f"{root}/{container_id}/exec.fifo"
+    # Order: before the fifo is opened, for what is let go may have ended a moment later.
+    pidfd = process.open_pidfd(*init)
+    if pidfd < 0:
+        raise RuntimeFailed("start", "the container's first process ended before it was let go")
     try:
-        fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(f"{root}/{container_id}/exec.fifo", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
+        os.close(pidfd)
         call(program, root, "start", [container_id])
         return
-    pidfd = process.open_pidfd(*init)
     try:
         # Race: whoever kills it now kills the one that was to write.
-        if pidfd < 0 or not process.wait_any(fd, pidfd, seconds=_SECONDS):
+        if not process.wait_any(fd, pidfd, seconds=_SECONDS):
             raise RuntimeFailed("start", "the container's first process did not answer")
         if not _read_byte(fd):
             raise RuntimeFailed("start", "the container's first process ended before it was let go")
     finally:
         os.close(fd)
-        if pidfd >= 0:
-            os.close(pidfd)
-    os.unlink(fifo)
+        os.close(pidfd)
+    os.unlink(f"{root}/{container_id}/exec.fifo")
 
 
 def _read_byte(fd: int) -> bytes:

@@ -203,8 +203,8 @@ def choose_env(spec: ContainerSpec, image: Mapping[str, Any], place: Place) -> d
         env["TERM"] = "xterm"
     env["HOME"] = place.identity.home
     for entry in _words(image.get("Env")):
-        name, _, value = entry.partition("=")
-        if name:
+        name, equals, value = entry.partition("=")
+        if name and equals:
             env[name] = value
     env |= {name: value.value if isinstance(value, Sensitive) else value for name, value in spec.env.items()}
     for name, value in env.items():

@@ -28,9 +28,23 @@ def read_status(path: str, incarnation: str) -> Status:
     rules = policy.read_policy(path) or policy.Policy()
     if not state:
         return Status(phase=Phase.CREATED, incarnation=incarnation, error=_read_error(path))
-    if process.is_alive(state["pid"], state["start_time"]):
+    if is_running(state):
         return _read_running(path, monitor, state, rules)
-    return _read_exited(path, monitor, state, rules)
+    ended = read_exit(path, monitor["id"], state)
+    if not ended and is_followed(state):
+        # Race: its monitor is just writing down how it ended; until then it counts as not ended.
+        return _read_running(path, monitor, state, rules)
+    return _read_exited(path, monitor, state, rules, ended)
+
+
+def is_running(state: dict[str, Any]) -> bool:
+    """Whether the first process of a run lives."""
+    return bool(state) and process.is_alive(state["pid"], state["start_time"])
+
+
+def is_followed(state: dict[str, Any]) -> bool:
+    """Whether the conmon of a run lives, with its exit command."""
+    return process.is_alive(state["monitor"], state["monitor_start"])
 
 
 def _read_running(path: str, monitor: dict[str, Any], state: dict[str, Any], rules: policy.Policy) -> Status:
@@ -51,11 +65,11 @@ def _read_running(path: str, monitor: dict[str, Any], state: dict[str, Any], rul
     )
 
 
-def _read_exited(path: str, monitor: dict[str, Any], state: dict[str, Any], rules: policy.Policy) -> Status:
-    ended = read_exit(path, monitor["id"], state)
+def _read_exited(
+    path: str, monitor: dict[str, Any], state: dict[str, Any], rules: policy.Policy, ended: dict[str, Any]
+) -> Status:
     code = ended.get("code")
     verdict = policy.choose_after_exit(rules, code=255 if code is None else code)
-    followed = process.is_alive(state["monitor"], state["monitor_start"])
     return Status(
         phase=Phase.EXITED,
         incarnation=monitor["id"],
@@ -64,7 +78,7 @@ def _read_exited(path: str, monitor: dict[str, Any], state: dict[str, Any], rule
         exit_code=code,
         oom_killed=bool(ended.get("oom")),
         restarts=rules.restarts,
-        restarting=verdict == policy.AGAIN and followed and not (rules.mark or state.get("halted")),
+        restarting=verdict == policy.AGAIN and is_followed(state) and not (rules.mark or state.get("halted")),
         gave_up=rules.gave_up,
         health=Health.NONE if _read_check(monitor) is None else Health.UNKNOWN,
         error=_read_error(path),
@@ -120,7 +134,7 @@ def read_parts(path: str, made: Made, status: Status) -> dict[str, Part]:
     state = bundle.read_json(path, bundle.STATE)
     if not monitor or not state:
         return parts
-    followed = process.is_alive(state["monitor"], state["monitor_start"])
+    followed = is_followed(state)
     if status.phase in (Phase.RUNNING, Phase.PAUSED):
         parts["process"] = PRESENT
         parts["monitor"] = PRESENT if followed else missing("restart")

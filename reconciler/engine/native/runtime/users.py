@@ -41,7 +41,7 @@ def resolve_user(text: str, *, root: str | Path) -> Identity:
     BadUser for a form that is none, a number out of range, and a name that is not there.
     """
     user, colon, group = text.partition(":")
-    if (colon and not group) or not all(_NAME.fullmatch(part) for part in (user, group) if part) or ":" in group:
+    if (colon and not (user and group)) or not all(_NAME.fullmatch(part) for part in (user, group) if part) or ":" in group:
         raise BadUser(f"{text!r} is no user: expected USER or USER:GROUP")
     identity = _find_user(user or "0", root)
     if group:

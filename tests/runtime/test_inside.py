@@ -1,0 +1,250 @@
+"""Exec, probes, signals and logs in containers that run."""
+
+import os
+import pty
+import select
+import signal
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from reconciler.engine.native.runtime import bundle, rotation
+from reconciler.engine.native.runtime.inside import NativeInside, log_path
+from reconciler.model.errors import Failed
+from reconciler.model.observation import Health
+from reconciler.model.record import Made
+from reconciler.model.spec import Healthcheck, Logs, Resources
+from tests.runtime.bundles import Bundles, wait_for
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def running(bundles: Bundles) -> tuple[NativeInside, Made]:
+    made = bundles.make(env={"COLOUR": "blue"}, workdir="/home/app")
+    bundles.run(made)
+    return NativeInside(bundles.layout), made
+
+
+def test_exec_gives_output_and_exit_code(running: tuple[NativeInside, Made], capfd: pytest.CaptureFixture[str]) -> None:
+    inside, made = running
+    result = inside.exec(made, ["sh", "-c", "echo $COLOUR $EXTRA $PWD; echo oops >&2; exit 42"], env={"EXTRA": "more"})
+    assert result.exit_code == 42
+    assert tuple(capfd.readouterr()) == ("blue more /home/app\n", "oops\n")
+
+
+def test_exec_as_a_user_of_the_image(running: tuple[NativeInside, Made], capfd: pytest.CaptureFixture[str]) -> None:
+    inside, made = running
+    assert (
+        inside.exec(made, ["sh", "-c", "id -u; id -g; id -G; echo $HOME; pwd"], user="app", workdir="/tmp").exit_code == 0
+    )
+    assert capfd.readouterr().out.split("\n")[:-1] == ["1000", "1001", "1001 33", "/home/app", "/tmp"]
+    with pytest.raises(Failed, match="no user 'nobody'"):
+        inside.exec(made, ["true"], user="nobody")
+
+
+@pytest.mark.parametrize(("command", "code"), [("no-such", 127), ("/etc/passwd", 126), ("/nowhere/x", 127)])
+def test_exec_of_what_cannot_run(running: tuple[NativeInside, Made], command: str, code: int) -> None:
+    inside, made = running
+    assert inside.exec(made, [command]).exit_code == code
+
+
+def test_exec_in_a_container_that_does_not_run_says_so(bundles: Bundles) -> None:
+    made = bundles.make()
+    with pytest.raises(Failed, match="created, not running"):
+        NativeInside(bundles.layout).exec(made, ["true"])
+
+
+def test_exec_reads_nothing_unless_asked(running: tuple[NativeInside, Made], capfd: pytest.CaptureFixture[str]) -> None:
+    inside, made = running
+    saved, (read_end, write_end) = os.dup(0), os.pipe()
+    os.write(write_end, b"typed\n")
+    os.close(write_end)
+    try:
+        os.dup2(read_end, 0)
+        assert inside.exec(made, ["cat"]).exit_code == 0
+        assert capfd.readouterr().out == ""
+        assert inside.exec(made, ["cat"], stdin=True).exit_code == 0
+        assert capfd.readouterr().out == "typed\n"
+    finally:
+        os.dup2(saved, 0)
+        os.close(read_end)
+        os.close(saved)
+
+
+def test_exec_with_a_terminal_passes_it_through_with_its_size(running: tuple[NativeInside, Made]) -> None:
+    inside, made = running
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            code = inside.exec(
+                made,
+                ["sh", "-c", "test -t 0 && until stty size; do sleep 0.01; done; read x; echo got $x; exit 5"],
+                tty=True,
+            )
+            os._exit(code.exit_code)
+        except BaseException as error:  # noqa: BLE001 - a child of fork must not return into pytest
+            sys.stderr.write(repr(error))
+            os._exit(99)
+    import fcntl
+    import termios
+
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    shown = read_until(terminal, b"33 77")
+    os.write(terminal, b"word\n")
+    shown += read_until(terminal, b"got word")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5, shown
+    os.close(terminal)
+
+
+def read_until(fd: int, what: bytes) -> bytes:
+    shown = b""
+    deadline = time.monotonic() + 10
+    while what not in shown:
+        assert time.monotonic() < deadline, shown
+        if select.select([fd], [], [], 0.1)[0]:
+            shown += os.read(fd, 4096)
+    return shown
+
+
+def test_kill_sends_a_signal_and_holds_nothing(bundles: Bundles) -> None:
+    made = bundles.make("sh", "-c", "trap 'echo hup' HUP; echo ready; while :; do sleep 0.02; done")
+    bundles.run(made)
+    wait_for(lambda: "ready" in bundles.log(made))
+    inside = NativeInside(bundles.layout)
+    inside.kill(made, signal.SIGHUP)
+    wait_for(lambda: "hup" in bundles.log(made))
+    bundles.halt(made, "hold")
+    with pytest.raises(Failed, match="does not run"):
+        inside.kill(made, signal.SIGHUP)
+
+
+def check(*test: str, **rest: object) -> Healthcheck:
+    return Healthcheck(test=test, **rest)  # type: ignore[arg-type]  # keywords of the check
+
+
+def test_probe_tells_health_and_observe_remembers_it_for_a_while(bundles: Bundles) -> None:
+    made = bundles.make(healthcheck=check("CMD-SHELL", "echo looked; test -e /tmp/well", retries=2))
+    bundles.run(made)
+    inside = NativeInside(bundles.layout)
+    assert bundles.status(made).health is Health.UNKNOWN
+    assert inside.probe(made, timeout=5) == (Health.UNHEALTHY, "looked\n")
+    assert bundles.status(made).health is Health.STARTING
+    assert inside.probe(made, timeout=5)[0] is Health.UNHEALTHY
+    assert bundles.status(made).health is Health.UNHEALTHY
+    (bundles.path(made) / "rootfs/tmp/well").touch()
+    assert inside.probe(made, timeout=5)[0] is Health.HEALTHY
+    assert bundles.status(made).health is Health.HEALTHY
+
+
+def test_probe_that_hangs_is_killed_with_its_command(bundles: Bundles) -> None:
+    made = bundles.make(healthcheck=check("CMD", "sleep", "4321"))
+    bundles.run(made)
+    began = time.monotonic()
+    verdict, text = NativeInside(bundles.layout).probe(made, timeout=0.4)
+    assert (verdict, time.monotonic() - began < 3) == (Health.UNHEALTHY, True)
+    assert "longer than 0.4 s" in text
+    wait_for(lambda: not any(is_sleeping(entry) for entry in Path("/proc").iterdir()))
+
+
+def is_sleeping(entry: Path) -> bool:
+    try:
+        return entry.name.isdigit() and (entry / "cmdline").read_bytes() == b"sleep\x004321\x00"
+    except OSError:
+        return False
+
+
+def test_probe_of_a_command_that_is_not_there_is_unhealthy_and_says_why(bundles: Bundles) -> None:
+    made = bundles.make(healthcheck=check("CMD", "curl", "x"))
+    bundles.run(made)
+    verdict, text = NativeInside(bundles.layout).probe(made, timeout=5)
+    assert verdict is Health.UNHEALTHY
+    assert "executable file not found" in text
+
+
+def read(inside: NativeInside, made: Made, tail: int | None = None, since: float = 0.0) -> list[bytes]:
+    return [line.text for line in inside.logs(made, tail=tail, since=since, follow=False, stop=lambda: True)]
+
+
+def test_logs_are_read_over_rotated_files(bundles: Bundles) -> None:
+    made = bundles.make("sh", "-c", "seq 1 500; echo ready; sleep 1000", logs=Logs(max_size=40_000, keep=2))
+    bundles.run(made)
+    wait_for(lambda: "ready" in bundles.log(made))
+    inside = NativeInside(bundles.layout)
+    numbers = [str(number).encode() for number in range(1, 501)]
+    assert read(inside, made) == [*numbers, b"ready"]
+    # It was above half of its size: reading set it aside, and conmon writes into a new one.
+    log = log_path(bundles.layout, made.incarnation)
+    assert log.with_name("container.log.1").exists()
+    inside.exec(made, ["sh", "-c", "echo more > /proc/1/fd/1"])
+    wait_for(lambda: "more" in bundles.log(made))
+    assert read(inside, made, tail=3) == [b"500", b"ready", b"more"]
+    assert read(inside, made, since=time.time() + 60) == []
+    assert not any(line.lost for line in inside.logs(made, tail=None, since=0, follow=False, stop=lambda: True))
+
+
+def test_log_that_conmon_cut_says_where_lines_are_lost(bundles: Bundles) -> None:
+    made = bundles.make("sh", "-c", "seq 1 3000; echo ready; sleep 1000", logs=Logs(max_size=20_000))
+    bundles.run(made)
+    wait_for(lambda: "ready" in bundles.log(made))
+    inside = NativeInside(bundles.layout)
+    lines = list(inside.logs(made, tail=None, since=0, follow=False, stop=lambda: True))
+    assert lines[0].lost
+    assert not any(line.lost for line in lines[1:])
+    assert lines[-1].text == b"ready"
+
+
+def test_rotated_files_beyond_the_kept_ones_go(bundles: Bundles, tmp_path: Path) -> None:
+    log = tmp_path / "container.log"
+    for number in range(5):
+        log.write_text(str(number))
+        rotation.shift(str(log), keep=2)
+    assert sorted(path.name for path in tmp_path.glob("container.log*")) == ["container.log.1", "container.log.2"]
+    assert (tmp_path / "container.log.1").read_text() == "4"
+
+
+def test_followed_log_goes_on_over_rotations_and_restarts_until_the_end(bundles: Bundles) -> None:
+    made = bundles.make(
+        "sh", "-c", "echo first; while ! test -e /tmp/go; do sleep 0.01; done; seq 1 200; exit 0", restart="no"
+    )
+    bundles.run(made)
+    inside = NativeInside(bundles.layout)
+    seen: list[bytes] = []
+
+    def follow() -> None:
+        seen.extend(line.text for line in inside.logs(made, tail=10, since=0, follow=True, stop=lambda: False))
+
+    reader = threading.Thread(target=follow)
+    reader.start()
+    wait_for(lambda: "first" in bundles.log(made))
+    rotation.rotate(str(bundles.path(made)), {**bundle.read_json(str(bundles.path(made)), bundle.MONITOR), "max_size": 1})
+    (bundles.path(made) / "rootfs/tmp/go").touch()
+    reader.join(timeout=20)
+    assert not reader.is_alive()
+    assert seen == [b"first", *(str(number).encode() for number in range(1, 201))]
+
+
+def test_line_without_an_end_is_bounded_and_marked_partial(bundles: Bundles) -> None:
+    made = bundles.make("sh", "-c", "seq 1 5000 | while read x; do echo -n 0123456789; done; echo; echo ready; sleep 1000")
+    bundles.run(made)
+    wait_for(lambda: "ready" in bundles.log(made))
+    lines = list(NativeInside(bundles.layout).logs(made, tail=None, since=0, follow=False, stop=lambda: True))
+    assert lines[0].partial
+    assert sum(len(line.text) for line in lines[:-1]) == 50_000
+
+
+def test_fork_bomb_stays_inside_its_limit_b6(bundles: Bundles) -> None:
+    made = bundles.make(
+        "sh",
+        "-c",
+        "i=0; while test $i -lt 40; do sleep 1000 & i=$((i+1)); done; echo all",
+        restart="no",
+        resources=Resources(pids=20),
+    )
+    bundles.run(made)
+    wait_for(lambda: "fork" in bundles.log(made))
+    assert "all" not in bundles.log(made)
