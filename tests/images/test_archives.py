@@ -179,10 +179,10 @@ def test_wrong_layer_in_an_archive_is_refused(driver, layout, tmp_path):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"PK\x03\x04 a zip" * 100, "an image archive"),
-        (b"", "neither"),
-        (b"\x1f\x8bno gzip at all", "broken gzip"),
-        (gzip.compress(b"x" * 5000)[:-30], "gzip|an image archive"),
+        pytest.param(b"PK\x03\x04 a zip" * 100, "an image archive", id="zip"),
+        pytest.param(b"", "neither", id="empty"),
+        pytest.param(b"\x1f\x8bno gzip at all", "broken gzip", id="no-gzip"),
+        pytest.param(gzip.compress(b"x" * 5000)[:-30], "gzip|an image archive", id="cut"),
     ],
 )
 def test_file_that_is_no_archive_is_refused(driver, tmp_path, data, words):

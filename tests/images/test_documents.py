@@ -187,7 +187,11 @@ def test_C2_credentials_of_one_host_are_none_of_another(tmp_path):
     assert read_credentials("h.io", tmp_path / "missing.json") is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"auths": {"h.io": {"auth": "%%%s3cret"}}}', "{" * 100_000, "x" * (2 << 20)])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"auths": {"h.io": {"auth": "%%%s3cret"}}}', "{" * 100_000, "x" * (2 << 20)],
+    ids=["cut", "list", "base64", "deep", "huge"],
+)
 def test_broken_config_is_an_error_that_does_not_quote_it(tmp_path, text):
     with pytest.raises(ValueError, match=r"config\.json|h\.io") as error:
         read_credentials("h.io", config(tmp_path, text))

@@ -285,6 +285,7 @@ def test_missing_layer_and_altered_documents_are_seen_and_mended(driver, layout,
         assert driver.observe([made], Glimpse(layout))[KEY].parts[part_name].state == "missing"
         driver.update(made, made, uses={}, emit=silent)
         blobs.blob_path(layout, victim).write_bytes(b"{}")
+        assert driver.observe([made], Glimpse(layout))[KEY].parts[part_name].state == "altered"
         driver.update(made, made, uses={}, emit=silent)
         assert {part.state for part in driver.observe([made], Glimpse(layout))[KEY].parts.values()} == {"present"}
         assert here.read_image(layout, digest).digest == digest

@@ -81,14 +81,18 @@ def read_pieces(path: Path, digest: str, *, what: str) -> Iterator[bytes]:
         raise ContentError(what, digest, f"other bytes (sha256:{seen.hexdigest()})")
 
 
-def remove_blob(layout: Layout, digest: str) -> int:
-    """Remove a blob; the bytes that went, 0 where it was gone already."""
-    path = blob_path(layout, digest)
+def blob_size(layout: Layout, digest: str) -> int:
+    """Bytes of a blob, 0 where it is not here."""
     try:
-        size = path.stat().st_size
-        path.unlink()
+        return blob_path(layout, digest).stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def remove_blob(layout: Layout, digest: str) -> int:
+    """Remove a blob; the bytes that went, 0 where it was gone already."""
+    size = blob_size(layout, digest)
+    blob_path(layout, digest).unlink(missing_ok=True)
     return size
 
 
@@ -174,7 +178,8 @@ def remove_stale(layout: Layout, *, dry_run: bool = False) -> Iterator[tuple[str
             size = path.stat().st_size
             if not dry_run:
                 path.unlink(missing_ok=True)
-            yield path.name, size
+            if path.suffix != ".lock":
+                yield path.name, size
 
 
 @contextmanager
@@ -211,5 +216,8 @@ def _turn(layout: Layout, how: int, *, seconds: float, holder: str) -> Iterator[
 
 
 def ensure_folder(path: Path) -> None:
-    """A folder of ours, for us alone."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """A folder of ours, for us alone. Raises Failed."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(f"make the folder {path}: {error.strerror}", hint="images are kept below the root") from error

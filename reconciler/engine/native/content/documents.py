@@ -127,6 +127,9 @@ def choose_entry(index: Index, platform: Platform, *, reference: str) -> Descrip
         for place, entry in enumerate(index.entries)
         if entry.platform and (rank := _variant_rank(platform, entry.platform)) is not None
     ]
+    bare = [entry.descriptor for entry in index.entries if not entry.platform]
+    if not fitting and len(bare) == 1 and len(index.entries) == 1:
+        return bare[0]  # the only one; its config says what it is for
     if not fitting:
         there = [str(entry.platform) for entry in index.entries if entry.platform and entry.platform.os != "unknown"]
         raise PlatformMissing(reference, str(platform), sorted(set(there)))

@@ -4,6 +4,7 @@
 the image room puts both there. It reads no layer and asks no registry.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -68,7 +69,7 @@ def read_image(layout: Layout, digest: str) -> LocalImage:
         layers=tuple(layer.digest for layer in content.manifest.layers),
         size=sum(layer.size for layer in content.manifest.layers),
         platform=str(config_platform(content.config)),
-        created=created if isinstance(created, str) else "",
+        created=created if isinstance(created, str) and re.fullmatch(r"[0-9TZ:.+-]{10,40}", created) else "",
     )
 
 

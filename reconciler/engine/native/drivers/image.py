@@ -4,7 +4,8 @@ Thin: `images/` resolves, pulls, loads and prunes, `content/images.py` reads wha
 image (that is rows), and mounts nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import structs
@@ -16,10 +17,10 @@ from reconciler.engine.native.images.session import Session
 from reconciler.engine.native.layers import layer as layers
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.protocol import LocalImage, Uses
-from reconciler.model.errors import ContentError, NotFound
+from reconciler.model.errors import ContentError, Failed, NotFound
 from reconciler.model.events import Emit
 from reconciler.model.key import Key
-from reconciler.model.observation import PRESENT, Part, Phase, Status, missing
+from reconciler.model.observation import PRESENT, Part, Phase, Status, altered, missing
 from reconciler.model.record import UNKNOWN, ImageFact, Made
 from reconciler.model.reference import canonical_reference, parse_reference
 from reconciler.model.spec import ImageSpec
@@ -36,11 +37,12 @@ class ImageDriver:
         """End what is under way, and let connections and threads go."""
         self._session.close()
 
-    def resolve(self, key: Key, spec: ImageSpec, *, recorded: str, offline: bool) -> ImageFact:  # noqa: ARG002 protocol's
+    def resolve(self, key: Key, spec: ImageSpec, *, recorded: str, offline: bool) -> ImageFact:
         """As the protocol says."""
         from reconciler.engine.native.images import resolve
 
-        return resolve.resolve_spec(self._session, spec, recorded=recorded, offline=offline)
+        with _mapped(f"resolve {key}"):
+            return resolve.resolve_spec(self._session, spec, recorded=recorded, offline=offline)
 
     def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 protocol's
         """Pull or load `made.image`. What is here of it stays; what is missing or altered is fetched.
@@ -51,13 +53,14 @@ class ImageDriver:
         spec = made.spec
         assert isinstance(spec, ImageSpec)
         digest = "" if made.image == UNKNOWN else made.image
-        if spec.archive:
-            from reconciler.engine.native.images import load
+        with _mapped(f"make {made.key}"):
+            if spec.archive:
+                from reconciler.engine.native.images import load
 
-            digest = load.load_image(self._session, Path(spec.archive), digest, key=made.key, emit=emit)
-        else:
-            digest = self._pull(made.key, spec.reference, digest, emit)
-        return self._status(digest)
+                digest = load.load_image(self._session, Path(spec.archive), digest, key=made.key, emit=emit)
+            else:
+                digest = self._pull(made.key, spec.reference, digest, emit)
+            return self._status(digest)
 
     def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 protocol's
         """Pull what is new of it, or mend what is missing."""
@@ -68,7 +71,8 @@ class ImageDriver:
 
     def observe(self, mades: Iterable[Made], glimpse: Glimpse) -> Mapping[Key, Status]:  # noqa: ARG002 all drivers'
         """A status for each, with the parts manifest, config and layers. Reads no layer."""
-        return {made.key: self._status(made.image) for made in mades}
+        with _mapped("look at images"):
+            return {made.key: self._status(made.image) for made in mades}
 
     # --- by hand ---
 
@@ -77,10 +81,11 @@ class ImageDriver:
         from reconciler.engine.native.images import resolve
 
         parsed = parse_reference(reference)
-        here = resolve.find_here(self._layout, parsed)
-        fact = resolve.ask_registry(self._session, parsed, here=here)
-        self._pull(key, str(parsed), fact.digest, emit)
-        return self.read(fact.digest)
+        with _mapped(f"pull {parsed}"):
+            here = resolve.find_here(self._layout, parsed)
+            fact = resolve.ask_registry(self._session, parsed, here=here)
+            self._pull(key, str(parsed), fact.digest, emit)
+            return self.read(fact.digest)
 
     def read(self, name: str) -> LocalImage:
         """An image that is here, by its digest, the beginning of that, or a reference. Raises NotFound, ContentError."""
@@ -104,21 +109,23 @@ class ImageDriver:
         NotFound. `used` are digests as for `prune`; their content stays."""
         from reconciler.engine.native.images import prune
 
-        digest = self._find(name)
-        names = images.read_names(self._layout, digest)
-        is_digest = name not in names.references and _canonical(name) not in names.references
-        for reference in names.references if is_digest else (_canonical(name),):
-            images.remove_name(self._layout, reference)
-        if images.read_names(self._layout, digest).references:
-            return [(_canonical(name), 0)]
-        others = [other.digest for other in images.list_names(self._layout) if other.digest != digest]
-        return prune.prune_content(self._layout, [*used, *others]) or [(name, 0)]
+        with _mapped(f"remove image {name}"):
+            digest = self._find(name)
+            here = images.read_names(self._layout, digest).references
+            by_name = _canonical(name) in here
+            for reference in (_canonical(name),) if by_name else here:
+                images.remove_name(self._layout, reference)
+            if by_name and len(here) > 1:
+                return [(_canonical(name), 0)]
+            others = [other.digest for other in images.list_names(self._layout) if other.digest != digest]
+            return prune.prune_content(self._layout, [*used, *others]) or [(name, 0)]
 
     def prune(self, used: Sequence[str], *, dry_run: bool = False) -> Sequence[tuple[str, int]]:
         """As the protocol says. Raises LockTimeout while a pull is under way."""
         from reconciler.engine.native.images import prune
 
-        return prune.prune_content(self._layout, used, dry_run=dry_run)
+        with _mapped("prune images"):
+            return prune.prune_content(self._layout, used, dry_run=dry_run)
 
     def _find(self, name: str) -> str:
         if digest := images.find_by_name(self._layout, _canonical(name)):
@@ -140,10 +147,14 @@ class ImageDriver:
         parts = {"manifest": missing(), "config": missing(), "layers": missing()}
         if not digest.startswith("sha256:") or not blobs.has_blob(self._layout, digest):
             return Status(phase=Phase.MISSING, parts=parts)
-        parts["manifest"] = PRESENT
         try:
+            parts["manifest"] = altered("content", digest, "other bytes")
+            blobs.read_blob(self._layout, digest, what="the manifest")
+            parts["manifest"] = PRESENT
             content = images.read_content(self._layout, digest)
         except ContentError as error:
+            if parts["manifest"] is PRESENT:
+                parts["config"] = altered("content", "", "other bytes")
             return Status(phase=Phase.PRESENT, parts=parts, error=error.brief)
         if content is None:
             return Status(phase=Phase.PRESENT, parts=parts)
@@ -151,6 +162,17 @@ class ImageDriver:
         parts["config"] = PRESENT
         parts["layers"] = _layers_part(len(content.diff_ids), lacking)
         return Status(phase=Phase.PRESENT, parts=parts, size=_size(self._layout, content.diff_ids))
+
+
+@contextmanager
+def _mapped(tried: str) -> Iterator[None]:
+    """What the file system says, as an error for people."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        hint = "look at the root's disk and permissions"
+        raise Failed(f"{tried}: {error.strerror or error}{where}", hint=hint) from error
 
 
 def _layers_part(count: int, lacking: Sequence[str]) -> Part:

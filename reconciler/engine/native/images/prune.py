@@ -1,9 +1,11 @@
 """Digests that are used -> everything else gone: images, blobs and layers. What the next pull would fetch again.
 
-`drivers/image.py` calls it; who uses what is rows, which the caller has read. It removes no layer that a used image has.
+`drivers/image.py` calls it; who uses what is rows, which the caller has read. It removes nothing that a used image has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
 
 from reconciler.engine.native.content import blobs, images
 from reconciler.engine.native.layers import layer as layers
@@ -12,72 +14,72 @@ from reconciler.linux import mounts
 from reconciler.model.errors import ContentError
 
 
-def prune_content(layout: Layout, used: Sequence[str], *, dry_run: bool = False) -> list[tuple[str, int]]:
-    """Remove what no image of `used` needs: its name or digest, and bytes, for each. Raises LockTimeout.
+class Going(Struct, frozen=True):
+    """Something to remove: an image with what only it has, or a blob or layer that belongs to none."""
 
-    An image's bytes are those of its layers that no other keeps; blobs that belong to no image are listed by themselves.
+    called: str
+    image: str = ""
+    """Its digest, where it is an image."""
+    blobs: frozenset[str] = frozenset()
+    layers: frozenset[str] = frozenset()
+
+
+def prune_content(layout: Layout, used: Sequence[str], *, dry_run: bool = False) -> list[tuple[str, int]]:
+    """Remove what no image of `used` needs: what each was called, and its bytes. Raises LockTimeout.
+
+    With `dry_run` it only says what would go. What two unused images share is counted with the first.
     """
-    if not layout.blobs.is_dir():
+    if not layout.blobs.is_dir() and not layout.layers.is_dir():
         return []
     with blobs.keeping_pulls_away(layout):
-        kept_blobs, kept_layers = _needed(layout, used)
-        gone = [_remove_image(layout, names, kept_blobs, kept_layers, dry_run=dry_run) for names in _unused(layout, used)]
-        for digest, size in [*blobs.list_blobs(layout)]:
-            if digest not in kept_blobs and (not dry_run or not any(digest in listed for _, _, listed in gone)):
-                gone.append((digest, size if dry_run else blobs.remove_blob(layout, digest), frozenset()))
-        gone += [(name, size, frozenset()) for name, size in blobs.remove_stale(layout, dry_run=dry_run)]
-        for diff_id in layers.list_layers(layout):
-            if diff_id not in kept_layers and (not dry_run or not any(diff_id in listed for _, _, listed in gone)):
-                size = layers.layer_size(layout, diff_id) if dry_run else _remove_layer(layout, diff_id)
-                gone.append((diff_id, size, frozenset()))
-        return [(name, size) for name, size, _ in gone]
+        going = [*_choose(layout, used)]
+        gone = [(one.called, _measure(layout, one) if dry_run else _remove(layout, one)) for one in going]
+        return [*gone, *blobs.remove_stale(layout, dry_run=dry_run)]
 
 
-def _unused(layout: Layout, used: Sequence[str]) -> list[images.Names]:
-    return [names for names in images.list_names(layout) if names.digest not in used]
-
-
-def _needed(layout: Layout, used: Sequence[str]) -> tuple[set[str], set[str]]:
-    """Blobs and diff ids of the used images, and the indexes that their names lead through."""
+def _choose(layout: Layout, used: Sequence[str]) -> Iterator[Going]:
     kept_blobs: set[str] = set()
     kept_layers: set[str] = set()
     for digest in used:
-        if not digest.startswith("sha256:"):
-            continue  # an image that was never known
-        kept_blobs |= {digest, *images.read_names(layout, digest).targets.values()}
-        found, ids = _content(layout, digest)
-        kept_blobs |= found
-        kept_layers |= ids
-    return kept_blobs, kept_layers
+        if digest.startswith("sha256:"):  # else an image that was never known
+            found, ids = _content(layout, images.read_names(layout, digest))
+            kept_blobs |= found
+            kept_layers |= ids
+    for names in images.list_names(layout):
+        if names.digest not in used:
+            found, ids = _content(layout, names)
+            called = ", ".join(names.references) or names.digest
+            yield Going(called, names.digest, frozenset(found - kept_blobs), frozenset(ids - kept_layers))
+            kept_blobs |= found
+            kept_layers |= ids
+    yield from (Going(one, blobs=frozenset({one})) for one, _ in blobs.list_blobs(layout) if one not in kept_blobs)
+    yield from (Going(one, layers=frozenset({one})) for one in layers.list_layers(layout) if one not in kept_layers)
 
 
-def _content(layout: Layout, digest: str) -> tuple[set[str], set[str]]:
+def _content(layout: Layout, names: images.Names) -> tuple[set[str], set[str]]:
+    """Blobs of an image, with the indexes that its names lead through, and its layers."""
+    found = {names.digest, *names.targets.values()}
     try:
-        content = images.read_content(layout, digest)
+        content = images.read_content(layout, names.digest)
     except ContentError:
         content = None
     if content is None:
-        return set(), set()
-    blobs_ = {content.manifest.config.digest, *(layer.digest for layer in content.manifest.layers)}
-    return blobs_, set(content.diff_ids)
+        return found, set()
+    found |= {content.manifest.config.digest, *(layer.digest for layer in content.manifest.layers)}
+    return found, set(content.diff_ids)
 
 
-def _remove_image(
-    layout: Layout, names: images.Names, kept_blobs: set[str], kept_layers: set[str], *, dry_run: bool
-) -> tuple[str, int, frozenset[str]]:
-    """Remove one image with what only it and others that are unused have; what it is called, bytes, and what went."""
-    found, ids = _content(layout, names.digest)
-    going = ({names.digest, *names.targets.values()} | found) - kept_blobs
-    layers_going = ids - kept_layers
-    size = 0
-    if not dry_run:
-        images.forget_image(layout, names.digest)
-    for digest in going:
-        size += _blob_size(layout, digest) if dry_run else blobs.remove_blob(layout, digest)
-    for diff_id in layers_going:
-        size += layers.layer_size(layout, diff_id) if dry_run else _remove_layer(layout, diff_id)
-    called = ", ".join(names.references) or names.digest
-    return called, size, frozenset(going | layers_going)
+def _measure(layout: Layout, going: Going) -> int:
+    size = sum(blobs.blob_size(layout, digest) for digest in going.blobs)
+    return size + sum(layers.layer_size(layout, diff_id) for diff_id in going.layers)
+
+
+def _remove(layout: Layout, going: Going) -> int:
+    if going.image:
+        # Order: its record goes first, for that is what makes an image be here.
+        images.forget_image(layout, going.image)
+    size = sum(blobs.remove_blob(layout, digest) for digest in going.blobs)
+    return size + sum(_remove_layer(layout, diff_id) for diff_id in going.layers)
 
 
 def _remove_layer(layout: Layout, diff_id: str) -> int:
@@ -86,10 +88,3 @@ def _remove_layer(layout: Layout, diff_id: str) -> int:
     if mounts.is_mount_point(point):
         mounts.unmount(point)
     return layers.remove_layer(layout, diff_id)
-
-
-def _blob_size(layout: Layout, digest: str) -> int:
-    try:
-        return blobs.blob_path(layout, digest).stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -8,7 +8,6 @@ to check. It stores nothing. Source: OCI distribution-spec 1.1.
 import hashlib
 import json
 import re
-import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -71,7 +70,6 @@ class Client:
         self._kinds: set[str] = set()
         self._origin = _first_origin(host)
         self._spoken = False
-        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close idle connections."""
@@ -82,7 +80,7 @@ class Client:
         request = _Request(reference, "read its manifest", "GET", f"manifests/{target}", {"Accept": ACCEPT})
         answer, data = self._read(request, MANIFEST_LIMIT)
         digest = _digest(data)
-        promised = target if target.startswith("sha256:") else answer.headers.get("Docker-Content-Digest") or digest
+        promised = target if target.startswith("sha256:") else _digest_header(answer) or digest
         if digest != promised:
             raise ContentError(f"{reference}: its manifest", promised, digest)
         return Document(data, (answer.headers.get("Content-Type") or "").partition(";")[0].strip(), digest)
@@ -91,8 +89,7 @@ class Client:
         """The digest that a tag means now, "" where the registry does not say without sending the manifest."""
         request = _Request(reference, "ask for its digest", "HEAD", f"manifests/{reference.target}", {"Accept": ACCEPT})
         answer, _ = self._read(request, 0)
-        digest = answer.headers.get("Docker-Content-Digest") or ""
-        return digest if re.fullmatch(r"sha256:[0-9a-f]{64}", digest) else ""
+        return _digest_header(answer)
 
     def read_config(self, reference: Reference, digest: str, size: int) -> bytes:
         """A small blob, whole. Raises RegistryError, ContentError."""
@@ -225,17 +222,31 @@ class Client:
         origin = self._origin
         try:
             answer = self._transport.ask(request.method, origin, target, headers=headers, reach=self._reach_own)
-            if self._spoken or origin.scheme == "https" or answer.status != 400:
-                self._spoken = True
-                return answer
-            answer.close()
         except wire.WrongScheme:
             if self._spoken:
                 raise
-        # Nothing secret went out in the clear: credentials only follow a 401, and that would have been an answer.
-        with self._lock:
+            answer = None
+        if (
+            not self._spoken
+            and origin.scheme == "http"
+            and (answer is None or (answer.status == 400 and self._wants_tls()))
+        ):
+            # Nothing secret went out in the clear: credentials only follow a 401, and that would have been an answer.
             self._origin = Origin("https", origin.host, origin.port)
-        return self._transport.ask(request.method, self._origin, target, headers=headers, reach=self._reach_own)
+            if answer:
+                answer.close()
+            return self._transport.ask(request.method, self._origin, target, headers=headers, reach=self._reach_own)
+        assert answer is not None
+        self._spoken = True
+        return answer
+
+    def _wants_tls(self) -> bool:
+        """Whether the 400 of a loopback server is that of one that speaks TLS: such servers say so."""
+        try:
+            answer = self._transport.ask("GET", self._origin, "/v2/", headers={}, reach=self._reach_own)
+            return answer.status == 400 and b"HTTPS" in answer.read_all(_WORDS_LIMIT)
+        except wire.WrongScheme:
+            return True
 
     def _reach_own(self, kind: str) -> bool:
         self._kinds.add(kind)
@@ -252,6 +263,12 @@ def _first_origin(host: str) -> Origin:
     bare = parts.hostname or name
     secure = not wire.is_loopback_name(bare) or (wire.CERTS / name).is_dir()
     return Origin("https" if secure else "http", bare, parts.port or (443 if secure else 80))
+
+
+def _digest_header(answer: Answer) -> str:
+    """What the registry says the digest of a manifest is, "" where it says nothing that we can check."""
+    digest = answer.headers.get("Docker-Content-Digest") or ""
+    return digest if re.fullmatch(r"sha256:[0-9a-f]{64}", digest) else ""
 
 
 def _begin_of(answer: Answer) -> int:
