@@ -54,6 +54,7 @@ def container(
     incarnation: str = "",
     aliases: tuple[str, ...] = (),
     stack: str = "blog",
+    spec: dict[str, object] | None = None,
     **fields: object,
 ) -> Made:
     """A container that is `.host` on each network."""
@@ -68,7 +69,7 @@ def container(
             endpoints[label] = Endpoint(address=address, mac=mac, link=f"v{ROOT_ID}{incarnation[:8]}{place}")
     return Made(
         key=container_key(stack, name),
-        spec=ContainerSpec(image="app", networks=joined, ports=ports or {}),
+        spec=ContainerSpec(image="app", networks=joined, ports=ports or {}, **(spec or {})),
         grants=Grants(endpoints=endpoints),
         incarnation=incarnation,
         **fields,  # type: ignore[arg-type]  # a builder takes any field

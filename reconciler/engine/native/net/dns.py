@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -31,7 +31,7 @@ from reconciler.model.spec import ContainerSpec, NetworkSpec
 _PID_FILE = "aardvark.pid"
 _PROGRAMS = "/usr/lib/podman:/usr/libexec/podman:/usr/local/libexec/podman:/usr/bin"
 _NOWHERE = "127.255.255.255"
-"""As the resolver of an internal network: nothing can be sent there, so no question leaves the host."""
+"""The resolver of who is on internal networks only: nothing can be sent there, so no question of theirs leaves the host."""
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 _DEADLINE = 5.0
 _PORT = 53
@@ -41,50 +41,64 @@ _PORT = 53
 
 
 def render_names(view: View, ready: Collection[str]) -> dict[str, str]:
-    """The files of a view by name, for those networks whose bridges (`ready`) have their address."""
+    """The files of a view by name, for those networks whose bridges (`ready`) have their address.
+
+    First line the address to listen on, then `ID IPV4 IPV6 NAMES RESOLVERS` a line (aardvark-dns, config.md).
+    """
+    lines = {made.grants.link: [made.grants.gateway] for made in bridge_networks(view) if _is_ready(made, view, ready)}
+    for network, line, _ in _lines(view):
+        if network.grants.link in lines:
+            lines[network.grants.link].append(line)
+    return {name: "".join(f"{line}\n" for line in some) for name, some in lines.items()}
+
+
+def _is_ready(network: Made, view: View, ready: Collection[str]) -> bool:
+    return network.grants.link in ready and network.key not in view.pending
+
+
+def _lines(view: View) -> Iterator[tuple[Made, str, Key]]:
+    """Every line of every file: its network, the line, and whose it is."""
+    networks = {made.key: made for made in bridge_networks(view)}
     containers = [made for made in view.made if kind_of(made.key) is Kind.CONTAINER]
-    containers.sort(key=lambda made: (made.key, made.created_at))
-    files = {}
-    for network in bridge_networks(view):
-        if network.grants.link in ready and network.key not in view.pending:
-            lines = [_first_line(network), *_lines(network, containers)]
-            files[network.grants.link] = "".join(f"{line}\n" for line in lines)
-    return files
+    named: set[Key] = set()
+    # Order: the older incarnation has the names until it is gone; the younger one may ask already.
+    for made in sorted(containers, key=lambda made: (made.key, made.created_at)):
+        joined = {
+            name: networks[key]
+            for name in sorted(made.grants.endpoints)
+            if (key := make_key(Kind.NETWORK, stack_of(made.key), name)) in networks
+        }
+        resolvers = _resolvers(made, joined.values())
+        for name, network in joined.items():
+            names = [] if made.key in named else _names(made, name)
+            yield network, _line(made, name, names, resolvers), made.key
+            # aardvark answers whoever asks from all networks whose files have his address: one resolver does for him.
+            for other in sorted(joined.keys() - {name}):
+                yield network, _line(made, other, [], resolvers), made.key
+        named.add(made.key)
 
 
-def _first_line(network: Made) -> str:
-    assert isinstance(network.spec, NetworkSpec)
-    return f"{network.grants.gateway} {_NOWHERE}" if network.spec.internal else network.grants.gateway
-
-
-def _lines(network: Made, containers: Collection[Made]) -> Iterator[str]:
-    seen: set[Key] = set()
-    for made in containers:
-        # Order: the older incarnation has the names until it is gone.
-        if made.key not in seen and (line := render_line(network, made)):
-            seen.add(made.key)
-            yield line
-
-
-def render_line(network: Made, made: Made) -> str:
-    """A container's line in a network's file, empty when it is not on it: id, address, no IPv6, names, resolvers."""
+def _resolvers(made: Made, networks: Collection[Made]) -> str:
+    """Who is asked for names that are not containers': empty for the host's resolvers; nobody for who is shut in."""
     assert isinstance(made.spec, ContainerSpec)
-    assert isinstance(network.spec, NetworkSpec)
-    name = split_key(network.key).name
-    endpoint = made.grants.endpoints.get(name)
-    if endpoint is None or make_key(Kind.NETWORK, stack_of(made.key), name) != network.key:
-        return ""
+    shut_in = all(isinstance(network.spec, NetworkSpec) and network.spec.internal for network in networks)
+    return _NOWHERE if shut_in else ",".join(made.spec.dns)
+
+
+def _line(made: Made, network: str, names: Sequence[str], resolvers: str) -> str:
+    """Without a name it makes an address known, under one that nobody asks for."""
+    words = ",".join(names) or f"_{made.incarnation}"
+    return f"{made.incarnation} {made.grants.endpoints[network].address}  {words} {resolvers}".rstrip()
+
+
+def _names(made: Made, network: str) -> list[str]:
+    """What a container is called on a network: its name, with its index too, and its aliases; lower case."""
+    assert isinstance(made.spec, ContainerSpec)
     parts = split_key(made.key)
-    attachment = made.spec.networks.get(name)
-    aliases = attachment.aliases if attachment is not None else ()
+    attachment = made.spec.networks.get(network)
+    words = (parts.name, f"{parts.name}-{parts.index}", *(attachment.aliases if attachment is not None else ()))
     # Compat: one line that aardvark can't read silences every network; validate let no such name pass.
-    names = [
-        word for word in map(str.lower, (parts.name, f"{parts.name}-{parts.index}", *aliases)) if _NAME.fullmatch(word)
-    ]
-    if not names:
-        return ""
-    resolvers = "" if network.spec.internal else ",".join(made.spec.dns)
-    return f"{made.incarnation} {endpoint.address}  {','.join(dict.fromkeys(names))} {resolvers}".rstrip()
+    return list(dict.fromkeys(word for word in map(str.lower, words) if _NAME.fullmatch(word)))
 
 
 # ---------------------------------------------------------------- making it so
@@ -258,21 +272,18 @@ def observe_names(layout: Layout, view: View, files: dict[str, str]) -> dict[Key
     serving = find_resolver(layout) != 0
     listening = _listening() if serving else set()
     parts: dict[Key, dict[str, Part]] = {}
-    containers = [made for made in view.made if kind_of(made.key) is Kind.CONTAINER]
+    lines = {name: set(text.splitlines()) for name, text in there.items()}
     for network in bridge_networks(view):
-        wanted = files.get(network.grants.link)
-        if wanted is None:
-            continue
-        found = there.get(network.grants.link)
-        parts[network.key] = {"names": _observe_network(network, wanted, found, serving=serving, listening=listening)}
-        needed, lines = set(wanted.splitlines()), set((found or "").splitlines())
-        for made in containers:
-            line = render_line(network, made)
-            if line in needed:
-                some = parts.setdefault(made.key, {})
-                if line not in lines:
-                    some["names"] = missing()
-                some.setdefault("names", PRESENT)
+        wanted, found = files.get(network.grants.link), there.get(network.grants.link)
+        if wanted is not None:
+            part = _observe_network(network, wanted, found, serving=serving, listening=listening)
+            parts[network.key] = {"names": part}
+    for network, line, key in _lines(view):
+        if network.grants.link in files:
+            some = parts.setdefault(key, {})
+            if line not in lines.get(network.grants.link, ()):
+                some["names"] = missing()
+            some.setdefault("names", PRESENT)
     return parts
 
 

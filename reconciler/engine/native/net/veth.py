@@ -232,8 +232,9 @@ def observe_links(layout: Layout, mades: Sequence[Made], glimpse: Glimpse, *, ne
     `up/…` says whether the end on the host is up: it should be for a container that runs, and only then. `networks` are
     the networks that the containers name, by key. One dump outside, and three small requests in each namespace.
     """
-    names = {link.index: link.name for link in glimpse.links.values()}
-    return {made.incarnation: _observe(layout, made, glimpse, networks, names) for made in mades}
+    with saying("containers", "look at their links"):
+        names = {link.index: link.name for link in glimpse.links.values()}
+        return {made.incarnation: _observe(layout, made, glimpse, networks, names) for made in mades}
 
 
 def _observe(layout: Layout, made: Made, glimpse: Glimpse, networks: Uses, names: Mapping[int, str]) -> dict[str, Part]:
@@ -246,7 +247,10 @@ def _observe(layout: Layout, made: Made, glimpse: Glimpse, networks: Uses, names
         network = networks.get(network_key(made, name))
         parts.update(_observe_outside(name, endpoint, network, glimpse, names))
     if parts["netns"] is PRESENT:
-        parts |= _observe_inside(made, networks, path, glimpse, parts)
+        try:
+            parts |= _observe_inside(made, networks, path, glimpse, parts)
+        except FileNotFoundError:  # Race: somebody removes this container while we look.
+            parts["netns"] = missing()
     return parts
 
 
@@ -283,7 +287,7 @@ def _observe_inside(
         return {}
     bridges = {name: glimpse.links.get(networks[network_key(made, name)].grants.link) for name in known}
     inner = plan_inside(made, networks, {name: bridge.mtu for name, bridge in bridges.items() if bridge is not None})
-    with saying(made.key, "look into its network namespace"), _opened_inside(path) as (_, inside):
+    with _opened_inside(path) as (_, inside):
         there = netlink.read_links(inside)
         found = diff_inside(inner, there, netlink.read_addresses(inside), netlink.read_routes(inside))
     for end in inner:
