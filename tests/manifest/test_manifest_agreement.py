@@ -111,7 +111,7 @@ def test_every_property_that_is_built_has_an_example_that_fits(kind: str):
         assert judge({**HEAD, f"{kind}s": {"a": {**base, name: value}}}) == (True, True), name
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(st.sampled_from(PLACES), ANYTHING, st.sampled_from(["set", "add", "delete"]))
 def test_what_is_changed_at_any_place_is_judged_alike(path: tuple[Any, ...], value: Any, how: str):
     data = copy.deepcopy(FULL)
@@ -130,7 +130,7 @@ def test_what_is_changed_at_any_place_is_judged_alike(path: tuple[Any, ...], val
     assert ours == theirs, (path, how, value)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.dictionaries(
         st.sampled_from([*FULL, "y", "x-b"]), ANYTHING | st.dictionaries(st.sampled_from(["a", "B", "c d"]), ANYTHING)
