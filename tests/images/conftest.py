@@ -1,12 +1,14 @@
 """A root, a driver, a real registry and registries that lie."""
 
+import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hostile_registry import HostileRegistry
+from hostile_registry import Certificate, HostileRegistry, make_certificate
 
-from lab.registry import Registry, free_port, start_registry
+from lab.registry import Registry, free_port, render_config, start_registry, wait_until_listening
 from reconciler.engine.native.drivers.image import ImageDriver
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.registry import client
@@ -63,4 +65,22 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     folder = tmp_path_factory.mktemp("guarded")
     started = start_registry(folder / "data", folder, port=free_port(0), auth=True)
     yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def encrypted(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, Certificate]]:
+    """Debian's registry over TLS alone, with what `registry` has, for `lab`."""
+    folder = tmp_path_factory.mktemp("encrypted")
+    tls, port = make_certificate(folder), free_port(0)
+    storage = registry.log.parent / "data"
+    config = render_config(storage, folder, port=port, auth=True)
+    config["http"]["tls"] = {"certificate": str(tls.certificate), "key": str(tls.key)}
+    (folder / "registry.yml").write_text(json.dumps(config))
+    with (folder / "registry.log").open("wb") as out:
+        command = ["docker-registry", "serve", str(folder / "registry.yml")]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    wait_until_listening(process, folder / "registry.log")
+    started = Registry(process, f"https://127.0.0.1:{port}", folder / "registry.log")
+    yield started, tls
     started.stop()

@@ -361,6 +361,20 @@ def test_tls_on_loopback_is_found_out_and_checked(driver, layout, serve, tmp_pat
     fresh.close()
 
 
+@pytest.mark.parametrize("pull", ["missing", "always"])
+def test_real_registry_over_tls_on_loopback_is_pulled_from(driver, layout, registry, encrypted, monkeypatch, pull):
+    secure, tls = encrypted
+    digest = lab.push(registry.url, "tls:1", TWO)
+    reference = f"{secure.host}/tls:1"
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.certificate))
+    write_credentials(secure.host, "lab:secret")
+    assert resolve(driver, reference, pull=pull).digest == digest
+    create(driver, reference, digest)
+    fresh = ImageDriver(layout)  # its first question is a HEAD, whose answer has no words
+    assert resolve(fresh, reference, pull=pull, recorded=digest).local
+    fresh.close()
+
+
 def test_certificate_of_a_host_in_dockers_folder_is_trusted(driver, serve, tmp_path, monkeypatch):
     tls = make_certificate(tmp_path)
     server = serve(tls=tls)
