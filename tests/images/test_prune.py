@@ -4,13 +4,13 @@ import multiprocessing
 
 import pytest
 from hostile_registry import SMALL, TWO
-from test_pull import bring
+from test_pull import bring, create, resolve
 
 from reconciler.engine.native.content import blobs
 from reconciler.engine.native.layers import layer as layers
-from reconciler.model.errors import LockTimeout, NotFound
-from reconciler.model.events import silent
-from reconciler.model.key import Key
+from reconciler.engine.native.snapshots.mounts import hold_layers, release_layers
+from reconciler.model.errors import ContentError, LockTimeout
+from tests.linux.spaces import in_mount_namespace
 
 
 @pytest.fixture
@@ -36,13 +36,24 @@ def test_list_shows_what_is_here(driver, layout, both):
     assert two.platform.startswith("linux/")
 
 
-def test_image_is_read_by_name_digest_or_its_beginning(driver, both):
+def test_altered_image_is_listed_and_its_parts_stay_while_it_is_used(driver, layout, both):
     digest = TWO.manifest().digest
-    for name in (f"{both}/app:2", digest, digest[7:], digest[7:19]):
-        assert driver.read(name).digest == digest
-    for name in (f"{both}/app:3", "sha256:", "f" * 64, "../x", ""):
-        with pytest.raises(NotFound):
-            driver.read(name)
+    blobs.blob_path(layout, digest).write_bytes(b"{}")
+    (image,) = [image for image in driver.list_images() if image.digest == digest]
+    assert (image.config, image.names) == ({}, (f"{both}/app:2",))
+    driver.prune([digest])
+    assert all(layers.has_layer(layout, layer.diff_id) for layer in TWO.layers)
+    assert all(blobs.has_blob(layout, blob.digest) for blob in TWO.layer_blobs())
+    assert names(driver) == ["app:2"]
+
+
+def test_prune_that_can_not_know_what_is_used_removes_nothing(driver, layout, both):
+    digest = TWO.manifest().digest
+    blobs.blob_path(layout, digest).write_bytes(b"{}")
+    (layout.images / f"{digest[7:]}.json").write_bytes(b"")
+    with pytest.raises(ContentError, match=digest):
+        driver.prune([digest])
+    assert len(layers.list_layers(layout)) == 2
 
 
 def test_prune_keeps_what_is_used_and_all_that_it_shares(driver, layout, both):
@@ -86,30 +97,31 @@ def test_index_that_a_name_leads_through_stays_with_its_image(driver, layout, se
     assert blobs.has_blob(layout, index.digest)
 
 
-def test_removed_name_takes_its_content_only_with_the_last_one(driver, layout, serve, both):
-    driver.pull(Key("image/run/x"), f"{both}/app:latest", emit=silent)  # the same as app:2
-    assert names(driver) == ["app:1", "app:2", "app:latest"]
-    assert driver.remove(f"{both}/app:2", used=[]) == [(f"{both}/app:2", 0)]
-    assert layers.has_layer(layout, TWO.layers[1].diff_id)
-    gone = driver.remove(f"{both}/app:latest", used=[])
-    assert sum(size for _, size in gone) > 100_000
-    assert names(driver) == ["app:1"]
-    assert layers.has_layer(layout, SMALL.layers[0].diff_id)
-
-
-def test_remove_leaves_content_that_is_used(driver, layout, both):
-    driver.remove(f"{both}/app:2", used=[TWO.manifest().digest])
-    assert layers.has_layer(layout, TWO.layers[1].diff_id)
-    with pytest.raises(NotFound):
-        driver.remove(f"{both}/app:2", used=[])
-
-
-def test_pull_by_hand_takes_what_the_tag_means_now(driver, both):
-    assert driver.pull(Key("image/run/x"), f"{both}/app:1", emit=silent).digest == TWO.manifest().digest
-    assert {image.digest: len(image.names) for image in driver.list_images()} == {
-        SMALL.manifest().digest: 0,
-        TWO.manifest().digest: 2,
+def test_name_that_moved_leaves_its_former_image_here(driver, serve):
+    server = serve()
+    bring(driver, server.reference)
+    server.serve_image(TWO)
+    digest = resolve(driver, server.reference, pull="always").digest
+    create(driver, server.reference, digest)
+    assert {image.digest: image.names for image in driver.list_images()} == {
+        SMALL.manifest().digest: (),
+        TWO.manifest().digest: (server.reference,),
     }
+
+
+@pytest.mark.root
+def test_layer_of_a_container_stays_whatever_is_said_to_be_used(driver, layout, both):
+    used, unused = (layer.diff_id for layer in TWO.layers)
+
+    def hold_and_prune():
+        hold_layers(layout, "0123456789ab", [used, unused])
+        driver.prune([])
+        assert sorted(layers.list_layers(layout)) == sorted([used, unused])
+        release_layers(layout, ["0123456789ab"])
+        driver.prune([])
+        assert layers.list_layers(layout) == []
+
+    in_mount_namespace(hold_and_prune)
 
 
 def _hold(layout, ready, done):

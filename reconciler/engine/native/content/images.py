@@ -5,13 +5,13 @@ the image room puts both there. It reads no layer and asks no registry.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from reconciler.engine.native.content.blobs import blob_path, ensure_folder, read_blob
 from reconciler.engine.native.content.config import config_platform, diff_ids, parse_config
@@ -24,8 +24,8 @@ from reconciler.model.errors import ContentError, Failed, LockTimeout, NotFound
 ARCHIVE = "archive:"
 
 
-class Names(Struct, frozen=True, omit_defaults=True):
-    """What an image is found by."""
+class Kept(Struct, frozen=True, omit_defaults=True):
+    """What is recorded of an image that is here: what it is found by, and what it consists of."""
 
     digest: str
     targets: Mapping[str, str] = {}
@@ -33,6 +33,9 @@ class Names(Struct, frozen=True, omit_defaults=True):
     the digest of an index, or the image's own."""
     former: tuple[str, ...] = ()
     """Names that have come to mean another image since."""
+    blobs: tuple[str, ...] = ()
+    """Digests of manifest, config and layer blobs: so that a prune knows what to leave even where one was altered."""
+    diff_ids: tuple[str, ...] = ()
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -64,7 +67,7 @@ def read_image(layout: Layout, digest: str) -> LocalImage:
     created = content.config.get("created")
     return LocalImage(
         digest=digest,
-        names=read_names(layout, digest).references,
+        names=read_kept(layout, digest).references,
         config=content.config,
         layers=tuple(layer.digest for layer in content.manifest.layers),
         size=sum(layer.size for layer in content.manifest.layers),
@@ -106,37 +109,32 @@ def _parse_config(data: bytes, digest: str) -> dict[str, Any]:
     return parse_config(data, what=f"image {digest}")
 
 
-# --- names ---
+# --- what is recorded ---
 
 
-def read_names(layout: Layout, digest: str) -> Names:
-    """The names of one image, none where it is not here. A spoilt file is as good as none: names are for convenience."""
+def read_kept(layout: Layout, digest: str) -> Kept:
+    """What is recorded of one image; nothing but its digest where it is not here, or where the file was spoilt."""
     try:
-        return msgspec.json.decode(_path(layout, digest).read_bytes(), type=Names)
+        return msgspec.json.decode(_path(layout, digest).read_bytes(), type=Kept)
     except (FileNotFoundError, msgspec.DecodeError):
-        return Names(digest)
+        return Kept(digest)
 
 
-def list_names(layout: Layout) -> Iterator[Names]:
-    """The names of every image here, in the order of their digests."""
+def list_kept(layout: Layout) -> Iterator[Kept]:
+    """What is recorded of every image here, in the order of their digests."""
     for path in sorted(layout.images.glob("*.json")):
         if len(path.stem) == 64:
-            yield read_names(layout, f"sha256:{path.stem}")
-
-
-def has_record(layout: Layout, digest: str) -> bool:
-    """Whether an image was made whole here, and not removed since."""
-    return _path(layout, digest).exists()
+            yield read_kept(layout, f"sha256:{path.stem}")
 
 
 def find_by_name(layout: Layout, name: str) -> str:
     """The image that a canonical reference names here, "" where none does."""
-    return next((names.digest for names in list_names(layout) if name in names.targets), "")
+    return next((kept.digest for kept in list_kept(layout) if name in kept.targets), "")
 
 
 def find_by_target(layout: Layout, target: str) -> str:
     """The image here that an index or manifest of this digest led to, "" where there is none."""
-    found = (names.digest for names in list_names(layout) if target in (names.digest, *names.targets.values()))
+    found = (kept.digest for kept in list_kept(layout) if target in (kept.digest, *kept.targets.values()))
     return next(found, "")
 
 
@@ -144,8 +142,8 @@ def bore_name(layout: Layout, digest: str, name: str) -> bool:
     """Whether an image here was brought by a name, even if that means another image by now."""
     if not digest.startswith("sha256:"):
         return False
-    names = read_names(layout, digest)
-    return name in names.targets or name in names.former
+    kept = read_kept(layout, digest)
+    return name in kept.targets or name in kept.former
 
 
 def archive_name(path: Path) -> str:
@@ -153,29 +151,25 @@ def archive_name(path: Path) -> str:
     return f"{ARCHIVE}{path}"
 
 
-def set_name(layout: Layout, digest: str, *, name: str, target: str = "", durable: bool = False) -> None:
-    """Record that an image is here and that this name now means it and no other. Again changes nothing."""
+def keep_image(
+    layout: Layout, digest: str, *, name: str, target: str, blobs: Iterable[str], diff_ids: Iterable[str], durable: bool
+) -> None:
+    """Record that an image is here, what it consists of, and that this name now means it and no other.
+
+    `target` is what the name named. Again changes nothing. The content is here already.
+    """
     ensure_folder(layout.images)
     with _lock(layout):
-        now = read_names(layout, digest)
-        if has_record(layout, digest) and now.targets.get(name) == (target or digest):
-            return
-        for other in list_names(layout):
-            if name in other.targets and other.digest != digest:
-                _write(layout, _without(other, name, former=True))
+        now = read_kept(layout, digest)
         former = tuple(old for old in now.former if old != name)
-        _write(layout, Names(digest, {**now.targets, name: target or digest}, former), durable=durable)
-
-
-def remove_name(layout: Layout, name: str) -> str:
-    """Take a name away; the digest of the image that bore it. Its content stays. Raises NotFound."""
-    ensure_folder(layout.images)
-    with _lock(layout):
-        digest = find_by_name(layout, name)
-        if not digest:
-            raise NotFound("image here", name)
-        _write(layout, _without(read_names(layout, digest), name, former=False))
-        return digest
+        then = Kept(
+            digest, {**now.targets, name: target}, former, tuple(sorted(set(blobs))), tuple(dict.fromkeys(diff_ids))
+        )
+        for other in list_kept(layout):
+            if name in other.targets and other.digest != digest:
+                _write(layout, _without(other, name))
+        if then != now:
+            _write(layout, then, durable=durable)
 
 
 def forget_image(layout: Layout, digest: str) -> None:
@@ -183,20 +177,21 @@ def forget_image(layout: Layout, digest: str) -> None:
     _path(layout, digest).unlink(missing_ok=True)
 
 
-def _without(names: Names, name: str, *, former: bool) -> Names:
-    targets = {key: value for key, value in names.targets.items() if key != name}
-    return Names(names.digest, targets, tuple(sorted({*names.former, name})) if former else names.former)
+def _without(kept: Kept, name: str) -> Kept:
+    """The same image once a name has gone to another."""
+    targets = {key: value for key, value in kept.targets.items() if key != name}
+    return structs.replace(kept, targets=targets, former=tuple(sorted({*kept.former, name})))
 
 
 def _path(layout: Layout, digest: str) -> Path:
     return layout.images / f"{blob_path(layout, digest).name}.json"
 
 
-def _write(layout: Layout, names: Names, *, durable: bool = False) -> None:
+def _write(layout: Layout, kept: Kept, *, durable: bool = False) -> None:
     try:
-        files.write_atomic(_path(layout, names.digest), msgspec.json.encode(names), durable=durable)
+        files.write_atomic(_path(layout, kept.digest), msgspec.json.encode(kept), durable=durable)
     except OSError as error:
-        raise Failed(f"record image {names.digest}: {error.strerror}", hint=f"look at {layout.root}") from error
+        raise Failed(f"record image {kept.digest}: {error.strerror}", hint=f"look at {layout.root}") from error
 
 
 def _lock(layout: Layout) -> files.Lock:

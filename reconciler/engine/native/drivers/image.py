@@ -16,13 +16,14 @@ from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.images.session import Session
 from reconciler.engine.native.layers import layer as layers
 from reconciler.engine.native.layout import Layout
+from reconciler.engine.native.snapshots.mounts import unmount_layers
 from reconciler.engine.protocol import LocalImage, Uses
 from reconciler.model.errors import ContentError, Failed, NotFound
 from reconciler.model.events import Emit
 from reconciler.model.key import Key
 from reconciler.model.observation import PRESENT, Part, Phase, Status, altered, missing
 from reconciler.model.record import UNKNOWN, ImageFact, Made
-from reconciler.model.reference import canonical_reference, parse_reference
+from reconciler.model.reference import parse_reference
 from reconciler.model.spec import ImageSpec
 
 
@@ -74,69 +75,29 @@ class ImageDriver:
         with _mapped("look at images"):
             return {made.key: self._status(made.image) for made in mades}
 
-    # --- by hand ---
-
-    def pull(self, key: Key, reference: str, *, emit: Emit) -> LocalImage:
-        """Pull what a reference means now, whatever is here under its name. Raises RegistryError, ContentError."""
-        from reconciler.engine.native.images import resolve
-
-        parsed = parse_reference(reference)
-        with _mapped(f"pull {parsed}"):
-            here = resolve.find_here(self._layout, parsed)
-            fact = resolve.ask_registry(self._session, parsed, here=here)
-            self._pull(key, str(parsed), fact.digest, emit)
-            return self.read(fact.digest)
-
-    def read(self, name: str) -> LocalImage:
-        """An image that is here, by its digest, the beginning of that, or a reference. Raises NotFound, ContentError."""
-        image = images.read_image(self._layout, self._find(name))
-        content = images.read_content(self._layout, image.digest)
-        assert content is not None
-        return structs.replace(image, size=_size(self._layout, content.diff_ids))
-
     def list_images(self) -> Sequence[LocalImage]:
-        """What is here, by digest; what was altered or is half gone is left out."""
-        found = []
-        for names in images.list_names(self._layout):
-            try:
-                found.append(self.read(names.digest))
-            except (ContentError, NotFound):
-                continue
-        return found
-
-    def remove(self, name: str, *, used: Sequence[str]) -> Sequence[tuple[str, int]]:
-        """Take a name away, or with a digest all of an image's names; content that nothing needs then goes. Raises
-        NotFound. `used` are digests as for `prune`; their content stays."""
-        from reconciler.engine.native.images import prune
-
-        with _mapped(f"remove image {name}"):
-            digest = self._find(name)
-            here = images.read_names(self._layout, digest).references
-            by_name = _canonical(name) in here
-            for reference in (_canonical(name),) if by_name else here:
-                images.remove_name(self._layout, reference)
-            if by_name and len(here) > 1:
-                return [(_canonical(name), 0)]
-            others = [other.digest for other in images.list_names(self._layout) if other.digest != digest]
-            return prune.prune_content(self._layout, [*used, *others]) or [(name, 0)]
+        """What is here, by digest; one whose documents were altered has an empty config, until `create` mends it."""
+        with _mapped("list images"):
+            return [self._read(kept) for kept in images.list_kept(self._layout)]
 
     def prune(self, used: Sequence[str], *, dry_run: bool = False) -> Sequence[tuple[str, int]]:
-        """As the protocol says. Raises LockTimeout while a pull is under way."""
+        """As the protocol says. Layers that a container uses stay, whatever `used` says. Raises LockTimeout while a pull
+        is under way."""
         from reconciler.engine.native.images import prune
 
         with _mapped("prune images"):
+            if not dry_run:
+                unmount_layers(self._layout)
             return prune.prune_content(self._layout, used, dry_run=dry_run)
 
-    def _find(self, name: str) -> str:
-        if digest := images.find_by_name(self._layout, _canonical(name)):
-            return digest
-        prefix = name if name.startswith("sha256:") else f"sha256:{name}"
-        known = [names.digest for names in images.list_names(self._layout)]
-        fitting = [digest for digest in known if digest.startswith(prefix)]
-        if len(fitting) != 1 or len(prefix) < len("sha256:") + 4:
-            near = [name for names in images.list_names(self._layout) for name in names.references]
-            raise NotFound("image here", name, [other for other in near if name in other])
-        return fitting[0]
+    def _read(self, kept: images.Kept) -> LocalImage:
+        size = _size(self._layout, kept.diff_ids)
+        try:
+            return structs.replace(images.read_image(self._layout, kept.digest), size=size)
+        except (ContentError, NotFound):
+            return LocalImage(
+                digest=kept.digest, names=kept.references, config={}, layers=(), size=size, platform="unknown"
+            )
 
     def _pull(self, key: Key, reference: str, digest: str, emit: Emit) -> str:
         from reconciler.engine.native.images import pull
@@ -183,10 +144,3 @@ def _layers_part(count: int, lacking: Sequence[str]) -> Part:
 
 def _size(layout: Layout, diff_ids: Sequence[str]) -> int:
     return sum(layers.layer_size(layout, diff_id) for diff_id in set(diff_ids))
-
-
-def _canonical(name: str) -> str:
-    try:
-        return canonical_reference(name)
-    except ValueError:
-        return name

@@ -68,7 +68,15 @@ def gather_image(
         _run_all([pool.submit(bring, wanted) for wanted in _wanted_of(parts)], failed)
         for data in parts.documents.values():
             blobs.keep_blob(layout, data, durable=durable)
-        images.set_name(layout, parts.digest, name=parts.name, target=parts.target, durable=durable)
+        images.keep_image(
+            layout,
+            parts.digest,
+            name=parts.name,
+            target=parts.target or parts.digest,
+            blobs=[parts.digest, parts.manifest.config.digest, *(layer.digest for layer in parts.manifest.layers)],
+            diff_ids=parts.diff_ids,
+            durable=durable,
+        )
 
 
 def _wanted_of(parts: Parts) -> list[Wanted]:

@@ -11,7 +11,6 @@ from reconciler.engine.native.content import blobs, images
 from reconciler.engine.native.layers import layer as layers
 from reconciler.engine.native.layout import Layout
 from reconciler.linux import mounts
-from reconciler.model.errors import ContentError
 
 
 class Going(Struct, frozen=True):
@@ -27,7 +26,8 @@ class Going(Struct, frozen=True):
 def prune_content(layout: Layout, used: Sequence[str], *, dry_run: bool = False) -> list[tuple[str, int]]:
     """Remove what no image of `used` needs: what each was called, and its bytes. Raises LockTimeout.
 
-    With `dry_run` it only says what would go. What two unused images share is counted with the first.
+    With `dry_run` it only says what would go. What two unused images share is counted with the first. A layer that is
+    mounted stays. Raises ContentError, and removes nothing, where it can't be known what a used image needs.
     """
     if not layout.blobs.is_dir() and not layout.layers.is_dir():
         return []
@@ -39,34 +39,37 @@ def prune_content(layout: Layout, used: Sequence[str], *, dry_run: bool = False)
 
 def _choose(layout: Layout, used: Sequence[str]) -> Iterator[Going]:
     kept_blobs: set[str] = set()
-    kept_layers: set[str] = set()
+    kept_layers: set[str] = {diff_id for diff_id in layers.list_layers(layout) if _is_mounted(layout, diff_id)}
     for digest in used:
         if digest.startswith("sha256:"):  # else an image that was never known
-            found, ids = _content(layout, images.read_names(layout, digest))
+            found, ids = _content(layout, images.read_kept(layout, digest))
             kept_blobs |= found
             kept_layers |= ids
-    for names in images.list_names(layout):
-        if names.digest not in used:
-            found, ids = _content(layout, names)
-            called = ", ".join(names.references) or names.digest
-            yield Going(called, names.digest, frozenset(found - kept_blobs), frozenset(ids - kept_layers))
+    for kept in images.list_kept(layout):
+        if kept.digest not in used:
+            found, ids = _content(layout, kept)
+            called = ", ".join(kept.references) or kept.digest
+            yield Going(called, kept.digest, frozenset(found - kept_blobs), frozenset(ids - kept_layers))
             kept_blobs |= found
             kept_layers |= ids
     yield from (Going(one, blobs=frozenset({one})) for one, _ in blobs.list_blobs(layout) if one not in kept_blobs)
     yield from (Going(one, layers=frozenset({one})) for one in layers.list_layers(layout) if one not in kept_layers)
 
 
-def _content(layout: Layout, names: images.Names) -> tuple[set[str], set[str]]:
+def _content(layout: Layout, kept: images.Kept) -> tuple[set[str], set[str]]:
     """Blobs of an image, with the indexes that its names lead through, and its layers."""
-    found = {names.digest, *names.targets.values()}
-    try:
-        content = images.read_content(layout, names.digest)
-    except ContentError:
-        content = None
+    found = {kept.digest, *kept.targets.values(), *kept.blobs}
+    if kept.blobs:
+        return found, set(kept.diff_ids)
+    content = images.read_content(layout, kept.digest)
     if content is None:
         return found, set()
     found |= {content.manifest.config.digest, *(layer.digest for layer in content.manifest.layers)}
     return found, set(content.diff_ids)
+
+
+def _is_mounted(layout: Layout, diff_id: str) -> bool:
+    return mounts.is_mount_point(layout.layer_mounts / diff_id[7:])
 
 
 def _measure(layout: Layout, going: Going) -> int:
@@ -79,12 +82,4 @@ def _remove(layout: Layout, going: Going) -> int:
         # Order: its record goes first, for that is what makes an image be here.
         images.forget_image(layout, going.image)
     size = sum(blobs.remove_blob(layout, digest) for digest in going.blobs)
-    return size + sum(_remove_layer(layout, diff_id) for diff_id in going.layers)
-
-
-def _remove_layer(layout: Layout, diff_id: str) -> int:
-    """Remove a layer; it may be mounted still, for containers that are gone."""
-    point = layout.layer_mounts / diff_id[7:]
-    if mounts.is_mount_point(point):
-        mounts.unmount(point)
-    return layers.remove_layer(layout, diff_id)
+    return size + sum(layers.remove_layer(layout, diff_id) for diff_id in going.layers)

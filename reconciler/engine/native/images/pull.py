@@ -91,7 +91,7 @@ def _known_parts(session: Session, reference: Reference, digest: str) -> Parts |
     if content is None:
         return None
     name = str(reference)
-    before = images.read_names(session.layout, digest).targets.get(name, "")
+    before = images.read_kept(session.layout, digest).targets.get(name, "")
     target = session.seen.target_of(name, digest)
     index = session.seen.find(target)
     return Parts(
