@@ -173,7 +173,8 @@ class ContainerDriver:
         with contextlib.suppress(OSError):
             if any(self.layout.bundles.iterdir()):
                 return
-        cgroups.remove_if_empty(monitors_path(self.layout))
+        # An exit command may be on its way out of it.
+        cgroups.remove(monitors_path(self.layout), seconds=2.0)
         cgroups.remove_if_empty(cgroup_parent(self.layout))
 
     # ------------------------------------------------------------ looking

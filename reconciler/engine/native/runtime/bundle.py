@@ -6,6 +6,7 @@ files but the health check's result are written under the lock; anybody reads wi
     config.json      what the OCI runtime reads            monitor.json    how conmon is started: conmon.py
     policy.json      restart policy, count, mark: policy.py    state.json  the run that is or was last: conmon.py
     exit.json        the last exit, by the exit command    container.json  the record (driver; for `recover`)
+    on-exit          the interpreter of the exit command, a link: conmon.py
     pid, conmon.pid, ctl, winsz, exits/, INCARNATION/      conmon's own    rootfs/, hosts, hostname, resolv.conf
 """
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 CONFIG, MONITOR, POLICY, STATE = "config.json", "monitor.json", "policy.json", "state.json"
 EXIT, CONTAINER, HEALTH, LOCK = "exit.json", "container.json", "health.json", "lock"
 PID, CONMON_PID, EXITS, CTL, ERROR = "pid", "conmon.pid", "exits", "ctl", "error"
-ROOTFS = "rootfs"
+ON_EXIT, ROOTFS = "on-exit", "rootfs"
 
 
 def read_json(bundle: str, name: str) -> "dict[str, Any]":

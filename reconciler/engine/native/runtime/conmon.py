@@ -66,6 +66,7 @@ def clear(path: str, monitor: "dict[str, Any]") -> None:
 def _create(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
     os.makedirs(f"{path}/{bundle.EXITS}", mode=0o700, exist_ok=True)
     rotation.rotate(path, monitor)
+    arm(path, monitor)
     sync_read, sync_write = os.pipe2(os.O_CLOEXEC)
     start_read, start_write = os.pipe2(os.O_CLOEXEC)
     log = os.open(f"{path}/{_LOG}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -90,6 +91,18 @@ def _create(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
         os.close(sync_read)
 
 
+def arm(path: str, monitor: "dict[str, Any]") -> None:
+    """Have an exit followed: conmon runs the interpreter by a link in the bundle."""
+    disarm(path)
+    os.symlink(monitor["exit_command"][0], f"{path}/{bundle.ON_EXIT}")
+
+
+def disarm(path: str) -> None:
+    """Let nothing follow an exit, where a mark says that nothing would: fifty interpreters that find that out take a
+    second of CPU. conmon's exec fails then, and it ends."""
+    bundle.remove(path, bundle.ON_EXIT)
+
+
 def _place(pid: int, cgroup: str) -> None:
     """Order: conmon waits on its start pipe, so that it forks nothing before it is in the cgroup of the monitors."""
     try:
@@ -109,8 +122,8 @@ def render_command(path: str, monitor: "dict[str, Any]") -> list[str]:
     command += ["--no-sync-log", "--log-level", "error", "--exit-dir", f"{path}/{bundle.EXITS}"]
     command += ["--socket-dir-path", path, "--full-attach"]
     command += ["--runtime-arg", "--root", "--runtime-arg", monitor["runtime_root"]]
-    program, *arguments = monitor["exit_command"]
-    command += ["--exit-command", program]
+    arguments = monitor["exit_command"][1:]
+    command += ["--exit-command", f"{path}/{bundle.ON_EXIT}"]
     for argument in [*arguments, path]:
         command += ["--exit-command-arg", argument]
     return [*command, "--terminal"] if monitor["tty"] else command

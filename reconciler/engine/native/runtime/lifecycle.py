@@ -102,6 +102,8 @@ def halt(path: str, *, mark: str, apply: ApplyId, number: int, grace: float) -> 
     rules = policy.read_policy(path) or policy.Policy()
     # Order: the mark stands before the signal, so that the exit command finds it whenever it comes.
     _set_policy(path, rules, mark=mark or policy.RESTART, apply=apply)
+    if mark in (policy.HOLD, policy.GONE):
+        conmon.disarm(path)
     monitor = bundle.read_json(path, bundle.MONITOR)
     state = bundle.read_json(path, bundle.STATE)
     if status.is_running(state):

@@ -26,7 +26,12 @@ def _read_defaults() -> dict[str, Any]:
 
 def render_seccomp(capabilities: Collection[str], *, machine: str) -> dict[str, Any]:
     """The filter: what is not named fails with EPERM. `machine` as uname(2) has it; one not known here has no filter for
-    foreign architectures."""
+    foreign architectures. Not to be changed: containers share it."""
+    return _render(tuple(sorted(capabilities)), machine)
+
+
+@lru_cache(maxsize=64)
+def _render(capabilities: tuple[str, ...], machine: str) -> dict[str, Any]:
     defaults = _read_defaults()
     names = {*defaults["always"], *defaults["arches"].get(machine, ())}
     for capability, more in defaults["capabilities"].items():
