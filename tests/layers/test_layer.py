@@ -463,8 +463,8 @@ def test_no_descriptor_process_or_thread_is_left(layout: Layout, form: str) -> N
 
 def test_A7_zeros_take_no_room(layout: Layout) -> None:
     def zeros() -> Iterator[bytes]:
-        yield raw_header(b"zeros", size=1 << 30)
-        for _ in range(1 << 10):
+        yield raw_header(b"zeros", size=1 << 28)
+        for _ in range(1 << 8):
             yield bytes(1 << 20)
 
     sha = hashlib.sha256()

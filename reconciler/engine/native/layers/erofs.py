@@ -41,5 +41,5 @@ def make(folder: Path, *, what: str) -> PipedMaker:
     program = shutil.which("mkfs.erofs") or "/usr/bin/mkfs.erofs"
     # -T 0 would change all times; -U gives the image no random id, so the same layer makes the same bytes.
     identity = ["-U", "00000000-0000-0000-0000-000000000000"]
-    arguments = [program, "--quiet", "--tar=f", *identity, OUTPUT, "/dev/stdin"]
+    arguments = [program, "--quiet", "--tar=f", *identity, OUTPUT]
     return PipedMaker(folder, arguments, what=what, nanoseconds=True)

@@ -21,6 +21,7 @@ OUTPUT = "image"
 
 _NOBODY = 65534
 _BATCH = 512 << 10
+_FULL = 4 << 20
 _ZEROS = bytes(1024)
 
 
@@ -45,7 +46,7 @@ class PipedMaker:
             stdout=self._said,
             stderr=self._said,
             cwd=folder,
-            env={},
+            env={"TMPDIR": "."},  # mkfs.erofs puts all data into a file there first
             user=_NOBODY if as_nobody else None,
             group=_NOBODY if as_nobody else None,
             extra_groups=[] if as_nobody else None,
@@ -118,6 +119,9 @@ class PipedMaker:
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         size = os.fstat(self._said).st_size
         words = os.pread(self._said, 2000, max(size - 2000, 0)).decode(errors="replace")
+        disk = os.statvfs(self._folder)
+        if disk.f_bavail * disk.f_frsize < _FULL:  # mkfs.erofs 1.8 does not say it.
+            words += "\nNo space left on device"
         return ProgramFailed(
             self._what,
             f"{self._program} ({how})",
