@@ -80,12 +80,12 @@ def gather_image(
 
 
 def _wanted_of(parts: Parts) -> list[Wanted]:
-    """Each layer once, however often the image has it. The largest first, so that the last to end is a small one."""
+    """Each layer once, however often the image has it. Oldest first: a base has the most files, so it takes the longest."""
     found = {
         diff_id: Wanted(layer.digest, layer.size, layer.packing, diff_id, parts.shown)
         for layer, diff_id in zip(parts.manifest.layers, parts.diff_ids, strict=True)
     }
-    return sorted(found.values(), key=lambda wanted: -wanted.size)
+    return [*found.values()]
 
 
 def _run_all(futures: list[Future[None]], failed: threading.Event) -> None:
