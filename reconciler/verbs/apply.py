@@ -15,10 +15,11 @@ from reconciler.model.record import Desired
 from reconciler.plan.forms import plan_json
 from reconciler.plan.limits import check_limits, check_origins, needs_yes
 from reconciler.plan.stale import check_fresh
+from reconciler.verbs.clashes import check_clashes, wanted_ports
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look, look
-from reconciler.verbs.plan import Wish, check_ports, plan_from, wanted_ports
-from reconciler.verbs.record import Recorder, begin_revisions, note_exits, put_seen, record_takeover
+from reconciler.verbs.plan import Wish, plan_from
+from reconciler.verbs.record import Recorder, begin_revisions, follow, note_exits, put_seen, record_takeover
 from reconciler.verbs.root import Root
 
 
@@ -55,7 +56,7 @@ def apply_saved(root: Root, plan: Plan, path: str, options: ApplyOptions, *, tak
         check_fresh(plan, stacks=looked.stacks, records=looked.records, observation=looked.observation, path=path)
         if not take_over:
             check_origins(Desired(stacks=plan.wanted, images={}), looked.stacks)
-        check_ports(plan, looked.observation, looked.records)
+        check_clashes(plan, root.engine, looked.observation, looked.records)
         return carry_out(root, plan, looked, options, face=structs.replace(face, emit=told))
 
 
@@ -93,6 +94,7 @@ def carry_out(root: Root, plan: Plan, looked: Look, options: ApplyOptions, *, fa
     result = converge(plan, ground, Options(wait=options.wait, timeout=options.timeout), face.emit)
     if result.failed or any(action.verb in (Verb.DELETE, Verb.REPLACE) for action in plan.actions):
         sweep(ground, face.emit)
+    follow(root, plan, looked)
     revisions.finish(result)
     raise_for(result)
     return Applied(plan=plan, result=result)

@@ -12,8 +12,7 @@ from reconciler.model.observation import Health, Phase, Status, Stray
 from reconciler.model.plan import Plan
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, spec_builtins
-from reconciler.plan.decide import PlanOptions
-from reconciler.plan.make import make_plan, recorded_desired
+from reconciler.plan.make import make_drift_plan
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.names import find_containers
 from reconciler.verbs.root import Root
@@ -162,12 +161,6 @@ def drift(root: Root, stack: str = "") -> Drift:
         raise NotFound("stack", stack, stacks)
     names = [stack] if stack else stacks
     records = {key: record for key, record in looked.records.items() if split_key(key).stack in names}
-    plan = make_plan(
-        recorded_desired(records, {name: known for name, known in looked.stacks.items() if name in names}),
-        stacks=looked.stacks,
-        records=records,
-        observation=looked.observation,
-        options=PlanOptions(),
-        now=time.time(),
-    )
+    known = {name: record for name, record in looked.stacks.items() if name in names}
+    plan = make_drift_plan(stacks=known, records=records, observation=looked.observation, now=time.time())
     return Drift(plan=plan, strays=looked.observation.strays)

@@ -6,15 +6,12 @@ from pathlib import Path
 from msgspec import Struct
 
 from reconciler.engine.protocol import Engine
-from reconciler.model.errors import PortTaken
-from reconciler.model.key import Key
-from reconciler.model.observation import Observation
-from reconciler.model.plan import Plan, Verb
-from reconciler.model.record import Desired, Record, Stack
-from reconciler.model.spec import ContainerSpec
+from reconciler.model.plan import Plan
+from reconciler.model.record import Desired, Stack
 from reconciler.plan.decide import PlanOptions
 from reconciler.plan.limits import check_origins
 from reconciler.plan.make import make_plan
+from reconciler.verbs.clashes import check_clashes, wanted_ports
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.resolve import resolve
 from reconciler.verbs.root import Root
@@ -49,27 +46,8 @@ def plan_from(engine: Engine, wish: Wish, looked: Look, *, now: float) -> Plan:
         options=PlanOptions(resume=wish.resume, prune=wish.prune),
         now=now,
     )
-    check_ports(made, looked.observation, looked.records)
+    check_clashes(made, engine, looked.observation, looked.records)
     return made
-
-
-def wanted_ports(stacks: Sequence[Stack]) -> list[str]:
-    """All host ports that the stacks want."""
-    specs = (spec for stack in stacks for spec in stack.specs.values() if isinstance(spec, ContainerSpec))
-    return sorted({port for spec in specs for port in spec.ports})
-
-
-def check_ports(plan: Plan, observation: Observation, records: Mapping[Key, Record]) -> None:
-    """Raise PortTaken where an action opens a port that another process holds. A port that we opened already stays."""
-    for action in plan.actions:
-        spec = plan.specs.get(action.key)
-        if action.verb is Verb.DELETE or not isinstance(spec, ContainerSpec):
-            continue
-        record = records.get(action.key)
-        had = record.spec.ports if record and isinstance(record.spec, ContainerSpec) else {}
-        for port in spec.ports:
-            if port not in had and port in observation.port_holders:
-                raise PortTaken(action.key, port, observation.port_holders[port])
 
 
 def load(

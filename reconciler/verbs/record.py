@@ -69,6 +69,19 @@ def record_takeover(root: Root, plan: Plan, known: Mapping[str, StackRecord]) ->
                 tx.put_stack(structs.replace(known[stack.name], origin=stack.origin, source=stack.source))
 
 
+def follow(root: Root, plan: Plan, looked: Look) -> None:
+    """Record the specs that changed without anything to do: `pull`, a value that is sensitive now and was not."""
+    acted = {action.key for action in plan.actions}
+    changed = [
+        structs.replace(record, spec=spec)
+        for key, spec in plan.specs.items()
+        if key not in acted and (record := looked.records.get(key)) is not None and record.spec != spec
+    ]
+    if changed:
+        with root.lock_root("record"), root.store.write() as tx:
+            tx.put_records([record for record in changed if tx.record(record.key) is not None])
+
+
 class Recorder:
     """An `Emit` that passes events on, and writes those of the event log when its `with` ends, however it ends."""
 
