@@ -66,8 +66,8 @@ class MountEntry(NamedTuple):
 def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
     """The mounts of a process's mount namespace, in the kernel's order: what is mounted over something follows it."""
     with open(f"/proc/{pid}/mountinfo", "rb", buffering=1 << 16) as file:  # noqa: PTH123 - one read, no Path
-        lines = file.read().decode(errors="surrogateescape").splitlines()
-    return [_parse_line(line) for line in lines]
+        lines = file.read().decode(errors="surrogateescape").split("\n")
+    return [_parse_line(line) for line in lines if line]
 
 
 def _parse_line(line: str) -> MountEntry:

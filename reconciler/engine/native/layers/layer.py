@@ -268,25 +268,13 @@ def _lock(layout: Layout) -> files.Lock:
     return files.lock(layout.layers / "lock", _LOCK_SECONDS, doing="keep layers")
 
 
-def remove_staging(layout: Layout) -> list[str]:
-    """Remove what writers that are no more have left half-made: the names that went. Each write does so first."""
-    if not layout.layers.is_dir():
-        return []
-    with _lock(layout):
-        return _remove_abandoned(layout)
-
-
-def _remove_abandoned(layout: Layout) -> list[str]:
-    gone = []
+def _remove_abandoned(layout: Layout) -> None:
+    """Remove what writers that are no more have left half-made."""
     for path in layout.layers.glob(f"{files.STAGING}*"):
         if not path.is_dir():
             path.unlink()  # A JSON that was not renamed: they are only written under the lock that is held here.
         elif _is_abandoned(path):
             files.remove_tree(path)
-        else:
-            continue
-        gone.append(path.name)
-    return gone
 
 
 def _is_abandoned(folder: Path) -> bool:

@@ -41,10 +41,10 @@ def mount_root(layout: Layout, incarnation: str, diff_ids: Sequence[str]) -> Pat
     """
     rootfs = rootfs_path(layout, incarnation)
     lowers = choose_lowers(layout, diff_ids)
-    layer_mounts.hold_layers(layout, incarnation, lowers)
-    if mounts.is_mount_point(rootfs):
-        return rootfs
     try:
+        layer_mounts.hold_layers(layout, incarnation, lowers)
+        if mounts.is_mount_point(rootfs):
+            return rootfs
         folder = layout.containers / incarnation
         upper = _ensure_upper(layout, folder, diff_ids)
         _ensure_folder(folder / "work")
@@ -228,12 +228,12 @@ def _scan(folder: Path) -> list[str]:
 def remove_stray(layout: Layout, stray: Stray) -> None:
     """Remove one of `strays`; anything else, and what is gone already, is left alone. Mounts go before folders."""
     path = Path(stray.name)
-    if path.parent == layout.layer_mounts:
-        layer_mounts.unmount_layers(layout)
-    elif path.name == "rootfs" and path.parent.parent == layout.bundles:
-        unmount_root(layout, path.parent.name)
-    elif path.parent == layout.containers:
-        try:
+    try:
+        if path.parent == layout.layer_mounts:
+            layer_mounts.unmount_layers(layout)
+        elif path.name == "rootfs" and path.parent.parent == layout.bundles:
+            unmount_root(layout, path.parent.name)
+        elif path.parent == layout.containers:
             files.remove_tree(path)
-        except OSError as error:
-            raise Failed(f"{path}: remove it: {error.strerror or error}", hint="see what is mounted in it") from error
+    except OSError as error:
+        raise Failed(f"{path}: remove it: {error.strerror or error}", hint="see who uses it with `fuser -vm`") from error
