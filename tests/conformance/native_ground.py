@@ -1,0 +1,305 @@
+"""The native engine's ground: the real kernel in namespaces of its own, drifted with the hands that people have."""
+
+import ctypes
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from grounds import Ground, Harm, Site, wait_for
+
+from lab.images import Image, lab_images, save_oci
+from reconciler.engine.native.drivers.container import ContainerDriver
+from reconciler.engine.native.engine import NativeEngine
+from reconciler.engine.native.layout import Layout
+from reconciler.engine.native.net import dns
+from reconciler.engine.native.net.question import ask_addresses
+from reconciler.engine.native.runtime import bundle, lifecycle, monitor
+from reconciler.engine.registry import open_engine
+from reconciler.linux import cgroups, mounts, netlink, process
+from reconciler.model.record import Made
+
+
+class NativeGround(Ground):
+    name = "native"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        root = folder / "root"
+        root.mkdir(mode=0o700)
+        engine = open_engine("native", root, folder / "run", self.root_id)
+        assert isinstance(engine, NativeEngine)
+        self.engine = engine
+        self.layout: Layout = engine.layout
+        self.listeners: list[socket.socket] = []
+
+    def publish(self, source: str, *, ends: int | None = None) -> None:
+        if Path(source).exists():
+            return
+        command = ["pause"] if ends is None else ["sh", "-c", f"exit {ends}"]
+        base = lab_images()["busybox:1"]
+        save_oci(Path(source), Path(source).stem, Image(base.layers, {"Cmd": command}))
+
+    def make_unstartable(self, made: Made) -> None:
+        self.change(made, command=("/no/such/program",))
+
+    def kill(self, made: Made) -> None:
+        pid = self.status(made).pid
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), "it has ended")
+
+    def mark_of(self, made: Made) -> str:
+        return str(bundle.read_json(self.bundle(made), bundle.POLICY).get("mark", ""))
+
+    def be_quiet(self, made: Made) -> None:
+        wait_for(lambda: not self.monitors(made), "its monitor has ended")
+
+    def open_ports(self) -> set[str]:
+        listed = run("nft", "list", "ruleset")
+        one = re.findall(r"([\d.]+) \. (tcp|udp) \. (\d+) : [\d.]+ \. \d+", listed)
+        every = re.findall(r"[{,\s](tcp|udp) \. (\d+) : [\d.]+ \. \d+", re.sub(r"[\d.]+ \. (tcp|udp) \. \d+", "", listed))
+        return {f"{host}:{port}/{kind}" for host, kind, port in one} | {f"0.0.0.0:{port}/{kind}" for kind, port in every}
+
+    def ask_name(self, network: Made, name: str) -> set[str]:
+        try:
+            return ask_addresses(network.grants.gateway, name, timeout=2.0)
+        except OSError:
+            return set()
+
+    def write_data(self, volume: Made, text: str) -> None:
+        self.data_file(volume).write_text(text)
+
+    def read_data(self, volume: Made) -> str:
+        file = self.data_file(volume)
+        return file.read_text() if file.exists() else ""
+
+    def data_file(self, volume: Made) -> Path:
+        return self.layout.volumes / volume.grants.volume_id / "data" / "file"
+
+    def add_route(self, subnet: str) -> None:
+        run("ip", "route", "add", "blackhole", subnet)
+
+    def hold_port(self, port: str) -> None:
+        host, _, number = port.partition("/")[0].rpartition(":")
+        self.listeners.append(socket.create_server((host, int(number))))
+
+    def read_remains(self) -> list[str]:
+        for listener in self.listeners:
+            listener.close()
+        parent = monitor.cgroup_parent(self.layout)
+        wait_for(lambda: not cgroups.exists(parent), f"the cgroup {parent} has gone")
+        links = [name for name in os.listdir("/sys/class/net") if name[1:6] == self.root_id]
+        links += [line.split()[1] for line in Path("/proc/self/net/dev").read_text().splitlines()[2:] if self.root_id in line]
+        points = [entry.point for entry in mounts.read_mountinfo() if entry.point.startswith(str(self.folder))]
+        files = [str(path) for path in self.layout.root.rglob("*") if path.is_file() and not path.name.endswith("lock")]
+        return [
+            *(f"link {link}" for link in links),
+            *(f"mount {point}" for point in points),
+            *(f"table {line}" for line in run("nft", "list", "tables").splitlines()),
+            *(f"process {pid}" for pid in [dns.find_resolver(self.layout)] if pid),
+            *(f"file {file}" for file in files),
+        ]
+
+    def bundle(self, made: Made) -> str:
+        return str(self.layout.bundles / made.incarnation)
+
+    def monitors(self, made: Made) -> list[int]:
+        return lifecycle.find_monitors(monitor.monitors_path(self.layout), made.incarnation)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
+
+
+@contextmanager
+def namespaces_of_our_own() -> Iterator[None]:
+    """This thread's mounts and links are its own, until the end; a loopback is there."""
+    home = Path.cwd()
+    own = [os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("net", "mnt")]
+    assert _libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+    try:
+        mounts.make_private("/", recursive=True)
+        netlink.send([netlink.link_change("lo", up=True)])
+        yield
+    finally:
+        for number in own:
+            assert _libc.setns(number, 0) == 0, os.strerror(ctypes.get_errno())
+            os.close(number)
+        os.chdir(home)
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
+
+
+def ground_of(site: Site) -> NativeGround:
+    assert isinstance(site.ground, NativeGround)
+    return site.ground
+
+
+def veth(site: Site) -> str:
+    return site.web.grants.endpoints["front"].link
+
+
+def inside(site: Site, *command: str) -> None:
+    run("nsenter", f"--net=/proc/{site.pids()['web']}/ns/net", *command)
+
+
+def bridge_removed(site: Site) -> None:
+    run("ip", "link", "delete", site.front.grants.link)
+
+
+def bridge_down(site: Site) -> None:
+    run("ip", "link", "set", site.front.grants.link, "down")
+
+
+def bridge_mtu(site: Site) -> None:
+    run("ip", "link", "set", site.front.grants.link, "mtu", "1280")
+
+
+def gateway_removed(site: Site) -> None:
+    run("ip", "address", "flush", "dev", site.front.grants.link)
+
+
+def veth_removed(site: Site) -> None:
+    run("ip", "link", "delete", veth(site))
+
+
+def veth_off_the_bridge(site: Site) -> None:
+    run("ip", "link", "set", veth(site), "nomaster")
+
+
+def veth_down(site: Site) -> None:
+    run("ip", "link", "set", veth(site), "down")
+
+
+def address_inside_removed(site: Site) -> None:
+    inside(site, "ip", "address", "delete", "10.64.1.2/24", "dev", "eth0")
+
+
+def route_inside_removed(site: Site) -> None:
+    inside(site, "ip", "route", "delete", "default")
+
+
+def mac_inside_changed(site: Site) -> None:
+    inside(site, "ip", "link", "set", "eth0", "address", "02:00:00:00:00:77")
+
+
+def netns_unmounted(site: Site) -> None:
+    run("umount", str(ground_of(site).layout.netns / site.web.incarnation))
+
+
+def tables_flushed(site: Site) -> None:
+    run("nft", "flush", "ruleset")
+
+
+def port_closed(site: Site) -> None:
+    table = next(line for line in run("nft", "list", "tables").splitlines() if "inet" in line).split()[1:]
+    run("nft", "delete", "element", *table, "published", "{ 127.0.0.1 . tcp . 8080 }")
+
+
+def rule_removed(site: Site) -> None:
+    listed, table, chain = run("nft", "-a", "list", "ruleset"), "", ""
+    for line in listed.splitlines():
+        table = found[1] if (found := re.match(r"table (\w+ \S+) \{", line)) else table
+        chain = found[1] if (found := re.match(r"\s+chain (\S+) \{", line)) else chain
+        if "masquerade" in line and (found := re.search(r"# handle (\d+)$", line)):
+            run("nft", "delete", "rule", *table.split(), chain, "handle", found[1])
+            return
+    raise AssertionError(listed)
+
+
+def loopback_routed_no_more(site: Site) -> None:
+    Path(f"/proc/sys/net/ipv4/conf/{site.front.grants.link}/route_localnet").write_text("0")
+
+
+def resolver_killed(site: Site) -> None:
+    pid = dns.find_resolver(ground_of(site).layout)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{pid}/exe").exists(), "the name service has ended")
+
+
+def names_removed(site: Site) -> None:
+    (ground_of(site).layout.names / site.front.grants.link).unlink()
+
+
+def limit_raised(site: Site) -> None:
+    place = cgroups.find_place(site.pids()["web"], "memory")
+    for file in ("memory/{}/memory.memsw.limit_in_bytes", "memory/{}/memory.limit_in_bytes", "{}/memory.max"):
+        with suppress(OSError):
+            (Path("/sys/fs/cgroup") / file.format(place.strip("/"))).write_text(f"{512 << 20}")
+
+
+def policy_removed(site: Site) -> None:
+    Path(ground_of(site).bundle(site.web), bundle.POLICY).unlink()
+
+
+def config_removed(site: Site) -> None:
+    Path(ground_of(site).bundle(site.web), bundle.CONFIG).unlink()
+
+
+def volume_file_removed(site: Site) -> None:
+    (ground_of(site).layout.volumes / site.data.grants.volume_id / "volume.json").unlink()
+
+
+def volume_renamed(site: Site) -> None:
+    folder = ground_of(site).layout.volumes / site.data.grants.volume_id
+    file = folder / "volume.json"
+    file.write_text(file.read_text().replace("volume/blog/data", "volume/blog/other"))
+
+
+def layer_unmounted(site: Site) -> None:
+    for point in ground_of(site).layout.layer_mounts.iterdir():
+        run("umount", "-l", str(point))
+
+
+def layer_removed(site: Site) -> None:
+    for file in ground_of(site).layout.layers.iterdir():
+        file.unlink() if file.is_file() else shutil.rmtree(file)
+
+
+def monitor_killed(site: Site) -> None:
+    [pid] = ground_of(site).monitors(site.web)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not process.is_alive(pid, 0) and not Path(f"/proc/{pid}/exe").exists(), "the monitor has ended")
+
+
+def root_unmounted(site: Site) -> None:
+    run("umount", "-l", f"{ground_of(site).bundle(site.web)}/{bundle.ROOTFS}")
+
+
+HARMS = (
+    Harm("bridge removed", bridge_removed, ("front bridge",), reach=("front", "web")),
+    Harm("bridge down", bridge_down, ("front bridge",), reach=("front",)),
+    Harm("bridge mtu", bridge_mtu, ("front bridge",), reach=("front", "web")),
+    Harm("gateway removed", gateway_removed, ("front address",), reach=("front", "web")),
+    Harm("veth removed", veth_removed, ("web link/front",)),
+    Harm("veth off the bridge", veth_off_the_bridge, ("web link/front",)),
+    Harm("veth down", veth_down, ("web up/front",)),
+    Harm("address inside removed", address_inside_removed, ("web address/front",)),
+    Harm("route inside removed", route_inside_removed, ("web route",)),
+    Harm("mac inside changed", mac_inside_changed, ("web link/front",)),
+    Harm("netns unmounted", netns_unmounted, ("web netns",)),
+    Harm("tables flushed", tables_flushed, ("front rules", "back rules"), reach=("front", "back", "web", "db")),
+    Harm("port closed", port_closed, ("web port/127.0.0.1:8080/tcp",)),
+    Harm("rule removed", rule_removed, ("front rules",), reach=("front", "back")),
+    Harm("loopback routed no more", loopback_routed_no_more, ("front loopback",), reach=("front",)),
+    Harm("resolver killed", resolver_killed, ("front names", "back names"), reach=("front", "back", "web", "db")),
+    Harm("names removed", names_removed, ("front names",), reach=("front", "web")),
+    Harm("limit raised", limit_raised, ("web limits/memory",)),
+    Harm("policy removed", policy_removed, ("web bundle",)),
+    Harm("config removed", config_removed, ("web bundle",)),
+    Harm("volume's file removed", volume_file_removed, ("data file",), reach=("data",)),
+    Harm("volume's key changed", volume_renamed, ("data file",), reach=("data",)),
+    Harm("layer unmounted", layer_unmounted, ("web mount", "db mount"), reach=("web", "db")),
+    Harm("layer removed", layer_removed, ("box layers",), reach=("box",)),
+    Harm("monitor killed", monitor_killed, ("web monitor",), "restart"),
+    Harm("root unmounted", root_unmounted, ("web mount",), "restart"),
+)
