@@ -222,7 +222,7 @@ def page_layer(text: str) -> Layer:
 
 HTTPD = {
     "Entrypoint": ["/bin/tini", "--"],
-    "Cmd": ["httpd", "-f", "-p", "8080", "-h", "/srv/www"],
+    "Cmd": ["httpd", "-f", "-v", "-p", "8080", "-h", "/srv/www"],
     "ExposedPorts": {"8080/tcp": {}},
     "WorkingDir": "/srv/www",
 }

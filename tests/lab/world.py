@@ -180,9 +180,10 @@ class World:
         return int(status["pid"])
 
     @contextmanager
-    def network(self) -> Iterator[None]:
-        """Inside, this thread's sockets are opened in the world's network namespace."""
-        with Path("/proc/thread-self/ns/net").open() as home, Path(f"/proc/{self.holder}/ns/net").open() as there:
+    def network(self, of: str = "") -> Iterator[None]:
+        """Inside, this thread's sockets are opened in the world's network namespace, or in that of a container."""
+        where = self.proc / str(self.pid(of) if of else 1) / "ns/net"
+        with Path("/proc/thread-self/ns/net").open() as home, where.open() as there:
             _enter_network(there.fileno())
             try:
                 yield

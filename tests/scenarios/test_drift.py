@@ -120,7 +120,7 @@ def test_drift_is_named_and_mended_with_the_same_pids(shop: World, harm: Callabl
     shop.run("apply", "stack.yaml", "--yes", check=0)
     assert {name: shop.pid(f"shop/{name}") for name in before} == before
     assert "It works" in shop.fetch("http://127.0.0.1:8080/")
-    assert "It works" in shop.run("exec", "store", "wget", "-q", "-T", "2", "-O", "-", "http://www:8080/", check=0).out
+    assert "It works" in shop.run("exec", "store", "timeout", "3", "wget", "-q", "-O", "-", "http://www:8080/", check=0).out
     assert shop.run("drift").code == 0
     assert shop.plan("stack.yaml")["actions"] == []
 

@@ -66,6 +66,7 @@ def test_policies_decide_what_follows_a_failure(world: World):
     result = world.run("apply", "stack.yaml", "--yes", check=1)
     assert "7" in result.err + result.out
     assert "once" in result.err + result.out, "the last log lines are shown"
+    world.run("delete", "one", "--yes", check=0)
     world.write(stack(command=["false"], restart="on-failure:2"))
     world.run("apply", "stack.yaml", "--yes", check=1)
     wait_until(lambda: world.record("one/it")["status"].get("gave_up"), "it gave up", lambda: world.record("one/it"))
