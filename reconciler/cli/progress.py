@@ -69,10 +69,13 @@ class PlainLines:
         with self._lock:
             for line in final_lines(event):
                 print(line, flush=True)
-            if isinstance(event, Progress) and self._parts.get((event.key, event.part)) != event.text:
+            if isinstance(event, Progress) and event.text in ("downloading", "done", "exists") and self._is_new(event):
                 self._parts[(event.key, event.part)] = event.text
                 total = f" ({size(event.total)})" if event.total else ""
                 print(f"  {clean(event.key)} {clean(event.part)} {clean(event.text)}{total}", flush=True)
+
+    def _is_new(self, event: Progress) -> bool:
+        return self._parts.get((event.key, event.part)) != event.text
 
     def close(self) -> None:
         """Nothing is held."""

@@ -87,7 +87,8 @@ class Walk:
     began: dict[int, float] = field(default_factory=dict)
     healthy: dict[Key, bool] = field(default_factory=dict)
     """Dependencies that no action names and whose health was waited for."""
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    wrong: dict[int, Failed] = field(default_factory=dict)
+    """What the wait for a container showed, where it was not all well."""
     outcomes: "queue.SimpleQueue[Outcome]" = field(default_factory=queue.SimpleQueue)
     interrupted: bool = False
     settle_again: bool = False
@@ -270,20 +271,17 @@ class Walk:
             self._done(action)
 
     def _second_half(self, outcome: Outcome) -> None:
+        """A replacement was finished or undone; `wrong` says what its wait showed, if it was not all well."""
         action = outcome.job.action
-        if outcome.half == "finish" and outcome.error is None:
-            verdict = self.verdicts[action.id]
-            if verdict.ok:
-                self._done(action)
-            else:  # it runs, so the old one is not wanted back; but done means healthy
-                self._fail(action, self._verdict_error(outcome.job, verdict))
-            return
-        error = outcome.error or self._verdict_error(outcome.job, self.verdicts[action.id])
-        if outcome.half == "revert":
-            words = "the old one runs again" if outcome.error is None else "and the old one could not be started again"
-            error = error if outcome.error is None else self._verdict_error(outcome.job, self.verdicts[action.id])
-            error.detail = f"{error.detail}\n{words}".strip()
-        self._fail(action, error)
+        error = self.wrong.get(action.id)
+        if outcome.half == "revert" and error is not None:
+            back = "the old one runs again" if outcome.error is None else "and the old one could not be started again"
+            error.detail = f"{error.detail}\n{back}".strip()
+        error = error or outcome.error
+        if error is None:
+            self._done(action)
+        else:  # one that runs and is unhealthy stays: the old one is not wanted back, but done means healthy
+            self._fail(action, error)
 
     def _judged(self, verdict: Verdict) -> None:
         """A wait ended: a gate opens or not, a replacement is finished or undone, anything else is done or failed."""
@@ -293,14 +291,15 @@ class Walk:
             self._advance([])
             return
         job = self.jobs[action.id]
-        self.verdicts[action.id] = verdict
+        if not verdict.ok:  # Order: its log is read before it is removed.
+            self.wrong[action.id] = self._verdict_error(job, verdict)
         if action.verb is Verb.REPLACE:
             undo = verdict.ended and not verdict.ok
             self._submit(job, "revert" if undo else "finish", self._revert if undo else self._finish)
         elif verdict.ok:
             self._done(action)
         else:
-            self._fail(action, self._verdict_error(job, verdict))
+            self._fail(action, self.wrong[action.id])
         self._advance([])
 
     def _verdict_error(self, job: Job, verdict: Verdict) -> Failed:

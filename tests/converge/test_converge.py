@@ -64,6 +64,8 @@ def test_replacement_that_ends_at_once_is_undone(bench: Bench) -> None:
     assert bench.records()[WEB].incarnation == before.incarnation
     assert bench.pids().keys() == {WEB, CACHE}
     assert "ended with 3" in bench.failures()[0].brief
+    # Its last lines were read while it was there.
+    assert bench.failures()[0].detail == "made container/blog/web/1\nthe old one runs again"
     assert bench.fold().intents == ()
 
 
