@@ -65,6 +65,10 @@ def test_C1_redirect_within_the_registry_keeps_credentials(driver, serve):
         ("file:///etc/shadow", "not https: file"),
         ("gopher://127.0.0.1/x", "not https: gopher"),
         ("https://user:pw@127.0.0.1/x", "a name or password"),
+        ("https://[::1/x", "can't be read"),
+        ("https://127.0.0.1:99999/x", "can't be read"),
+        ("https://.../x", "look up|connect to"),
+        ("https://127.0.0.1/a b", "control characters or spaces"),
     ],
 )
 def test_C1_redirect_to_where_nobody_should_go_is_refused(driver, serve, to, words):
@@ -277,6 +281,24 @@ def test_C5_short_body_is_asked_for_again_and_then_given_up(driver, serve):
     server = serve(lies=[lie_about(LAYER.digest, short)])
     refused(driver, server, "ended", RegistryError)
     assert len(server.asked(LAYER.digest)) == 4
+
+
+def test_C5_server_that_is_busy_is_asked_again_and_heard_out(driver, serve):
+    server = serve()
+    server.lies.append(lie_about("/manifests/", lambda h: h.send(503, headers={"Retry-After": "0"}), times=2))
+    server.lies.append(lie_about(LAYER.digest, lambda h: h.send(429, headers={"Retry-After": "\u00b2"}), times=3))
+    bring(driver, server.reference)
+    assert len(server.asked(LAYER.digest)) == 4
+
+
+def test_C5_server_that_limits_is_named(driver, serve):
+    server = serve()
+    digest = resolve(driver, server.reference).digest
+    server.lies.append(lie_about(LAYER.digest, lambda h: h.send(429)))
+    with pytest.raises(RegistryError, match="said 429") as error:
+        create(driver, server.reference, digest)
+    assert "limits how often" in error.value.hint
+    assert error.value.retry
 
 
 def test_C5_silent_server_meets_a_deadline(driver, serve, monkeypatch):

@@ -11,6 +11,7 @@ import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -33,6 +34,8 @@ ACCEPT = ", ".join(
 _TRIES = 4
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
+_PATIENCE = 30.0
+"""Seconds after which no answer is tried for again: a registry that hangs must not hold a plan for minutes."""
 _HOPS = 5
 _WORDS_LIMIT = 64 << 10
 """Bytes of an error's body."""
@@ -54,6 +57,18 @@ class _Request(Struct, frozen=True):
     method: str
     path: str
     headers: dict[str, str] = {}
+
+
+class _Busy(TransportError):
+    """An answer that says: not now."""
+
+    def __init__(self, told: RegistryError, after: str) -> None:
+        super().__init__(told.brief, retry=True)
+        self.told = told
+        self.after = after
+
+
+_T = TypeVar("_T")
 
 
 class Client:
@@ -148,34 +163,37 @@ class Client:
             raise TransportError(f"the answer ended after {at} of {size} bytes", retry=True)
 
     def _read(self, request: _Request, limit: int) -> tuple[Answer, bytes]:
-        for failures in range(1, _TRIES + 1):
+        def read() -> tuple[Answer, bytes]:
             answer = self._ask(request)
-            try:
-                return answer, answer.read_all(limit)
-            except TransportError as error:
-                if not error.retry or failures == _TRIES:
-                    raise _failed(request.reference, request.tried, error) from error
-                self._wait(_pause(failures, ""))
-        raise AssertionError
+            return answer, answer.read_all(limit)
+
+        return self._again(request, read)
 
     def _ask(self, request: _Request) -> Answer:
         """One answer with status 200 or 206, after as many tries as it is worth."""
-        for failures in range(1, _TRIES + 1):
-            last = failures == _TRIES
-            try:
-                answer = self._authorized(request)
-            except TransportError as error:
-                if last or not error.retry:
-                    raise _failed(request.reference, request.tried, error) from error
-                self._wait(_pause(failures, ""))
-                continue
+
+        def ask() -> Answer:
+            answer = self._authorized(request)
             if answer.status in (200, 206):
                 return answer
-            error_ = _explain(request, answer, host=self._host)
-            if last or answer.status not in _AGAIN:
-                raise error_
-            self._wait(_pause(failures, answer.headers.get("Retry-After") or ""))
-        raise AssertionError
+            told = _explain(request, answer, host=self._host)
+            if not told.retry:
+                raise told
+            raise _Busy(told, answer.headers.get("Retry-After") or "")
+
+        return self._again(request, ask)
+
+    def _again(self, request: _Request, act: Callable[[], _T]) -> _T:
+        """Do it until it succeeds, or trying on is not worth it."""
+        begun, failures = self._clock(), 0
+        while True:
+            try:
+                return act()
+            except TransportError as error:
+                failures += 1
+                if not error.retry or failures == _TRIES or self._clock() - begun > _PATIENCE:
+                    raise _failed(request.reference, request.tried, error) from error
+                self._wait(_pause(failures, error.after if isinstance(error, _Busy) else ""))
 
     def _authorized(self, request: _Request) -> Answer:
         scope = f"repository:{request.reference.repository}:pull"
@@ -204,10 +222,9 @@ class Client:
         for _ in range(_HOPS):
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
-            at = urllib.parse.urljoin(at, answer.headers.get("Location") or "")
             answer.close()
-            origin, target = wire.parse_url(at)
-            own = origin == self._origin
+            origin, target = wire.parse_url(answer.headers.get("Location") or "", base=at)
+            at, own = f"{origin}{target}", origin == self._origin
             if origin.scheme == "http" and self._origin.scheme == "https":
                 raise TransportError(f"it redirects to {origin}, which is not encrypted", retry=False)
             headers = {**request.headers, **({"Authorization": authorization} if own and authorization else {})}
@@ -225,19 +242,15 @@ class Client:
         except wire.WrongScheme:
             if self._spoken:
                 raise
-            answer = None
-        if (
-            not self._spoken
-            and origin.scheme == "http"
-            and (answer is None or (answer.status == 400 and self._wants_tls()))
-        ):
-            # Nothing secret went out in the clear: credentials only follow a 401, and that would have been an answer.
-            self._origin = Origin("https", origin.host, origin.port)
-            if answer:
-                answer.close()
-            return self._transport.ask(request.method, self._origin, target, headers=headers, reach=self._reach_own)
-        assert answer is not None
-        self._spoken = True
+        else:
+            if self._spoken or origin.scheme == "https" or answer.status != 400 or not self._wants_tls():
+                self._spoken = True
+                return answer
+            answer.close()
+        # Nothing secret went out in the clear: credentials only follow a 401, and that would have been an answer.
+        secure = Origin("https", origin.host, origin.port)
+        answer = self._transport.ask(request.method, secure, target, headers=headers, reach=self._reach_own)
+        self._origin, self._spoken = secure, True
         return answer
 
     def _wants_tls(self) -> bool:
@@ -280,11 +293,13 @@ def _begin_of(answer: Answer) -> int:
 
 def _pause(failures: int, retry_after: str) -> float:
     """Seconds to wait after so many failures; what the server asks for, within reason."""
-    asked = float(retry_after) if retry_after.isdigit() and len(retry_after) < 6 else 0.0
+    asked = float(retry_after) if re.fullmatch(r"[0-9]{1,5}", retry_after) else 0.0
     return float(min(max(_FIRST_PAUSE * 4 ** (failures - 1), asked), _LONGEST_PAUSE))
 
 
 def _failed(reference: Reference, tried: str, error: TransportError) -> RegistryError:
+    if isinstance(error, _Busy):
+        return error.told
     return RegistryError(str(reference), tried, error.words, error.hint, retry=error.retry)
 
 

@@ -65,9 +65,11 @@ Reach = Callable[[str], bool]
 """Whether a target whose addresses are of that kind (`kind_of_address`) may be connected to."""
 
 
-def parse_url(url: str) -> tuple[Origin, str]:
-    """Origin and request target of a URL. Raises TransportError for all but plain http and https ones."""
+def parse_url(url: str, *, base: str = "") -> tuple[Origin, str]:
+    """Origin and request target of a URL, which may be relative to `base`. Raises TransportError for all but plain http
+    and https ones."""
     try:
+        url = urllib.parse.urljoin(base, url)
         parts = urllib.parse.urlsplit(url)
         port = parts.port
     except ValueError:
@@ -234,7 +236,7 @@ class Transport:
                 if origin.scheme == "https":
                     sock = self._context(origin).wrap_socket(sock, server_hostname=origin.host)
                 sock.settimeout(SILENT_SECONDS)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: a host that can be in no certificate
                 sock.close()
                 words = error
                 continue
