@@ -87,7 +87,8 @@ def final_lines(event: AnyEvent) -> list[str]:
     if isinstance(event, ActionDone):
         return [f"{paint('✓', '32', out)} {event.verb} {clean(event.key)}  {event.took:.2f} s"]
     if isinstance(event, ActionFailed):
-        lines = [f"{paint('✗', '31;1', out)} {event.verb} {clean(event.key)}: {clean(event.brief)}"]
+        brief = clean(event.brief.removeprefix(f"{event.key}: "))
+        lines = [f"{paint('✗', '31;1', out)} {event.verb} {clean(event.key)}: {brief}"]
         lines += [f"    {clean(line)}" for line in event.detail.splitlines()]
         return lines + ([f"    hint: {clean(event.hint)}"] if event.hint else [])
     if isinstance(event, ActionSkipped):

@@ -273,7 +273,7 @@ class Walk:
     def _second_half(self, outcome: Outcome) -> None:
         """A replacement was finished or undone; `wrong` says what its wait showed, if it was not all well."""
         action = outcome.job.action
-        error = self.wrong.get(action.id)
+        error: ReconcileError | None = self.wrong.get(action.id)
         if outcome.half == "revert" and error is not None:
             back = "the old one runs again" if outcome.error is None else "and the old one could not be started again"
             error.detail = f"{error.detail}\n{back}".strip()
