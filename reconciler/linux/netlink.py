@@ -32,8 +32,9 @@ _NEW_ADDR, _DEL_ADDR, _GET_ADDR = 20, 21, 22
 _NEW_ROUTE, _DEL_ROUTE, _GET_ROUTE = 24, 25, 26
 
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _PROTINFO = 1, 3, 4, 5, 10, 12
-_LINKINFO, _NET_NS_FD, _AF_SPEC, _EXT_MASK, _LINK_NETNSID = 18, 28, 26, 29, 37
+_LINKINFO, _NET_NS_FD, _AF_SPEC, _EXT_MASK, _LINK_NETNSID, _TARGET_NETNSID = 18, 28, 26, 29, 37, 46
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_OPERSTATE, _OPER_UP = 16, b"\6"
 _PEER = 1
 _PORT_HAIRPIN, _PORT_ISOLATED = 4, 33
 _BRIDGE_MCAST_SNOOPING = 23
@@ -66,6 +67,8 @@ class Link(Struct, frozen=True):
     mtu: int
     up: bool
     """Set up by its owner; says nothing of the carrier."""
+    works: bool
+    """Its operational state is up (RFC 2863): a bridge forwards by it."""
     peer: int
     """veth: index of the other end, in the namespace of `link_netnsid`."""
     link_netnsid: int
@@ -113,6 +116,20 @@ def read_link(name: str, opened: NetlinkSocket | None = None) -> Link | None:
             raise
 
 
+def read_other_end(link: Link, opened: NetlinkSocket | None = None) -> Link | None:
+    """The other end of a veth pair, in whatever namespace it is, without going there; None if it is not to be had."""
+    body = _IFINFO.pack(0, 0, link.peer, 0, 0) + number(_EXT_MASK, _SKIP_STATS)
+    if link.link_netnsid >= 0:
+        body += number(_TARGET_NETNSID, link.link_netnsid)
+    with _opened(opened) as sock:
+        try:
+            return _parse_link(sock.get(_GET_LINK, body)[1])
+        except OSError as failure:
+            if failure.errno in (errno.ENODEV, errno.EINVAL):
+                return None
+            raise
+
+
 def _parse_link(payload: bytes) -> Link:
     _, _, index, flags, _ = _IFINFO.unpack_from(payload)
     found = parse_attributes(payload, 16)
@@ -128,6 +145,7 @@ def _parse_link(payload: bytes) -> Link:
         mac=found.get(_ADDRESS, b"").hex(":"),
         mtu=_u32(found.get(_MTU)),
         up=bool(flags & _IFF_UP),
+        works=found.get(_OPERSTATE) == _OPER_UP,
         peer=_u32(found.get(_LINK)),
         link_netnsid=struct.unpack("=i", found[_LINK_NETNSID])[0] if _LINK_NETNSID in found else -1,
         hairpin=port.get(_PORT_HAIRPIN, b"\0") != b"\0",

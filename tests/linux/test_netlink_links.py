@@ -1,7 +1,9 @@
 """rtnetlink on the real kernel: what is made is what is read."""
 
 import errno
+import os
 import subprocess
+import time
 
 import pytest
 from hypothesis import given
@@ -134,3 +136,34 @@ def test_attributes_are_read_as_written(pairs):
 def test_broken_attributes_end_the_walk(data):
     assert len(list(walk_attributes(data))) <= len(data) // 4
     parse_attributes(data)
+
+
+@root
+def test_other_end_is_read_from_here_and_works_once_both_are_up(alone, tmp_path):
+    def work():
+        inner = tmp_path / "inner"
+        with namespaces.created(inner):
+            pass
+        number = namespaces.open_netns(inner)
+        netlink.send([netlink.bridge_creation("br", mac="02:00:00:00:00:01"), netlink.link_change("br", up=True)])
+        bridge = netlink.read_link("br")
+        assert bridge is not None
+        pair = netlink.veth_creation(
+            "v", master=bridge.index, mtu=1400, peer="eth0", peer_mac="02:00:00:00:00:03", netns=number
+        )
+        netlink.send([pair, netlink.port_change("v", isolated=True)])
+        link = netlink.read_link("v")
+        assert link is not None
+        assert (link.master, link.hairpin, link.isolated, link.works) == (bridge.index, True, True, False)
+        other = netlink.read_other_end(link)
+        assert other is not None
+        assert (other.name, other.mac, other.mtu, other.up) == ("eth0", "02:00:00:00:00:03", 1400, False)
+        with namespaces.entered(number):
+            netlink.send([netlink.link_change("eth0", up=True)])
+        netlink.send([netlink.link_change("v", up=True)])
+        deadline = time.monotonic() + 5
+        while not (found := netlink.read_other_end(link)) or not found.works:
+            assert time.monotonic() < deadline
+        os.close(number)
+
+    alone(work)

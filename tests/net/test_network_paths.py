@@ -4,6 +4,8 @@ import subprocess
 
 import pytest
 
+from reconciler.engine.native import settle
+from reconciler.engine.native.net import veth
 from reconciler.linux.sysctls import write_sysctl
 
 pytestmark = pytest.mark.root
@@ -117,3 +119,52 @@ def test_icc_off_keeps_containers_of_one_network_apart(either_machine, build):
     assert m.silent(near, "192.0.2.2", 8080)
     assert m.call(m.neighbour, "192.0.2.2", 8080) == "192.0.2.9"
     assert m.call(near, "203.0.113.1", 7) == "192.0.2.2"
+
+
+def test_replacement_with_the_same_address_answers_as_soon_as_it_is_up(either_machine, build):
+    m = either_machine
+    front = build.network("front", 1)
+    ports = {"0.0.0.0:8080/tcp": 80}
+    old = build.container("web", front, ports=ports, incarnation="a" * 12, created_at=1.0)
+    new = build.container("web", front, ports=ports, incarnation="b" * 12, created_at=2.0)
+    near = build.container("near", front, host=3)
+    m.up(front, old, near)
+    m.serve(old, 80)
+    assert m.call(m.neighbour, "192.0.2.2", 8080) == "192.0.2.9"
+    assert m.call(near, "10.64.1.2", 80) == "10.64.1.3"
+    m.mades[new.key + new.incarnation] = new
+    settle.settle(m.layout, m.view)
+    veth.prepare_links(m.layout, new, m.uses)
+    m.serve(new, 80)
+    assert m.call(m.neighbour, "192.0.2.2", 8080) == "192.0.2.9", "the old one still has the way"
+    veth.lower_links(m.layout, old)
+    veth.raise_links(m.layout, new, m.uses)
+    assert m.call(m.neighbour, "192.0.2.2", 8080, patience=0.9) == "192.0.2.9"
+    assert m.call(near, "10.64.1.2", 80, patience=0.9) == "10.64.1.3"
+    m.down(old)
+    assert m.call(near, "10.64.1.2", 80) == "10.64.1.3"
+
+
+def test_e6_nothing_is_open_before_the_links_are_up_and_after_the_delete(machine, build):
+    front = build.network("front", 1)
+    web = build.container("web", front, ports={"0.0.0.0:8080/tcp": 80})
+    machine.up(front)
+    machine.mades[web.key + web.incarnation] = web
+    settle.settle(machine.layout, machine.view)
+    veth.prepare_links(machine.layout, web, machine.uses)
+    machine.serve(web, 80)
+    assert machine.silent(machine.neighbour, "192.0.2.2", 8080)
+    veth.raise_links(machine.layout, web, machine.uses)
+    assert machine.call(machine.neighbour, "192.0.2.2", 8080) == "192.0.2.9"
+    machine.down(web)
+    assert machine.call(machine.neighbour, "192.0.2.2", 8080) == "refused"
+
+
+def test_a_port_that_no_record_names_sends_nothing(machine, build):
+    front = build.network("front", 1)
+    stranger = build.container("stranger", front)
+    machine.up(front)
+    veth.prepare_links(machine.layout, stranger, machine.uses)
+    veth.raise_links(machine.layout, stranger, machine.uses)
+    machine.serve(None, 9999)
+    assert machine.silent(stranger, "10.64.1.1", 9999)

@@ -8,6 +8,7 @@ raising is one message. A stop-first replace lowers the old end before it raises
 """
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,12 +183,32 @@ def _inner_changes(end: Inner, there: netlink.Link) -> Iterator[Change]:
 
 
 def raise_links(layout: Layout, made: Made, uses: Uses) -> None:  # noqa: ARG001 - one signature for all verbs
-    """Open the way: the ends on the host up. `prepare_links` came before. Raises Failed, for a link that is gone too.
+    """Open the way: the ends on the host up, and forwarding. `prepare_links` came before. Raises Failed, for a link that
+    is gone too.
 
     Nobody has to be told: with the old end down its bridge has forgotten where the hardware address was.
     """
-    with saying(made.key, "bring its links up"):
-        netlink.send([netlink.link_change(endpoint.link, up=True) for endpoint in _endpoints(made)])
+    links = [endpoint.link for endpoint in _endpoints(made)]
+    with saying(made.key, "bring its links up"), NetlinkSocket() as opened:
+        netlink.send([netlink.link_change(link, up=True) for link in links], opened)
+        _wait_for_links(links, opened)
+
+
+def _wait_for_links(links: Sequence[str], opened: NetlinkSocket) -> None:
+    """Return once both ends of every link work, or in a second: a first packet that is lost is sent again that late."""
+    # Kernel: that a carrier came is worked off by a thread of its own (linkwatch), some milliseconds later, end by end.
+    deadline = time.monotonic() + 1.0
+    for name in links:
+        while not _works(name, opened) and time.monotonic() < deadline:
+            time.sleep(0.0005)
+
+
+def _works(name: str, opened: NetlinkSocket) -> bool:
+    link = netlink.read_link(name, opened)
+    if link is None or not link.works:
+        return link is None
+    other = netlink.read_other_end(link, opened)
+    return other is None or other.works
 
 
 def lower_links(layout: Layout, made: Made) -> None:  # noqa: ARG001 - one signature for all verbs
