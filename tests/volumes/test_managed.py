@@ -12,7 +12,7 @@ from reconciler.engine.native.drivers.volume import VolumeDriver
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.volumes import binds, managed
-from reconciler.linux import files, mounts, paths
+from reconciler.linux import files, paths
 from reconciler.model.errors import Failed
 from reconciler.model.events import Event
 from reconciler.model.key import Kind, make_key
@@ -111,11 +111,6 @@ def test_D2_a_subpath_that_is_a_link_out_stays_inside(layout: Layout, tmp_path: 
             assert Path(f"/proc/self/fd/{number}").readlink().is_relative_to(data)
         finally:
             os.close(number)
-
-
-def test_D3_volumes_are_mounted_without_setuid_and_devices() -> None:
-
-    assert managed.ATTRIBUTES == mounts.NOSUID | mounts.NODEV
 
 
 @needs_root

@@ -1,7 +1,7 @@
 """Managed volumes: `ROOT/volumes/ID/` with the data and a small file that says whose it is, for `recover`.
 
 The id is generated, never a name. Used by the volume and container drivers. Data goes only by `remove_volume`; nothing
-here looks for volumes to clean up.
+here looks for volumes to clean up. Who mounts one adds nosuid and nodev (hostile D3).
 """
 
 import os
@@ -12,12 +12,9 @@ import msgspec
 
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.volumes import copyup
-from reconciler.linux import files, mounts, paths
+from reconciler.linux import files, paths
 from reconciler.model.errors import Failed
 from reconciler.model.spec import VolumeSpec
-
-ATTRIBUTES = mounts.NOSUID | mounts.NODEV
-"""How a volume is mounted into a container: no setuid program and no device on it counts (hostile D3)."""
 
 _LOCK_SECONDS = 120.0
 
