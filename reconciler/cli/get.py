@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from reconciler.verbs.observe import Seen
 
 HEADS = {
-    "container": ("STACK", "NAME", "STATUS", "HEALTH", "RESTARTS", "AGE", "ADDRESSES", "PORTS"),
-    "network": ("STACK", "NAME", "DRIVER", "SUBNET", "GATEWAY", "STATUS"),
-    "volume": ("STACK", "NAME", "STATUS", "AGE"),
-    "image": ("STACK", "NAME", "DIGEST", "STATUS"),
+    "container": ("STACK", "CONTAINER", "STATUS", "HEALTH", "RESTARTS", "AGE", "ADDRESSES", "PORTS"),
+    "network": ("STACK", "NETWORK", "DRIVER", "SUBNET", "GATEWAY", "STATUS"),
+    "volume": ("STACK", "VOLUME", "STATUS", "AGE"),
+    "image": ("STACK", "IMAGE", "DIGEST", "STATUS"),
 }
 WIDE = {
     "container": ("PID", "INCARNATION", "IMAGE"),
