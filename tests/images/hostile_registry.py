@@ -36,7 +36,13 @@ class HostileRegistry:
     """`lies` are tried in turn; the truth about `image` follows. Serves every repository and tag alike."""
 
     def __init__(
-        self, *, image: Image = SMALL, lies: list[Lie] | None = None, tls: "Certificate | None" = None, user: str = ""
+        self,
+        *,
+        image: Image = SMALL,
+        lies: list[Lie] | None = None,
+        tls: "Certificate | None" = None,
+        user: str = "",
+        port: int = 0,
     ) -> None:
         self.blobs: dict[str, Blob] = {}
         self.lies = lies or []
@@ -44,7 +50,7 @@ class HostileRegistry:
         self.requests: list[Seen] = []
         self.top = b""
         self.media = ""
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
         self.server.daemon_threads = True
         self.server.registry = self  # type: ignore[attr-defined]
         if tls:

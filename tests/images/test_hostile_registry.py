@@ -9,12 +9,15 @@ from test_pull import bearer, bring, create, everything_below, gives_token, reso
 
 from lab import images as lab
 from lab.images import Blob, Entry, Image
+from lab.registry import free_port
 from reconciler.engine.native.drivers.image import ImageDriver
 from reconciler.engine.native.layers import layer as layers
 from reconciler.engine.native.registry import transport
 from reconciler.engine.native.registry.auth import is_own_realm, parse_challenges
+from reconciler.engine.native.registry.client import Client
 from reconciler.engine.native.registry.transport import kind_of_address, parse_url
 from reconciler.model.errors import ContentError, Failed, ReconcileError, RegistryError
+from reconciler.model.reference import parse_reference
 
 LAYER = SMALL.layer_blobs()[0]
 
@@ -289,6 +292,25 @@ def test_C5_server_that_is_busy_is_asked_again_and_heard_out(driver, serve):
     server.lies.append(lie_about(LAYER.digest, lambda h: h.send(429, headers={"Retry-After": "\u00b2"}), times=3))
     bring(driver, server.reference)
     assert len(server.asked(LAYER.digest)) == 4
+
+
+def test_registry_that_is_down_for_a_moment_is_waited_for_in_a_pull_and_not_in_a_plan(serve):
+    port = free_port(0)
+    waited = []
+
+    def wait(seconds):
+        waited.append(seconds)
+        if len(waited) == 2:
+            serve(port=port)
+
+    client = Client(f"127.0.0.1:{port}", wait=wait)
+    reference = parse_reference(f"127.0.0.1:{port}/app:1")
+    with pytest.raises(RegistryError, match="Connection refused"):
+        client.read_manifest(reference, "1")
+    assert waited == []
+    assert b"".join(client.read_blob(reference, LAYER.digest, size=len(LAYER.data))) == LAYER.data
+    assert len(waited) == 2
+    client.close()
 
 
 def test_C5_server_that_limits_is_named(driver, serve):

@@ -57,6 +57,8 @@ class _Request(Struct, frozen=True):
     method: str
     path: str
     headers: dict[str, str] = {}
+    patient: bool = False
+    """Whether a registry that is down for a moment is waited for: in the middle of a pull, not of a plan."""
 
 
 class _Busy(TransportError):
@@ -142,7 +144,7 @@ class Client:
 
     def _blob_from(self, reference: Reference, digest: str, *, size: int, at: int) -> Iterator[bytes]:
         headers = {"Range": f"bytes={at}-"} if at else {}
-        answer = self._ask(_Request(reference, f"download layer {digest}", "GET", f"blobs/{digest}", headers))
+        answer = self._ask(_Request(reference, f"download layer {digest}", "GET", f"blobs/{digest}", headers, patient=True))
         begins = _begin_of(answer)
         if begins not in (0, at):
             answer.close()
@@ -191,7 +193,8 @@ class Client:
                 return act()
             except TransportError as error:
                 failures += 1
-                if not error.retry or failures == _TRIES or self._clock() - begun > _PATIENCE:
+                again = error.retry and (error.at_once or request.patient)
+                if not again or failures == _TRIES or self._clock() - begun > _PATIENCE:
                     raise _failed(request.reference, request.tried, error) from error
                 self._wait(_pause(failures, error.after if isinstance(error, _Busy) else ""))
 

@@ -32,13 +32,17 @@ CERTS = Path("/etc/docker/certs.d")
 
 
 class TransportError(Exception):
-    """A request that got no answer, in words for people; `retry` says whether another try may help."""
+    """A request that got no answer, in words for people.
 
-    def __init__(self, words: str, *, retry: bool, hint: str = "") -> None:
+    `retry` says whether another try may help some time, `at_once` whether it may within seconds.
+    """
+
+    def __init__(self, words: str, *, retry: bool, hint: str = "", at_once: bool = True) -> None:
         super().__init__(words)
         self.words = words
         self.hint = hint
         self.retry = retry
+        self.at_once = retry and at_once
 
 
 class WrongScheme(TransportError):
@@ -344,10 +348,11 @@ def _explain(error: BaseException, tried: str) -> TransportError:
         why = error.verify_message
         return TransportError(f"{before}its certificate is not trusted: {why}", retry=False, hint=hint)
     if isinstance(error, socket.gaierror):
-        return TransportError(f"{before}{error.strerror}", retry=True)
+        return TransportError(f"{before}{error.strerror}", retry=True, at_once=error.errno == socket.EAI_AGAIN)
     if isinstance(error, TimeoutError):
         return TransportError(f"{before}no answer in time", retry=True)
     if isinstance(error, http.client.HTTPException):
         return TransportError(f"{before}no proper HTTP answer ({name})", retry=True)
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or name
-    return TransportError(f"{before}{words}", retry=True)
+    nobody = isinstance(error, ConnectionRefusedError)  # there: whoever plans should not wait for it
+    return TransportError(f"{before}{words}", retry=True, at_once=not nobody)
