@@ -190,3 +190,22 @@ def test_exit_command_imports_little(tmp_path: Path) -> None:
     }
     assert not loaded & heavy
     assert not {name for name in loaded if name.startswith(("reconciler.model", "reconciler.store"))}
+
+
+def test_container_that_was_held_is_followed_again_after_its_start(bundles: Bundles) -> None:
+    made = bundles.make()
+    bundles.run(made)
+    bundles.halt(made, "hold")
+    with lifecycle.locked(str(bundles.path(made)), made.key, doing="test"):
+        lifecycle.unmark(str(bundles.path(made)))
+    first = bundles.run(made)
+    bundles.kill(made)
+    run_again(bundles, made, first.pid)
+
+
+def test_exit_command_of_a_bundle_that_is_gone_ends_quietly(bundles: Bundles) -> None:
+    script = Path(__file__).parents[2] / "reconciler/onexit/__main__.py"
+    python = os.path.realpath(sys.executable)  # noqa: PTH
+    for path in (bundles.layout.bundles / "nothing", bundles.path(bundles.make())):
+        done = subprocess.run([python, "-I", "-S", "-E", script, path], capture_output=True, text=True, check=True)
+        assert done.stdout + done.stderr == ""

@@ -31,7 +31,7 @@ def launch(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
         clear(path, monitor)
         state = _create(path, monitor)
         # Order: before it runs, for it may write so much at once that conmon cuts the log.
-        rotation.note_begun(monitor["log"])
+        rotation.note_empty(monitor["log"])
         _start(path, monitor, state)
     except (runc.RuntimeFailed, OSError) as error:
         try:

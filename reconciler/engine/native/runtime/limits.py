@@ -6,7 +6,7 @@ The driver calls it after the bundle was written. The runtime does the writing, 
 from typing import Any
 
 from reconciler.engine.native.runtime import bundle, runc
-from reconciler.engine.native.runtime.spec import DEFAULT_PIDS
+from reconciler.engine.native.runtime.spec import CPU_PERIOD, SHARES_OF_A_CPU, render_resources
 from reconciler.engine.native.runtime.status import render_limits
 from reconciler.linux import cgroups
 from reconciler.model.errors import ProgramFailed
@@ -14,7 +14,6 @@ from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec, Resources
 
 _UNLIMITED = -1
-_CPU_PERIOD, _SHARES = 100_000, 1024
 
 
 def ensure_limits(path: str, made: Made, *, pid: int) -> None:
@@ -40,13 +39,11 @@ def ensure_limits(path: str, made: Made, *, pid: int) -> None:
 
 def render_update(resources: Resources) -> dict[str, Any]:
     """The resources for `runc update`: a limit that is none is said outright, where config.json leaves it out."""
-    cpus = resources.cpus
-    return {
-        "cpu": {
-            "quota": max(1000, round(cpus * _CPU_PERIOD)) if cpus else _UNLIMITED,
-            "period": _CPU_PERIOD,
-            "shares": min(262_144, max(2, round(cpus * _SHARES))) if cpus else _SHARES,
-        },
-        "memory": {"limit": resources.memory or _UNLIMITED, "swap": resources.memory or _UNLIMITED},
-        "pids": {"limit": resources.pids or DEFAULT_PIDS},
+    none = {
+        "cpu": {"quota": _UNLIMITED, "period": CPU_PERIOD, "shares": SHARES_OF_A_CPU},
+        "memory": {"limit": _UNLIMITED, "swap": _UNLIMITED},
     }
+    wanted = none | render_resources(resources)
+    # What devices it may use is decided when it is made.
+    del wanted["devices"]
+    return wanted

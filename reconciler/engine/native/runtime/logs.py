@@ -24,7 +24,7 @@ def read_lines(log: str, *, tail: int | None, since: float) -> Iterator[LogLine]
     Only the files that are needed for `tail` lines are read.
     """
     paths = list_files(log) if tail is None else _choose_files(log, tail)
-    lines = (line for path in paths for line in _read_file(path, lost=path == log and rotation.was_cut(log)))
+    lines = (line for path in paths for line in _read_file(path, lost=rotation.was_cut(path)))
     after = round(since * 1e9)
     chosen = (line for line in lines if line.at >= after)
     return chosen if tail is None else iter(_last(chosen, tail))
@@ -144,7 +144,7 @@ def _read_before(log: str, file: BinaryIO, *, tail: int | None, since: float) ->
     newest = list(_read_grown(file, lost=lost))
     if tail is not None and len(newest) >= tail:
         older = []
-    lines = [line for path in older for line in _read_file(path, lost=False)] + newest
+    lines = [line for path in older for line in _read_file(path, lost=rotation.was_cut(path))] + newest
     chosen = [line for line in lines if line.at >= round(since * 1e9)]
     return iter(chosen if tail is None else chosen[len(chosen) - min(tail, len(chosen)) :])
 

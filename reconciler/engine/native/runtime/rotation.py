@@ -1,9 +1,10 @@
 """Keeps a container's log bounded: what is above half of its size is set aside by rename, and the oldest goes.
 
-conmon itself cuts a log that reaches its full size, and what it cuts is lost; so that a reader can say where, the inode of
-the file that was begun in order is noted. Imports the standard library only. Called under the container's lock.
+conmon itself cuts a log that reaches its full size, and what it cuts is lost; so that a reader can say where, a file that
+was begun in order is marked. Imports the standard library only. Called under the container's lock.
 """
 
+import errno
 import os
 import time
 
@@ -13,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_BEGUN = "log-begun"
+_BEGUN = "trusted.reconcile.begun"
 _REOPEN = b"2 0 0\n"
 """conmon's control message for `open the log anew`."""
 
@@ -66,19 +67,27 @@ def _wait_for_file(log: str) -> None:
         time.sleep(0.002)
 
 
-def note_begun(log: str) -> None:
-    """Note which file the log is now: one that conmon puts in its place by itself will have another inode."""
+def note_empty(log: str) -> None:
+    """Mark a log that nothing was written into yet as begun in order; one that goes on is what it was."""
     try:
-        inode = os.stat(log).st_ino
+        if os.stat(log).st_size == 0:
+            note_begun(log)
     except FileNotFoundError:
         return
-    bundle.write_text(os.path.dirname(log), _BEGUN, str(inode))
+
+
+def note_begun(log: str) -> None:
+    """Mark the file itself: one that conmon puts in its place has no mark. (An inode's number comes back too soon.)"""
+    try:
+        os.setxattr(log, _BEGUN, b"1")
+    except OSError:  # Not there yet, or a file system without extended attributes: then nothing can be told.
+        return
 
 
 def was_cut(log: str) -> bool:
-    """Whether conmon cut the log since it was last set aside: lines before its first one are lost."""
+    """Whether lines before the first one of this file are lost, for conmon cut it."""
     try:
-        with open(f"{os.path.dirname(log)}/{_BEGUN}", encoding="ascii") as file:
-            return int(file.read()) != os.stat(log).st_ino
-    except (FileNotFoundError, ValueError):
-        return False
+        os.getxattr(log, _BEGUN)
+    except OSError as error:
+        return error.errno == errno.ENODATA
+    return False

@@ -51,8 +51,9 @@ DEFAULT_PIDS = 4096
 _FILES = (1024, 524_288)
 """Compat: Docker 25 and newer under systemd. Said outright, so that it does not depend on the caller's shell."""
 
-_CPU_PERIOD = 100_000
-_SHARES_OF_A_CPU = 1024
+CPU_PERIOD = 100_000
+"""Microseconds."""
+SHARES_OF_A_CPU = 1024
 
 MASKED_PATHS = (
     "/proc/acpi",
@@ -248,9 +249,9 @@ def render_resources(resources: Resources) -> dict[str, Any]:
     if resources.cpus:
         # Compat: Docker sets no shares by --cpus; with them a container of 2 CPUs also gets twice the time under load.
         rendered["cpu"] = {
-            "quota": max(1000, round(resources.cpus * _CPU_PERIOD)),
-            "period": _CPU_PERIOD,
-            "shares": min(262_144, max(2, round(resources.cpus * _SHARES_OF_A_CPU))),
+            "quota": max(1000, round(resources.cpus * CPU_PERIOD)),
+            "period": CPU_PERIOD,
+            "shares": min(262_144, max(2, round(resources.cpus * SHARES_OF_A_CPU))),
         }
     if resources.memory:
         # Compat: Docker allows as much swap again; a limit that swaps is not what people mean by it.

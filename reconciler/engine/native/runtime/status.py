@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from reconciler.engine.native.runtime import bundle, health, policy, runc
+from reconciler.engine.native.runtime.spec import render_resources
 from reconciler.linux import cgroups, process
 from reconciler.model.observation import PRESENT, Health, Part, Phase, Status, altered, missing
 from reconciler.model.record import Made
@@ -165,8 +166,6 @@ def _read_cgroup(cgroup: str, spec: ContainerSpec, pid: int) -> dict[str, Part]:
 
 def render_limits(spec: ContainerSpec) -> dict[str, str]:
     """What `cgroups.read_limits` says of a container whose limits are as its spec wants them."""
-    from reconciler.engine.native.runtime.spec import render_resources
-
     resources = render_resources(spec.resources)
     page = os.sysconf("SC_PAGE_SIZE")
     memory, cpu = resources.get("memory"), resources.get("cpu")
