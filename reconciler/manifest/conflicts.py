@@ -7,9 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from reconciler.manifest.draft import Draft, PortClaim
-from reconciler.manifest.faults import Fault
+from reconciler.manifest.faults import Fault, Path
 from reconciler.manifest.ports import ANY
-from reconciler.manifest.suggest import suggest_value
 from reconciler.model.key import container_key
 from reconciler.model.spec import ContainerSpec
 
@@ -36,7 +35,7 @@ def blame_dependencies(draft: Draft) -> None:
             path = ("containers", name, "depends_on", where)
             at_key = not isinstance(written, list)
             if other not in known:
-                draft.blame(path, f"no container named {other}", suggest_value(other, names), at_key=at_key)
+                draft.blame(path, f"no container named {other}", draft.near(other, names), at_key=at_key)
             elif condition == "healthy" and _has_no_check(draft, other):
                 draft.blame(
                     path, f"{other} has its health check switched off", "give it one, or wait for started", at_key=at_key
@@ -94,20 +93,25 @@ def blame_between(drafts: Sequence[Draft]) -> None:
 
 
 def _blame_ports(drafts: Sequence[Draft]) -> None:
-    taken: dict[tuple[int, str], list[tuple[Draft, PortClaim]]] = defaultdict(list)
+    taken: dict[tuple[int, str], dict[str, tuple[Draft, PortClaim]]] = defaultdict(dict)
     for draft in drafts:
-        blamed: set[tuple[str | int, ...]] = set()
+        blamed: set[Path] = set()
         for claim in draft.ports:
-            others = taken[claim.port, claim.protocol]
-            for other_draft, other in others:
-                overlap = claim.host == other.host or ANY in (claim.host, other.host)
-                if overlap and claim.path not in blamed:
-                    blamed.add(claim.path)
-                    whose = other.container if other_draft is draft else f"{other_draft.name}/{other.container}"
-                    text = f"the host port {claim.host}:{claim.port}/{claim.protocol} is {whose}'s already"
-                    text += f" ({other.host}:{other.port})" if other.host != claim.host else ""
-                    draft.faults.append(Fault(claim.path, text, "choose another port of the host"))
-            others.append((draft, claim))
+            hosts = taken[claim.port, claim.protocol]
+            # All addresses of the machine meet each one of them.
+            first = next(iter(hosts.values()), None) if claim.host == ANY else None
+            found = hosts.get(claim.host) or hosts.get(ANY) or first
+            if found and claim.path not in blamed:
+                blamed.add(claim.path)
+                draft.faults.append(_port_fault(claim, *found, draft=draft))
+            hosts.setdefault(claim.host, (draft, claim))
+
+
+def _port_fault(claim: PortClaim, other_draft: Draft, other: PortClaim, *, draft: Draft) -> Fault:
+    whose = other.container if other_draft is draft else f"{other_draft.name}/{other.container}"
+    text = f"the host port {claim.host}:{claim.port}/{claim.protocol} is {whose}'s already"
+    text += f" ({other.host}:{other.port})" if other.host != claim.host else ""
+    return Fault(claim.path, text, "choose another port of the host")
 
 
 def _blame_subnets(drafts: Sequence[Draft]) -> None:

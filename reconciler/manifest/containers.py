@@ -15,7 +15,6 @@ from reconciler.manifest.mounts import read_mounts
 from reconciler.manifest.networks import BUILT_IN, read_attachments
 from reconciler.manifest.pairs import read_env, read_labels, read_pairs
 from reconciler.manifest.ports import read_ports
-from reconciler.manifest.suggest import suggest_value
 from reconciler.model.key import Kind, make_key
 from reconciler.model.reference import canonical_reference
 from reconciler.model.spec import Attachment, ContainerSpec, Healthcheck, ImageSpec, Logs, NetworkSpec, Resources
@@ -77,7 +76,7 @@ def _read_image(draft: Draft, text: str, path: Path) -> str:
     if not text or text in known:
         return text
     if not any(sign in text for sign in "/:@"):
-        hint = suggest_value(text, known) or f"declare it under `images:`, or write a reference: {shorten(text)}:latest"
+        hint = draft.near(text, known) or f"declare it under `images:`, or write a reference: {shorten(text)}:latest"
         draft.blame(path, f"no image named {shorten(text)}", hint)
         return text
     try:

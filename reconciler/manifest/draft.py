@@ -3,14 +3,19 @@
 `containers.py`, `networks.py`, `mounts.py` and `ports.py` fill it, `conflicts.py` reads it. It decides nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from msgspec import Struct, field
 
 from reconciler.manifest.faults import Fault, Path
+from reconciler.manifest.suggest import suggest_value
 from reconciler.model.key import Key
 from reconciler.model.spec import Spec
+
+_NAMES_LOOKED_AT = 1000
+_FAULTS_WITH_NEAR = 20
 
 
 class PortClaim(Struct, frozen=True):
@@ -59,6 +64,10 @@ class Draft(Struct, kw_only=True):
         """All names of a section, also of what does not fit: they are known, whatever is wrong with them."""
         found = self.written.get(section) if isinstance(self.written, dict) else None
         return list(found) if isinstance(found, dict) else []
+
+    def near(self, word: str, names: Iterable[str]) -> str:
+        """A hint at the name that may have been meant. Bounded: only for the first faults, among the first names."""
+        return suggest_value(word, [*islice(names, _NAMES_LOOKED_AT)]) if len(self.faults) < _FAULTS_WITH_NEAR else ""
 
     def blame(self, path: Path, text: str, hint: str = "", *, at_key: bool = False) -> None:
         """Note a fault."""

@@ -26,7 +26,7 @@ OriginOf = Callable[[Path, str | None], str]
 _STDIN = Path("-")
 ENV_FILE = ".env"
 MAX_PROBLEMS = 200
-"""Shown of one command; one slip in an anchor may be wrong ten thousand times."""
+"""Shown of one manifest; one slip in an anchor may be wrong ten thousand times."""
 
 
 class _Read(Struct, frozen=True):
@@ -147,16 +147,23 @@ def _finish(read: Sequence[_Read], problems: list[Problem], *, origin_of: Origin
     blame_same_names(drafts)
     blame_between(drafts)
     for one in read:
-        if one.draft.faults:
-            from reconciler.manifest.places import locate_faults
-
-            problems += locate_faults(one.draft.faults, file=one.document.file, text=one.document.text)
-    if len(problems) > MAX_PROBLEMS:
-        more = Problem(file=problems[0].file, text=f"and {len(problems) - MAX_PROBLEMS:,} more problems")
-        problems = [*problems[:MAX_PROBLEMS], more]
+        problems += _find_problems(one)
     if problems:
         raise BadManifest(problems)
     return tuple(_make_stack(one, origin_of=origin_of) for one in read)
+
+
+def _find_problems(one: _Read) -> list[Problem]:
+    """The faults of one manifest with their places; those beyond MAX_PROBLEMS are only counted."""
+    faults = one.draft.faults
+    if not faults:
+        return []
+    from reconciler.manifest.places import locate_faults
+
+    problems = locate_faults(faults[:MAX_PROBLEMS], file=one.document.file, text=one.document.text)
+    if len(faults) > MAX_PROBLEMS:
+        problems.append(Problem(file=one.document.file, text=f"and {len(faults) - MAX_PROBLEMS:,} more problems"))
+    return problems
 
 
 def _make_stack(one: _Read, *, origin_of: OriginOf) -> Stack:

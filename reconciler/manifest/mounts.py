@@ -6,7 +6,6 @@ from typing import Any
 
 from reconciler.manifest.draft import Draft
 from reconciler.manifest.faults import Path, fitting_entries, shorten
-from reconciler.manifest.suggest import suggest_value
 from reconciler.model.spec import Mount
 from reconciler.model.units import parse_size
 
@@ -94,7 +93,7 @@ def _read_bind_source(draft: Draft, source: str, path: Path) -> str:
 def _read_volume_name(draft: Draft, source: str, path: Path) -> str:
     known = draft.names("volumes")
     if source not in known:
-        hint = suggest_value(source, known)
+        hint = draft.near(source, known)
         hint = hint or f"declare it: volumes: {{{shorten(source)}: {{}}}}; a path begins with / or ./"
         draft.blame(path, f"no volume named {shorten(source)}", hint)
     return source

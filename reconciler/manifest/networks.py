@@ -6,7 +6,6 @@ from reconciler.manifest.addresses import Subnet, parse_ipv4, parse_subnet, rend
 from reconciler.manifest.draft import Draft, SubnetClaim
 from reconciler.manifest.faults import Path, fitting_entries
 from reconciler.manifest.pairs import read_labels
-from reconciler.manifest.suggest import suggest_value
 from reconciler.model.key import Kind, make_key
 from reconciler.model.spec import Attachment, NetworkSpec
 
@@ -142,7 +141,7 @@ def _attachment(draft: Draft, name: str, path: Path, written: dict[str, Any]) ->
         return Attachment()
     if not isinstance(spec, NetworkSpec):
         known = [*draft.names("networks"), DEFAULT, *BUILT_IN]
-        hint = suggest_value(name, known) or f"declare it: networks: {{{name}: {{}}}}"
+        hint = draft.near(name, known) or f"declare it: networks: {{{name}: {{}}}}"
         draft.blame(path, f"no network named {name}", hint, at_key=at_key)
         return Attachment()
     if spec.driver in BUILT_IN:

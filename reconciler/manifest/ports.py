@@ -11,6 +11,8 @@ from reconciler.manifest.faults import Path, fitting_entries, shorten
 
 ANY = "0.0.0.0"
 _FORM = "[HOST_IP:]HOST[-RANGE]:CONTAINER[-RANGE][/udp] such as 127.0.0.1:8080:80"
+MAX_PORTS = 131_070
+"""Of a manifest: every port there is, over TCP and UDP."""
 _PROTOCOLS = ("tcp", "udp")
 
 
@@ -31,11 +33,14 @@ def read_ports(draft: Draft, written: Any, container: str) -> dict[str, int]:
     for place, entry in entries:
         text = f"{entry}" if not isinstance(written, dict) else _text_of_pair(f"{place}", entry)
         try:
-            unrolled = _unroll(text)
+            host, host_ports, ports, protocol = _parse(text)
         except _Refused as fault:
             draft.blame((*path, place), fault.text, fault.hint)
             continue
-        for host, port, inside, protocol in unrolled:
+        if len(draft.ports) + len(ports) > MAX_PORTS:
+            draft.blame((*path, place), f"more than {MAX_PORTS:,} host ports in one manifest")
+            return {}
+        for port, inside in zip(host_ports, ports, strict=True):
             draft.ports.append(PortClaim(host, port, protocol, container, (*path, place)))
             out[f"{host}:{port}/{protocol}"] = inside
     return dict(sorted(out.items()))
@@ -47,8 +52,8 @@ def _text_of_pair(outside: str, inside: Any) -> str:
     return f"{host}:{inside}{slash}{protocol}"
 
 
-def _unroll(text: str) -> list[tuple[str, int, int, str]]:
-    """Host address, host port, container port and protocol of each port of one entry."""
+def _parse(text: str) -> tuple[str, range, range, str]:
+    """Host address, host ports, as many ports of the container, and protocol of one entry."""
     body, slash, protocol = text.partition("/")
     if slash and protocol.lower() not in _PROTOCOLS:
         raise _Refused(f'found the protocol "{shorten(protocol)}"; expected tcp or udp')
@@ -67,7 +72,7 @@ def _unroll(text: str) -> list[tuple[str, int, int, str]]:
         raise _Refused(
             f"{len(host_ports)} ports of the host for {len(ports)} of the container", "make both ranges equally long"
         )
-    return [(host, a, b, protocol.lower() or "tcp") for a, b in zip(host_ports, ports, strict=True)]
+    return host, host_ports, ports, protocol.lower() or "tcp"
 
 
 def _port_range(text: str, whose: str) -> range:

@@ -30,6 +30,8 @@ _TYPES: dict[type, tuple[str, ...]] = {
     Written: ("number",),
     type(None): ("null",),
 }
+_FAULTS_WITH_HINT = 200
+"""More are not shown, and looking for what was meant takes milliseconds."""
 _NUMBERS = (int, float, Written)
 _TYPE_WORDS = {
     "object": "a map",
@@ -212,7 +214,8 @@ def _rule_of_key(rule: Rule, key: str, path: Path, faults: list[Fault]) -> Rule 
         if _compile(pattern).search(key):
             return below
     if rule.others is None:
-        faults.append(Fault((*path, key), "unknown key", suggest_key(key, rule.properties), at_key=True))
+        hint = suggest_key(key, rule.properties) if len(faults) < _FAULTS_WITH_HINT else ""
+        faults.append(Fault((*path, key), "unknown key", hint, at_key=True))
         return None
     if rule.names is not None:
         found: list[Fault] = []

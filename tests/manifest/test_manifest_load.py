@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,7 @@ def test_bad_env_file_beside_a_manifest_is_told(tmp_path: Path):
 def test_right_manifest_imports_neither_jsonschema_nor_what_only_errors_need():
     code = """
 import sys
+import time
 from pathlib import Path
 from reconciler.manifest.load import load_stacks
 load_stacks([Path("examples/blog")], variables={}, environment={}, origin_of=lambda path, named: "x")
@@ -148,3 +150,31 @@ def test_ten_thousand_containers_are_read():
         origin_of=lambda path, _: f"file:{path}",
     )
     assert len(stack.specs) == 10_002
+
+
+SLIPS = {
+    "unknown key": "{image: a/b:1, typo: 1}",
+    "unknown dependency": "{image: a/b:1, depends_on: [nobody]}",
+    "unknown network": "{image: a/b:1, networks: [nowhere]}",
+    "one port": "{image: a/b:1, ports: ['80:80']}",
+    "wide range": "{image: a/b:1, ports: ['1-65535:1-65535']}",
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_g1_one_slip_three_thousand_times_is_told_in_good_time(slip: str):
+    lines = "".join(f"  w{number}: {SLIPS[slip]}\n" for number in range(3_000))
+    begun = time.monotonic()
+    with pytest.raises(BadManifest) as caught:
+        load(Path("-"), stdin=f"{HEAD}containers:\n{lines}")
+    assert caught.value.problems[-1].text.endswith("more problems")
+    assert len(caught.value.problems) == 201
+    assert time.monotonic() - begun < 60
+
+
+def test_ports_on_different_addresses_do_not_meet(tmp_path: Path):
+    text = "containers:\n  a: {image: a/b:1, ports: ['127.0.0.1:80:80', '127.0.0.2:80:80', '80:80/udp']}"
+    assert load(manifest(tmp_path / "s.yaml", name="x", text=text))
+    meets_any = text + "\n  b: {image: a/b:1, ports: ['0.0.0.0:80:80']}"
+    found = problems(manifest(tmp_path / "s.yaml", name="x", text=meets_any))
+    assert [problem.text for problem in found] == ["the host port 0.0.0.0:80/tcp is a's already (127.0.0.1:80)"]
