@@ -241,15 +241,23 @@ def veth_creation(name: str, *, master: int, mtu: int, peer: str, peer_mac: str,
 
 
 def port_change(name: str, *, isolated: bool) -> Change:
-    """A bridge's port: hairpin on, isolated from other isolated ports or not, without an IPv6 address of its own."""
+    """A bridge's port: hairpin on, isolated from other isolated ports or not."""
     flags = attribute(_PORT_HAIRPIN, b"\1") + attribute(_PORT_ISOLATED, b"\1" if isolated else b"\0")
     body = (
         _IFINFO.pack(0, 0, 0, 0, 0)
         + text(_IFNAME, name)
         + nested(_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), nested(_INFO_SLAVE_DATA, flags))
-        + nested(_AF_SPEC, nested(socket.AF_INET6, attribute(_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE]))))
     )
     return Change(_NEW_LINK, 0, body, f"set up port {name}")
+
+
+def no_ipv6_address(name: str) -> Change:
+    """Keep a link from giving itself an IPv6 address when it comes up."""
+    mode = nested(_AF_SPEC, nested(socket.AF_INET6, attribute(_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE]))))
+    # Kernel: EAFNOSUPPORT where IPv6 is switched off; then there is nothing to keep it from.
+    return Change(
+        _NEW_LINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFNAME, name) + mode, f"set up {name}", (errno.EAFNOSUPPORT,)
+    )
 
 
 def link_change(

@@ -211,6 +211,16 @@ def _wait_for_end(pid):
         time.sleep(0.002)
 
 
+def test_resolver_without_its_pid_file_is_found_and_kept(machine, build):
+    front = build.network("front", 1)
+    machine.up(front)
+    pid = dns.find_resolver(machine.layout)
+    (machine.layout.names / "aardvark.pid").unlink()
+    machine.up(build.container("web", front))
+    assert dns.find_resolver(machine.layout) == pid
+    assert ask(machine, None, "10.64.1.1", "web") == ["10.64.1.2"]
+
+
 def test_last_network_takes_process_files_and_tables_with_it(machine, build):
     front = build.network("front", 1)
     machine.up(front)

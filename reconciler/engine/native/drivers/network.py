@@ -54,6 +54,8 @@ class NetworkDriver:
 
     def strays(self, view: View, glimpse: Glimpse) -> list[Stray]:
         """Links and namespaces that bear this root's id and belong to no record."""
+        if not self.layout.root_id:  # Without an id every link would look like one of ours.
+            return []
         known = {network.grants.link for network in bridge_networks(view)}
         known |= {endpoint.link for made in view.made for endpoint in made.grants.endpoints.values()}
         prefixes = (f"b{self.layout.root_id}", f"v{self.layout.root_id}")

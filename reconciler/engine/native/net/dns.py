@@ -57,9 +57,10 @@ def _is_ready(network: Made, view: View, ready: Collection[str]) -> bool:
 
 
 def _lines(view: View) -> Iterator[tuple[Made, str, Key]]:
-    """Every line of every file: its network, the line, and whose it is."""
+    """Every line of every file: its network, the line, and whose it is. Containers that are held have none."""
     networks = {made.key: made for made in bridge_networks(view)}
-    containers = [made for made in view.made if kind_of(made.key) is Kind.CONTAINER]
+    # What a stop holds has no name: who asks is told so at once, and does not wait for somebody who is not there.
+    containers = [made for made in view.made if kind_of(made.key) is Kind.CONTAINER and not made.held]
     named: set[Key] = set()
     # Order: the older incarnation has the names until it is gone; the younger one may ask already.
     for made in sorted(containers, key=lambda made: (made.key, made.created_at)):
@@ -174,7 +175,11 @@ def find_resolver(layout: Layout) -> int:
         pid = int((layout.names / _PID_FILE).read_text())
         if _serves(pid, layout):
             return pid
-    return 0
+    if not layout.names.is_dir():
+        return 0
+    # Race: its file can be taken away while it lives; a second process could not listen beside it.
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - names only
+    return next((pid for pid in pids if _serves(pid, layout)), 0)
 
 
 def _serves(pid: int, layout: Layout) -> bool:

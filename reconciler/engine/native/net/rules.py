@@ -113,9 +113,10 @@ def _place_elements(places: Iterable[_Place]) -> Iterator[tuple[tuple[str, str],
 
 
 def _publishing(places: Iterable[_Place]) -> Iterator[_Place]:
-    """Where each container is published: on its first network that is not internal, else on its first."""
+    """Where each container is published: on its first network that is not internal, else on its first. One that is held
+    is not: its ports refuse, as those of a program that does not run."""
     chosen: dict[tuple[Key, str], _Place] = {}
-    for place in places:
+    for place in (place for place in places if not place.made.held):
         mine = (place.made.key, place.made.incarnation)
         if mine not in chosen or (chosen[mine].internal and not place.internal):
             chosen[mine] = place

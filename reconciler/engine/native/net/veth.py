@@ -145,7 +145,7 @@ def _ensure_ends(made: Made, uses: Uses, netns: int, inside: NetlinkSocket) -> N
                 # Order: what is left of a torn pair holds the names; it goes first.
                 netlink.send([netlink.link_removal(link)], outside)
                 netlink.send([netlink.link_removal(end.name)], inside)
-                changes.append(_creation(end, link, bridge, netns))
+                changes += [_creation(end, link, bridge, netns), netlink.no_ipv6_address(link)]
             elif outer.master != bridge.index or outer.mtu != bridge.mtu:
                 changes.append(netlink.link_change(link, master=bridge.index, mtu=bridge.mtu))
             changes.append(netlink.port_change(link, isolated=not _spec_of(uses[network_key(made, end.network)]).icc))
