@@ -3,7 +3,6 @@
 `reconcile version` must feel instant, so nothing but click is imported before the verb is known.
 """
 
-import difflib
 import os
 import sys
 from importlib import import_module
@@ -58,6 +57,8 @@ class Verbs(click.Group):
         if name in NOT_BUILT:
             raise click.UsageError(f"`reconcile {name}` is not built yet")
         if name not in COMMANDS:
+            import difflib  # 5 ms that only an error needs
+
             near = difflib.get_close_matches(name, COMMANDS, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise click.UsageError(f"there is no command {name}{hint}")

@@ -3,7 +3,6 @@
 `NAME` (all of its indexes), `NAME/2`, `NAME-2`, `STACK/NAME`, `STACK/NAME/2`, or `STACK` where a verb takes a whole stack.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 from reconciler.model.errors import Failed, NotFound
@@ -45,6 +44,8 @@ def _means(key: Key, text: str) -> bool:
 
 
 def _near(text: str, containers: Iterable[Record]) -> list[str]:
+    import difflib  # 5 ms that only an error needs
+
     names = {split_key(record.key).name for record in containers}
     return difflib.get_close_matches(
         text, sorted(names | {f"{split_key(r.key).stack}/{n}" for r in containers for n in names}), 1

@@ -1,7 +1,6 @@
 """A manifest's path → whose it is: the repository's URL and path inside it in a git work tree, else the real path."""
 
 import os
-from configparser import ConfigParser, Error
 from pathlib import Path
 
 
@@ -22,6 +21,10 @@ def origin_of(path: Path, named: str | None = None) -> str:
 
 def _remote(git: Path) -> str:
     """The URL of the remote `origin` without its credentials, "" where there is none."""
+    if not git.exists():
+        return ""
+    from configparser import ConfigParser, Error
+
     parser = ConfigParser(strict=False, interpolation=None)
     try:
         if git.is_file():  # a worktree or a submodule: the file names the folder
