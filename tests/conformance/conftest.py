@@ -1,4 +1,4 @@
-"""Every test that takes a `ground` runs on each engine; one that takes a `standing` site, with each `harm` of each engine."""
+"""Tests that take a `ground` run on each engine; those that take a `standing` site with each `harm` of each engine."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,7 +22,8 @@ DEVIATIONS: dict[str, dict[str, str]] = {
     },
     "native": {},
 }
-"""What an engine may do otherwise, by engine and test, with why it can't be helped. One that holds after all is an error."""
+"""What an engine may do otherwise, by engine and test, and why it can't be helped. What holds after all is an error."""
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "standing" in metafunc.fixturenames:

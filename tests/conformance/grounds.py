@@ -1,6 +1,7 @@
 """One engine with a machine under it, as the suite sees both: builders of resources, a view, and what converge does.
 
-What a person may do to the machine by hand differs, so each engine has its own ground: `memory_ground.py`, `native_ground.py`.
+What people may do to the machine by hand differs, so each engine has a ground of its own: `memory_ground.py` and
+`native_ground.py`.
 """
 
 import os
@@ -54,12 +55,16 @@ class Ground:
         """Let `source` (a file that is to be an archive) be an image whose containers run, or end with `ends`."""
         raise NotImplementedError
 
-    def ending(self, code: int) -> dict[str, object]:
-        """Fields of a container's spec with which it ends at once with a code."""
+    def serve(self, tag: str) -> None:
+        """Let a registry at 127.0.0.1:5000 have an image under this reference."""
         raise NotImplementedError
 
-    def make_unstartable(self, made: Made) -> None:
-        """Let the next start of a container fail."""
+    def stop_serving(self) -> None:
+        """Let it answer nobody any more."""
+        raise NotImplementedError
+
+    def make_unstartable(self, made: Made) -> Made:
+        """The container so that its next start fails; the view has that one."""
         raise NotImplementedError
 
     def kill(self, made: Made) -> None:
@@ -240,6 +245,10 @@ class Ground:
             for made in self.mades
             if seen.statuses[made.key].phase is Phase.MISSING
         ]  # fmt: skip
+
+    def wait_exited(self, made: Made) -> None:
+        """Return once it has ended and its end is recorded."""
+        wait_for(lambda: self.status(made).phase is Phase.EXITED, f"{made.key} has ended")
 
     def close(self) -> list[str]:
         """Delete everything in order, and say what is left of it."""

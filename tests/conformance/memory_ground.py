@@ -16,17 +16,23 @@ class MemoryGround(Ground):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.machine = Machine()
+        self.machine.registry_answers = False
         self.engine = MemoryEngine(self.machine)
 
     def publish(self, source: str, *, ends: int | None = None) -> None:
         digest = "sha256:" + Path(source).stem.encode().hex().ljust(64, "0")
         self.machine.registry[source] = Published(digest=digest, exits=ends)
 
-    def ending(self, code: int) -> dict[str, object]:
-        return {}
+    def serve(self, tag: str) -> None:
+        self.machine.registry[tag] = Published(digest="sha256:" + "5e" * 32)
+        self.machine.registry_answers = True
 
-    def make_unstartable(self, made: Made) -> None:
+    def stop_serving(self) -> None:
+        self.machine.registry_answers = False
+
+    def make_unstartable(self, made: Made) -> Made:
         self.machine.fail_next("start", made.key, "no such program")
+        return made
 
     def kill(self, made: Made) -> None:
         self.machine.exit(made.key, 137)
@@ -80,8 +86,20 @@ HARMS = (
         ("web limits/memory",),
     ),
     Harm("port closed", lambda s: machine_of(s).open_ports.clear(), ("web port/127.0.0.1:8080/tcp",)),
-    Harm("volume's file removed", lambda s: machine_of(s).drift(s.data.key, "file", missing()), ("data file",), reach=("data",)),
+    Harm(
+        "volume's file removed",
+        lambda s: machine_of(s).drift(s.data.key, "file", missing()),
+        ("data file",),
+        reach=("data",),
+    ),
     Harm("image removed", lambda s: machine_of(s).content.clear(), ("box all",), reach=("box",)),
-    Harm("monitor killed", lambda s: machine_of(s).drift(s.web.key, "monitor", missing("restart")), ("web monitor",), "restart"),
-    Harm("root unmounted", lambda s: machine_of(s).drift(s.web.key, "mount", missing("restart")), ("web mount",), "restart"),
+    Harm(
+        "monitor killed",
+        lambda s: machine_of(s).drift(s.web.key, "monitor", missing("restart")),
+        ("web monitor",),
+        "restart",
+    ),
+    Harm(
+        "root unmounted", lambda s: machine_of(s).drift(s.web.key, "mount", missing("restart")), ("web mount",), "restart"
+    ),
 )

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from grounds import Ground, Harm, Site, wait_for
 
-from lab.images import Image, lab_images, save_oci
-from reconciler.engine.native.drivers.container import ContainerDriver
+from lab.images import Image, lab_images, push, save_oci
+from lab.registry import Registry, start_registry
 from reconciler.engine.native.engine import NativeEngine
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import dns
@@ -36,6 +36,7 @@ class NativeGround(Ground):
         assert isinstance(engine, NativeEngine)
         self.engine = engine
         self.layout: Layout = engine.layout
+        self.registry: Registry | None = None
         self.listeners: list[socket.socket] = []
 
     def publish(self, source: str, *, ends: int | None = None) -> None:
@@ -45,8 +46,17 @@ class NativeGround(Ground):
         base = lab_images()["busybox:1"]
         save_oci(Path(source), Path(source).stem, Image(base.layers, {"Cmd": command}))
 
-    def make_unstartable(self, made: Made) -> None:
-        self.change(made, command=("/no/such/program",))
+    def serve(self, tag: str) -> None:
+        self.registry = start_registry(self.folder / "served", self.folder / "registry")
+        push(self.registry.url, tag.partition("/")[2], lab_images()["busybox:1"])
+
+    def stop_serving(self) -> None:
+        if self.registry is not None:
+            self.registry.stop()
+        self.registry = None
+
+    def make_unstartable(self, made: Made) -> Made:
+        return self.change(made, command=("/no/such/program",))
 
     def kill(self, made: Made) -> None:
         pid = self.status(made).pid
@@ -82,7 +92,7 @@ class NativeGround(Ground):
         return self.layout.volumes / volume.grants.volume_id / "data" / "file"
 
     def add_route(self, subnet: str) -> None:
-        run("ip", "route", "add", "blackhole", subnet)
+        run("ip", "route", "add", subnet, "dev", "lo")
 
     def hold_port(self, port: str) -> None:
         host, _, number = port.partition("/")[0].rpartition(":")
@@ -93,12 +103,11 @@ class NativeGround(Ground):
             listener.close()
         parent = monitor.cgroup_parent(self.layout)
         wait_for(lambda: not cgroups.exists(parent), f"the cgroup {parent} has gone")
-        links = [name for name in os.listdir("/sys/class/net") if name[1:6] == self.root_id]
-        links += [line.split()[1] for line in Path("/proc/self/net/dev").read_text().splitlines()[2:] if self.root_id in line]
+        links = [line.partition(":")[0].strip() for line in Path("/proc/self/net/dev").read_text().splitlines()[2:]]
         points = [entry.point for entry in mounts.read_mountinfo() if entry.point.startswith(str(self.folder))]
         files = [str(path) for path in self.layout.root.rglob("*") if path.is_file() and not path.name.endswith("lock")]
         return [
-            *(f"link {link}" for link in links),
+            *(f"link {link}" for link in links if link[1:6] == self.root_id),
             *(f"mount {point}" for point in points),
             *(f"table {line}" for line in run("nft", "list", "tables").splitlines()),
             *(f"process {pid}" for pid in [dns.find_resolver(self.layout)] if pid),

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from msgspec import structs
+
 from reconciler.engine.memory.machine import Machine, Published, Thing
 from reconciler.engine.protocol import LocalImage, Uses
-from reconciler.model.errors import Failed, NotFound, RegistryError
+from reconciler.model.errors import Failed, RegistryError
 from reconciler.model.events import Emit, Progress
 from reconciler.model.key import Key, Kind, make_key, split_key
 from reconciler.model.observation import Phase, Status
@@ -19,7 +21,7 @@ class MemoryImages:
         self.machine = machine
 
     def resolve(self, key: Key, spec: ImageSpec, *, recorded: str, offline: bool) -> ImageFact:
-        """As the protocol says; a reference that the registry lacks is an error, `registry down` is UNKNOWN."""
+        """As the protocol says; a reference that the registry lacks is an error, a registry that does not answer none."""
         source = spec.reference or spec.archive
         here = self.machine.content
         if recorded in here and spec.pull != "always":
@@ -28,9 +30,11 @@ class MemoryImages:
         if named and (spec.pull != "always" or offline):
             return _fact(named[0], local=True)
         if spec.pull == "never":
-            raise NotFound("local image", source)
+            raise RegistryError(source, "look for it here", "it is not here, and `pull: never` asks nobody")
         if offline:
             return ImageFact(digest=UNKNOWN, warning="not asked for: offline")
+        if spec.reference and not self.machine.registry_answers:
+            return _unreachable(source, [here[recorded]] if recorded in here else named)
         if source not in self.machine.registry:
             raise RegistryError(source, "read the manifest", "no such image", f"correct it in {key}")
         return _fact(self.machine.registry[source], local=False)
@@ -169,20 +173,25 @@ class MemoryContainers:
         if made.image not in self.machine.content:
             raise Failed(f"{made.key}: image {made.image} is not here", hint="apply again")
         for name in spec.networks:
-            network = uses[make_key(Kind.NETWORK, stack, name)]
-            if (network.grants.link or network.key) not in self.machine.networks:
+            network = uses.get(make_key(Kind.NETWORK, stack, name))
+            if network is None or (network.grants.link or network.key) not in self.machine.networks:
                 raise Failed(f"{made.key}: network {name} is not on the machine")
         for mount in spec.mounts.values():
             if mount.type == "volume":
-                volume = uses[make_key(Kind.VOLUME, stack, mount.source)]
-                if volume.grants.volume_id not in self.machine.volumes:
+                volume = uses.get(make_key(Kind.VOLUME, stack, mount.source))
+                if volume is None or volume.grants.volume_id not in self.machine.volumes:
                     raise Failed(f"{made.key}: volume {mount.source} is not on the machine")
 
     def start(self, made: Made, *, uses: Uses) -> Status:  # noqa: ARG002
         """Run it."""
-        self.machine.called("start", made.key)
         thing = self.machine.containers[made.incarnation]
+        try:
+            self.machine.called("start", made.key)
+        except Failed as failure:
+            thing.error = failure.detail
+            raise
         with self.machine.lock:
+            thing.error = ""
             if thing.phase != Phase.RUNNING:
                 image: Published = self.machine.content[made.image]
                 thing.phase, thing.pid, thing.started_at = Phase.RUNNING, self.machine.next_pid(), self.machine.now
@@ -244,7 +253,15 @@ class MemoryContainers:
             finished_at=thing.finished_at,
             exit_code=thing.exit_code,
             restarts=thing.restarts,
+            error=thing.error,
         )
+
+
+def _unreachable(source: str, here: Sequence[Published]) -> ImageFact:
+    warning = f"{source}: the registry does not answer"
+    return (
+        structs.replace(_fact(here[0], local=True), warning=warning) if here else ImageFact(digest=UNKNOWN, warning=warning)
+    )
 
 
 def _fact(image: Published, *, local: bool) -> ImageFact:

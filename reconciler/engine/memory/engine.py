@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from msgspec import structs
@@ -100,10 +101,13 @@ class MemoryEngine:
         return [f"removed {stray.kind} {stray.name}" for stray in strays]
 
     def choose_subnets(self, count: int, taken: Sequence[str]) -> Sequence[str]:
-        """The first free /24s of the pool."""
+        """The first free /24s of the pool. Raises SubnetTaken when there are no more."""
         busy = [ipaddress.ip_network(subnet) for subnet in (*taken, *self.machine.routes)]
         free = (net for net in POOL.subnets(new_prefix=24) if not any(net.overlaps(other) for other in busy))
-        return [str(net) for net, _ in zip(free, range(count), strict=False)]
+        found = [str(net) for net in islice(free, count)]
+        if len(found) < count:
+            raise SubnetTaken("network", str(POOL), "what is taken: nothing is left")
+        return found
 
     def check_subnet(self, key: Key, subnet: str) -> None:
         """Refuse what the host routes."""

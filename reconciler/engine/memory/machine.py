@@ -29,6 +29,8 @@ class Thing:
     exit_code: int | None = None
     restarts: int = 0
     mark: str = ""
+    error: str = ""
+    """Why the last start failed."""
     data: dict[str, bytes] = field(default_factory=dict)
     """A volume's files."""
 
@@ -51,6 +53,7 @@ class Machine:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.registry: dict[str, Published] = {}
+        self.registry_answers = True
         self.content: dict[str, Published] = {}
         """Images that are here, by digest."""
         self.networks: dict[str, Thing] = {}
