@@ -55,3 +55,9 @@ def test_own_resolvers_are_asked_for_names_outside(build):
     front = build.network("front", 1)
     web = build.container("web", front, incarnation="1" * 12, spec={"dns": ("192.0.2.53", "192.0.2.54")})
     assert render(front, web)["babcde00000001"].endswith("web,web-1 192.0.2.53,192.0.2.54\n")
+
+
+def test_held_container_has_no_name(build):
+    front = build.network("front", 1)
+    web = build.container("web", front, incarnation="1" * 12, held=True)
+    assert render(front, web) == {"babcde00000001": "10.64.1.1\n"}

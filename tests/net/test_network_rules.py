@@ -189,3 +189,12 @@ def test_what_is_encoded_is_decoded(data):
 @given(st.binary(max_size=40), st.sampled_from(sorted(SETS.values(), key=repr)))
 def test_what_others_put_into_a_set_is_readable_whatever_it_is(raw, kind):
     assert isinstance(decode_words(kind.key, raw), str)
+
+
+def test_held_container_has_no_open_port_and_keeps_its_address(build):
+    front = build.network("front", 1)
+    web = build.container("web", front, ports={"0.0.0.0:8080/tcp": 80}, held=True)
+    found = choose_ruleset("abcde", View(made=(front, web)))
+    assert found.sets["inet", "published_everywhere"] == ()
+    assert found.loopback == frozenset()
+    assert len(found.sets["bridge", "senders"]) == 1
