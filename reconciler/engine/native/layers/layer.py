@@ -268,6 +268,17 @@ def _lock(layout: Layout) -> files.Lock:
     return files.lock(layout.layers / "lock", _LOCK_SECONDS, doing="keep layers")
 
 
+def remove_staging(layout: Layout) -> None:
+    """Remove what writers that are no more have left half-made; what is being made stays. Each write does so as well."""
+    if not layout.layers.is_dir():
+        return
+    try:
+        with _lock(layout):
+            _remove_abandoned(layout)
+    except OSError as error:
+        raise Failed(f"{layout.layers}: tidy it: {error.strerror or error}", hint="see the kernel's log") from error
+
+
 def _remove_abandoned(layout: Layout) -> None:
     """Remove what writers that are no more have left half-made."""
     for path in layout.layers.glob(f"{files.STAGING}*"):
