@@ -103,6 +103,28 @@ def move(pid: int, path: str) -> None:
         _write(f"{folder}/cgroup.procs", str(pid))
 
 
+def move_out(pid: int, path: str) -> None:
+    """Take a child of ours out of what confines us: into a cgroup in each hierarchy in which we are below the root, and in
+    one at least, by which it is found and counted.
+
+    Kernel: each move waits for a grace period, about 1 ms, and all moves of the machine take turns.
+    """
+    needed = _confined_in() or [hierarchies()[0][0]]
+    for point in needed:
+        _write(f"{point}{path}/cgroup.procs", str(pid))
+
+
+def _confined_in() -> list[str]:
+    """Mount points of the hierarchies in which this process is below the root (/proc/PID/cgroup, cgroups(7))."""
+    confined: list[str] = []
+    for line in _read_value("/proc/self/cgroup").splitlines():
+        _, names, place = line.split(":", 2)
+        if place != "/":
+            wanted = set(names.split(",")) if names else {"unified"}
+            confined += [point for point, controllers in hierarchies() if wanted & controllers]
+    return confined
+
+
 def _write(file: str, text: str) -> None:
     fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
     try:

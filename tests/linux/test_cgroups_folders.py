@@ -3,6 +3,7 @@
 import os
 import secrets
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +74,23 @@ def test_pid_that_left_the_cgroup_is_not_killed(group: str, sleeper: int) -> Non
     assert os.waitpid(sleeper, os.WNOHANG) == (0, 0)
     cgroups.move(sleeper, group)
     assert cgroups.remove(f"{group}-other")
+
+
+def test_child_is_moved_out_of_every_cgroup_that_confines_us(group: str) -> None:
+    cgroups.create(group)
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        before = places_of(os.getpid())
+        cgroups.move_out(child.pid, group)
+        after = places_of(child.pid)
+        assert all(after[names] == group for names, place in before.items() if place != "/")
+        assert group in after.values()
+        assert places_of(os.getpid()) == before
+    finally:
+        child.kill()
+        child.wait()
+
+
+def places_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    return {names: place for _, names, place in (line.split(":", 2) for line in lines)}

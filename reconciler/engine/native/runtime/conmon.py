@@ -106,10 +106,10 @@ def disarm(path: str) -> None:
 def _place(pid: int, cgroup: str) -> None:
     """Order: conmon waits on its start pipe, so that it forks nothing before it is in the cgroup of the monitors."""
     try:
-        cgroups.move(pid, cgroup)
+        cgroups.move_out(pid, cgroup)
     except FileNotFoundError:
         cgroups.create(cgroup)
-        cgroups.move(pid, cgroup)
+        cgroups.move_out(pid, cgroup)
 
 
 def render_command(path: str, monitor: "dict[str, Any]") -> list[str]:
