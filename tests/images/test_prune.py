@@ -76,7 +76,8 @@ def test_prune_of_everything_leaves_nothing(driver, layout, both):
     gone = driver.prune([])
     assert driver.list_images() == []
     assert layers.list_layers(layout) == []
-    assert [path for path in layout.blobs.iterdir()] == []
+    assert list(layout.blobs.iterdir()) == []
+    assert [path.name for path in layout.layers.iterdir()] == ["lock"]
     assert (f"new-{'0' * 64}", 21) in gone
     assert driver.prune([]) == []
 
