@@ -19,6 +19,10 @@ def read_pairs(draft: Draft, written: Any, path: Path, *, signs: str = "=") -> I
     for place, entry in fitting_entries(written):
         end = min((entry.find(sign) for sign in signs if sign in entry), default=-1)
         name, value = (str(entry), None) if end < 0 else (str(entry[:end]), str(entry[end + 1 :]))
+        if value is None and isinstance(entry, Interpolated):
+            # The text is a variable's value: it is not shown, for it may be a secret.
+            draft.blame((*path, place), "a name without a value can't come from a variable", "write NAME=${VAR}")
+            continue
         if name in seen:
             draft.blame((*path, place), f"{name} is here twice", "keep one of the two")
         seen.add(name)

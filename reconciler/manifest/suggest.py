@@ -177,6 +177,11 @@ def _list_names(names: Sequence[str]) -> str:
     return f"known here: {', '.join(names)}" if 0 < len(names) <= 12 else ""
 
 
+def suggest_form(keys: Iterable[str]) -> str:
+    """A hint for a map where none can stand, given its keys."""
+    return "write NAME: healthy, without `condition:`" if "condition" in keys else ""
+
+
 def suggest_value(value: str, allowed: Sequence[str]) -> str:
     """A hint for a value that is none of those allowed; empty where nothing comes near."""
     counterpart = _VALUES.get(value, "")

@@ -134,6 +134,13 @@ def test_errors_show_a_variable_as_it_is_written_not_its_value():
     assert "hunter2" not in found
 
 
+def test_value_of_a_variable_that_is_no_pair_is_not_shown():
+    text = HEAD + "containers: {web: {image: a/b:1, env: ['${SECRET}']}}\n"
+    found = told(text, variables={"SECRET": "hunter2"})
+    assert "containers.web.env[0]: a name without a value can't come from a variable" in found
+    assert "hunter2" not in found
+
+
 def test_var_wins_over_the_environment_and_that_over_the_env_file(tmp_path: Path):
     (tmp_path / ".env").write_text("A=file\nB=file\nC=file\n")
     manifest = tmp_path / "stack.yaml"
