@@ -76,11 +76,11 @@ def test_held_container_stays_down(bundles: Bundles) -> None:
 def test_mark_wakes_and_ends_a_sleeper(bundles: Bundles) -> None:
     made = bundles.make("false")
     bundles.run(made)
-    wait_for(lambda: bundles.status(made).restarts >= 3 and bundles.status(made).restarting, 20)
+    wait_for(lambda: bundles.status(made).restarts >= 5 and bundles.status(made).restarting, 20)  # a pause of 1.6 s
     began = time.monotonic()
     bundles.halt(made, "hold")
     wait_for(lambda: not bundles.monitors())
-    assert time.monotonic() - began < 0.35, "it slept on"
+    assert time.monotonic() - began < 1.2, "it slept on"
 
 
 def test_start_while_it_sleeps_supersedes_the_sleeper(bundles: Bundles) -> None:
@@ -171,7 +171,7 @@ def test_exit_command_imports_little(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "reconciler/onexit/__main__.py"
     code = f"import sys; sys.argv = ['x', '{tmp_path}/none']; __file__ = '{script}'; exec(open(__file__).read())"
     code += "; print(' '.join(sorted(sys.modules)))"
-    python = os.path.realpath(sys.executable)  # noqa: PTH
+    python = str(Path(sys.executable).resolve())
     done = subprocess.run([python, "-I", "-S", "-E", "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "reconciler.onexit.follow" in loaded
@@ -205,7 +205,7 @@ def test_container_that_was_held_is_followed_again_after_its_start(bundles: Bund
 
 def test_exit_command_of_a_bundle_that_is_gone_ends_quietly(bundles: Bundles) -> None:
     script = Path(__file__).parents[2] / "reconciler/onexit/__main__.py"
-    python = os.path.realpath(sys.executable)  # noqa: PTH
+    python = str(Path(sys.executable).resolve())
     for path in (bundles.layout.bundles / "nothing", bundles.path(bundles.make())):
         done = subprocess.run([python, "-I", "-S", "-E", script, path], capture_output=True, text=True, check=True)
         assert done.stdout + done.stderr == ""

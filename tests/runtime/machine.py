@@ -1,10 +1,14 @@
 """A root with a real image, a bridge and the container driver, in network and mount namespaces of its own."""
 
+import atexit
 import ctypes
 import os
 import secrets
+import shutil
+import tempfile
 import traceback
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from lab import images as lab
@@ -51,6 +55,15 @@ def _work_alone(work: Callable[[], object], write_end: int) -> int:
     return 0
 
 
+@lru_cache
+def save_image(name: str) -> Path:
+    """An archive with an image of the lab, made once a session."""
+    archive = Path(tempfile.mkdtemp(prefix="reconcile-lab-")) / "image.tar"
+    atexit.register(shutil.rmtree, archive.parent)
+    lab.save_docker(archive, name, lab.lab_images()[name])
+    return archive
+
+
 class Machine:
     """One root in this process's namespaces."""
 
@@ -74,15 +87,12 @@ class Machine:
         self.networks.create(self.network, uses={}, emit=silent)
         self.uses[self.network.key] = self.network
 
-    def image(self, name: str, image: lab.Image | None = None) -> str:
-        """Load an image of the lab (or this one): its digest."""
+    def image(self, name: str) -> str:
+        """Load an image of the lab: its digest."""
         if name not in self.digests:
-            archive = self.layout.root / f"{name.replace(':', '-')}.tar"
-            lab.save_docker(archive, name, image or lab.lab_images()[name])
-            spec, key = ImageSpec(archive=str(archive)), make_key(Kind.IMAGE, "blog", name)
+            spec, key = ImageSpec(archive=str(save_image(name))), make_key(Kind.IMAGE, "blog", name)
             digest = self.images.resolve(key, spec, recorded="", offline=True).digest
             self.images.create(Made(key=key, spec=spec, image=digest), uses={}, emit=silent)
-            archive.unlink()
             self.digests[name] = digest
         return self.digests[name]
 

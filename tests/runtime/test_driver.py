@@ -18,13 +18,15 @@ from reconciler.model.observation import Phase
 from reconciler.model.record import Made, View
 from reconciler.model.spec import Logs, Mount, Resources
 from tests.runtime.bundles import this_apply, wait_for
-from tests.runtime.machine import Machine, alone
+from tests.runtime.machine import Machine, alone, save_image
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="because it needs root")]
 
 
 @pytest.fixture
 def on_machine(tmp_path: Path) -> Callable[[Callable[[Machine], object]], None]:
+    save_image("busybox:1")  # before the fork: once for all tests
+
     def run(work: Callable[[Machine], object]) -> None:
         def inner() -> None:
             machine = Machine(tmp_path)

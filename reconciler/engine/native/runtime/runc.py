@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _SECONDS = 30.0
 """More than any verb takes on a machine that works; a runtime that hangs is an error with this in it."""
 
-RUNTIME_ENV = {**process.CLEAN_ENV, "GOMAXPROCS": "2", "GOGC": "off"}
-"""The runtime lives for milliseconds: collecting its garbage costs more than the memory."""
+RUNTIME_ENV = {**process.CLEAN_ENV, "GOMAXPROCS": "1", "GOGC": "off"}
+"""The runtime lives for milliseconds: garbage collected and threads started cost more than they bring."""
 
 
 class RuntimeFailed(Exception):
