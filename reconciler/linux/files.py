@@ -117,6 +117,8 @@ class Lock:
         """Let it go; again changes nothing."""
         number, self._number = self._number, -1
         if number >= 0:
+            # Race: a child that was forked meanwhile has a copy of the descriptor, and a close here would not end its hold.
+            fcntl.flock(number, fcntl.LOCK_UN)
             os.close(number)
 
     def __enter__(self) -> "Lock":

@@ -79,6 +79,23 @@ def test_a_lock_whose_file_was_removed_is_taken_anew(tmp_path: Path) -> None:
         assert second.path == str(path)
 
 
+def test_a_child_forked_while_a_lock_was_held_does_not_keep_it(tmp_path: Path) -> None:
+    held = files.lock(tmp_path / "lock", 0)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.close(read)
+    try:
+        held.release()
+        files.lock(tmp_path / "lock", 0).release()
+    finally:
+        os.close(write)
+        os.waitpid(child, 0)
+
+
 def test_removal_follows_no_link(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
