@@ -1,7 +1,6 @@
 """What follows an exit, by the real exit command below the real conmon: policies, pauses, marks, and who heals."""
 
 import itertools
-import os
 import signal
 import subprocess
 import sys
