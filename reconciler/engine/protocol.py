@@ -146,6 +146,10 @@ class Engine(Protocol):
     def check_subnet(self, key: Key, subnet: str) -> None:
         """Raise SubnetTaken where a route of the host, not ours, overlaps it."""
 
+    def read_warnings(self) -> Sequence[str]:
+        """What on this machine would keep published ports and networks from working, for people: other programs'
+        firewalls. Changes nothing."""
+
     def close(self) -> None:
         """Let go of what is held open. Nothing that runs is touched."""
 

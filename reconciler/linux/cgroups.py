@@ -109,12 +109,12 @@ def move_out(pid: int, path: str) -> None:
 
     Kernel: each move waits for a grace period, about 1 ms, and all moves of the machine take turns.
     """
-    needed = _confined_in() or [hierarchies()[0][0]]
+    needed = confined_in() or [hierarchies()[0][0]]
     for point in needed:
         _write(f"{point}{path}/cgroup.procs", str(pid))
 
 
-def _confined_in() -> list[str]:
+def confined_in() -> list[str]:
     """Mount points of the hierarchies in which this process is below the root (/proc/PID/cgroup, cgroups(7))."""
     confined: list[str] = []
     for line in _read_value("/proc/self/cgroup").splitlines():

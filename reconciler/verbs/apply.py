@@ -9,7 +9,8 @@ from reconciler.converge.resume import resume
 from reconciler.converge.run import Options, Result, converge
 from reconciler.converge.sweep import sweep
 from reconciler.model.errors import ConvergeFailed, Failed, NeedsYes
-from reconciler.model.events import Emit, PlanMade
+from reconciler.model.events import Emit, Note, PlanMade
+from reconciler.model.key import Kind, kind_of
 from reconciler.model.plan import Plan, Verb
 from reconciler.model.record import Desired
 from reconciler.plan.forms import plan_json
@@ -89,6 +90,7 @@ def carry_out(root: Root, plan: Plan, looked: Look, options: ApplyOptions, *, fa
         return Applied(plan=plan, result=None)
     if not options.yes:
         ask(plan, face=face, tried=tried)
+    warn(root, plan, face)
     revisions = begin_revisions(root, plan)
     ground = root.ground()
     result = converge(plan, ground, Options(wait=options.wait, timeout=options.timeout), face.emit)
@@ -98,6 +100,13 @@ def carry_out(root: Root, plan: Plan, looked: Look, options: ApplyOptions, *, fa
     revisions.finish(result)
     raise_for(result)
     return Applied(plan=plan, result=result)
+
+
+def warn(root: Root, plan: Plan, face: Face) -> None:
+    """Say what on this machine would keep a new network from working."""
+    if any(action.verb is Verb.CREATE and kind_of(action.key) is Kind.NETWORK for action in plan.actions):
+        for text in root.engine.read_warnings():
+            face.emit(Note(text=text, level="warning"))
 
 
 def ask(plan: Plan, *, face: Face, tried: str) -> None:

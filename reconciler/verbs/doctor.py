@@ -10,7 +10,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reconciler.linux import cgroups
+from reconciler.engine.native.net.foreign import read_forward_droppers
+from reconciler.linux import cgroups, linkkinds
 
 GIB = 1 << 30
 
@@ -173,27 +174,21 @@ def _check_network(root: Path) -> Iterator[Finding]:  # noqa: ARG001
         yield Finding(
             what="br_netfilter", state="ok", found=f"loaded, bridge-nf-call-iptables {bridged.read_text().strip()}"
         )
-    for family, chain in _dropping_chains():
+    if os.geteuid() != 0:
+        return  # what follows needs root, and `user` has said so
+    for kind, found in sorted(linkkinds.probe_link_kinds(("bridge", "veth")).items()):
+        if found:
+            yield Finding(what=f"kernel: {kind} links", state="ok", found="there")
+        else:
+            text = "can't be made; needed for bridge networks"
+            yield Finding(what=f"kernel: {kind} links", state="missing", found=text, mend=f"modprobe {kind}")
+    for chain in read_forward_droppers():
         yield Finding(
-            what=f"firewall: {family} {chain}",
+            what="firewall",
             state="warning",
-            found="policy drop: another program (Docker, ufw) drops what our bridges forward",
-            mend="let it accept their traffic, for example `iptables -I FORWARD -j ACCEPT` where that is right",
+            found=f"{chain} drops what our bridges forward",
+            mend="let it accept their traffic, for example `iptables -I DOCKER-USER -j ACCEPT` where that is right",
         )
-
-
-def _dropping_chains() -> Iterator[tuple[str, str]]:
-    """Forward chains of others whose policy is drop."""
-    text = _words(["nft", "list", "chains"])
-    family = table = chain = ""
-    for line in text.splitlines():
-        words = line.split()
-        if words[:1] == ["table"]:
-            family, table = words[1], words[2]
-        elif words[:1] == ["chain"]:
-            chain = words[1]
-        elif "hook forward" in line and re.search(r"policy drop", line) and not table.startswith("reconcile"):
-            yield family, f"{table} {chain}"
 
 
 def _check_space(root: Path) -> Iterator[Finding]:

@@ -116,6 +116,10 @@ class MemoryEngine:
             if wanted.overlaps(ipaddress.ip_network(route)):
                 raise SubnetTaken(key, subnet, f"the route {route}")
 
+    def read_warnings(self) -> Sequence[str]:
+        """Values get along."""
+        return ()
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -17,7 +17,7 @@ from reconciler.engine.native.drivers.network import NetworkDriver
 from reconciler.engine.native.drivers.volume import VolumeDriver
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
-from reconciler.engine.native.net import pools
+from reconciler.engine.native.net import foreign, pools
 from reconciler.engine.native.net import ports as host_ports
 from reconciler.engine.native.runtime.inside import NativeInside
 from reconciler.engine.protocol import Driver, Traits
@@ -56,7 +56,7 @@ class NativeEngine:
     def observe(self, view: View, *, ports: Sequence[str] = ()) -> Observation:
         """Look at everything of this root at once."""
         boot_id = process.read_boot_id()
-        holders = host_ports.read_port_holders(ports) if ports else {}
+        holders = host_ports.read_port_holders(ports, layout=self.layout) if ports else {}
         if not self.layout.root_id:  # a root that does not exist has nothing on the machine
             missing = {made.key: Status(phase=Phase.MISSING) for made in view.made}
             return Observation(statuses=missing, port_holders=holders, boot_id=boot_id)
@@ -116,6 +116,13 @@ class NativeEngine:
     def check_subnet(self, key: Key, subnet: str) -> None:
         """Raise SubnetTaken where a route of the host overlaps it."""
         pools.check_subnet(self.layout, key, subnet)
+
+    def read_warnings(self) -> Sequence[str]:
+        """Chains of other programs that drop what our bridges forward."""
+        return [
+            f"{chain} drops forwarded packets: published ports and traffic between networks may not pass; let it accept them"
+            for chain in foreign.read_forward_droppers()
+        ]
 
     def close(self) -> None:
         """End pulls that are under way, and let connections and threads go."""

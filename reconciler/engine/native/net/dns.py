@@ -21,6 +21,7 @@ from reconciler.engine.native.net.ports import read_listeners, read_port_holders
 from reconciler.engine.native.net.question import ask_addresses
 from reconciler.engine.native.net.rules import bridge_networks
 from reconciler.engine.native.net.words import saying
+from reconciler.linux import cgroups
 from reconciler.linux.files import staging_name
 from reconciler.model.errors import ProgramFailed, ProgramMissing
 from reconciler.model.key import Key, Kind, kind_of, make_key, split_key, stack_of
@@ -212,6 +213,19 @@ def _start(layout: Layout) -> None:
         raise ProgramFailed("names", "start aardvark-dns", f"not in the background after {_DEADLINE:g} s") from late
     if done.returncode:
         raise ProgramFailed("names", "start aardvark-dns", f"exit code {done.returncode}", "its words are in syslog")
+    _move_out(layout)
+
+
+def _move_out(layout: Layout) -> None:
+    """It serves whoever runs, so that it must not end with the service or session that started it."""
+    pid = find_resolver(layout)
+    if pid and cgroups.confined_in():
+        cgroups.create(_cgroup(layout))
+        cgroups.move_out(pid, _cgroup(layout))
+
+
+def _cgroup(layout: Layout) -> str:
+    return f"/reconcile-{layout.root_id}-names"
 
 
 def _listening() -> set[str]:
@@ -245,6 +259,7 @@ def remove_names(layout: Layout) -> None:
         pid = find_resolver(layout)
         if pid:
             _stop(layout, pid)
+        cgroups.remove(_cgroup(layout))
         if layout.names.is_dir():
             for entry in layout.names.iterdir():
                 entry.unlink(missing_ok=True)
