@@ -120,7 +120,7 @@ class NativeEngine:
     def read_warnings(self) -> Sequence[str]:
         """Chains of other programs that drop what our bridges forward."""
         return [
-            f"{chain} drops forwarded packets: published ports and traffic between networks may not pass; let it accept them"
+            f"{chain} drops forwarded packets: published ports may not answer; let it accept them"
             for chain in foreign.read_forward_droppers()
         ]
 
