@@ -1,5 +1,6 @@
 """`reconcile pull` and `reconcile images`."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -109,13 +110,20 @@ def remove(ctx: click.Context, *, image: str, root: Path | None) -> int:
 @images.command(epilog="Example: reconcile images prune --dry-run")
 @click.option("--all", "all_", is_flag=True, help="Also what was pulled by hand and what only revisions need.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--yes", is_flag=True, help="Ask nothing.")
 @root_option
 @click.pass_context
-def prune(ctx: click.Context, *, all_: bool, dry_run: bool, root: Path | None) -> int:
+def prune(ctx: click.Context, *, all_: bool, dry_run: bool, yes: bool, root: Path | None) -> int:
     """Remove images and layers that no resource, no kept revision and no pull by hand needs."""
+    from reconciler.cli.render import is_terminal
+    from reconciler.model.errors import NeedsYes
     from reconciler.verbs import images as verb
 
     with opened(ctx, root) as found:
+        if not (yes or dry_run) and is_terminal(sys.stdin) and is_terminal(sys.stdout):
+            _show_gone(verb.prune(found, all_=all_, dry_run=True), "would remove")
+            if not click.confirm("Go on?", default=False):
+                raise NeedsYes("images prune", "not confirmed; nothing was removed")
         _show_gone(verb.prune(found, all_=all_, dry_run=dry_run), "would remove" if dry_run else "removed")
     return 0
 

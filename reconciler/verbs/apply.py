@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from msgspec import Struct, structs
 
 from reconciler.converge.resume import resume
 from reconciler.converge.run import Options, Result, converge
 from reconciler.converge.sweep import sweep
-from reconciler.model.errors import ConvergeFailed, Failed, NeedsYes
+from reconciler.model.errors import ConvergeFailed, Failed, LockTimeout, NeedsYes
 from reconciler.model.events import Emit, Note, PlanMade
 from reconciler.model.key import Kind, kind_of
 from reconciler.model.plan import Plan, Verb
@@ -18,7 +19,7 @@ from reconciler.plan.limits import check_limits, check_origins, needs_yes
 from reconciler.plan.stale import check_fresh
 from reconciler.verbs.clashes import check_clashes, wanted_ports
 from reconciler.verbs.face import Face
-from reconciler.verbs.look import Look, look
+from reconciler.verbs.look import Look, lives, look
 from reconciler.verbs.plan import Wish, plan_from
 from reconciler.verbs.record import Recorder, begin_revisions, follow, note_exits, put_seen, record_takeover
 from reconciler.verbs.root import Root
@@ -62,7 +63,8 @@ def apply_saved(root: Root, plan: Plan, path: str, options: ApplyOptions, *, tak
 
 
 def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), emit: Emit) -> Look:
-    """A look, after everything that an interrupted apply of these stacks left was taken up and strays were removed."""
+    """A look, after everything that an interrupted apply left was taken up and strays were removed."""
+    take_up_others(root, stacks, emit)
     looked = look(root, ports=ports, stacks=stacks, locked=True)
     unclean = bool(looked.folded.intents or looked.observation.strays)
     if looked.folded.intents:
@@ -77,6 +79,17 @@ def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), e
     unfinished = {key: record.unfinished for key, record in looked.records.items() if record.unfinished}
     records = {key: structs.replace(record, unfinished=unfinished.get(key, "")) for key, record in again.records.items()}
     return structs.replace(again, records=records)
+
+
+def take_up_others(root: Root, stacks: Sequence[str], emit: Emit) -> None:
+    """Take up what dead applies left of other stacks, where nobody else does: whoever settles lays every open intent over
+    the records, and those would open ports for what is not there."""
+    with root.store.read() as tx:
+        left = {intent.stack for intent in tx.intents() if intent.stack not in stacks and not lives(intent.apply)}
+    for stack in sorted(left):
+        # Order: with no wait, for a lock of ours is held; who holds that one takes its stack up himself.
+        with suppress(LockTimeout), root.lock_stacks([stack], "resume", timeout=0):
+            resume(look(root, stacks=[stack], locked=True).folded, root.ground(), emit)
 
 
 def carry_out(root: Root, plan: Plan, looked: Look, options: ApplyOptions, *, face: Face, tried: str = "apply") -> Applied:

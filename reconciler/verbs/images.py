@@ -109,8 +109,8 @@ def remove(root: Root, text: str) -> list[tuple[str, int]]:
         if users:
             raise Failed(f"image {text} is used by {', '.join(sorted(users))}", hint="delete them first")
         tx.drop_lease(image.digest)
-        others = {one.digest for one in root.engine.images.list_images()} - {image.digest}
-        return list(root.engine.images.prune(sorted(others)))
+        kept = {one.digest for one in root.engine.images.list_images()} | tx.used_digests()
+        return list(root.engine.images.prune(sorted(kept - {image.digest})))
 
 
 def prune(root: Root, *, all_: bool, dry_run: bool) -> list[tuple[str, int]]:

@@ -42,13 +42,13 @@ class Root:
         self.store.close()
 
     @contextmanager
-    def lock_stacks(self, names: Sequence[str], doing: str) -> Iterator[None]:
+    def lock_stacks(self, names: Sequence[str], doing: str, *, timeout: float | None = None) -> Iterator[None]:
         """Hold the locks of stacks, in the order of their names. Raises LockTimeout naming the holder."""
         with ExitStack() as held:
             for name in sorted(set(names)):
                 # The lock's file is named by a digest: no path is built from a name.
                 digest = hashlib.sha256(name.encode()).hexdigest()[:32]
-                held.enter_context(self._lock(f"stack-{digest}", f"stack {name}", doing))
+                held.enter_context(self._lock(f"stack-{digest}", f"stack {name}", doing, timeout))
             yield
 
     @contextmanager
@@ -58,11 +58,11 @@ class Root:
             yield
 
     @contextmanager
-    def _lock(self, file: str, what: str, doing: str) -> Iterator[None]:
+    def _lock(self, file: str, what: str, doing: str, timeout: float | None = None) -> Iterator[None]:
         folder = self.path / "locks"
         folder.mkdir(mode=0o700, exist_ok=True)
         try:
-            lock = files.lock(folder / file, self.lock_timeout, doing=doing)
+            lock = files.lock(folder / file, self.lock_timeout if timeout is None else timeout, doing=doing)
         except files.LockHeld as error:
             raise LockTimeout(what, error.holder) from error
         with lock:
