@@ -62,11 +62,6 @@ def exists(path: str) -> bool:
     return any(map(os.path.isdir, list_folders(path)))
 
 
-def missing_in(path: str) -> list[str]:
-    """The controllers (one name for each hierarchy) in which a cgroup has no folder."""
-    return [min(controllers) for point, controllers in hierarchies() if not os.path.isdir(point + path)]
-
-
 def create(path: str) -> None:
     """Make a cgroup, its parents included, in every hierarchy; ready to hold processes. Idempotent."""
     for point, controllers in hierarchies():

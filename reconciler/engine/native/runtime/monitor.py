@@ -18,8 +18,8 @@ from reconciler.model.errors import ProgramMissing
 from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec, Healthcheck
 
-_INITS = ("tini-static", "docker-init", "tini")
-"""In the order of preference: the first needs no library of the image's."""
+_INITS = ("tini-static", "docker-init")
+"""In the order of preference; both need no library of the image's."""
 
 
 def cgroup_parent(layout: Layout) -> str:
