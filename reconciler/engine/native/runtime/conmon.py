@@ -5,6 +5,7 @@ It gets nothing of the caller: an environment of its own, the bundle as its fold
 Imports the standard library and `linux` only. Called under the container's lock. Source: conmon(8).
 """
 
+import errno
 import os
 import time
 
@@ -107,7 +108,10 @@ def _place(pid: int, cgroup: str) -> None:
     """Order: conmon waits on its start pipe, so that it forks nothing before it is in the cgroup of the monitors."""
     try:
         cgroups.move_out(pid, cgroup)
-    except FileNotFoundError:
+    except OSError as error:
+        # Race: another start has just made the cgroup, and it has no CPUs yet (cpusets(7): ENOSPC).
+        if error.errno not in (errno.ENOENT, errno.ENOSPC):
+            raise
         cgroups.create(cgroup)
         cgroups.move_out(pid, cgroup)
 
