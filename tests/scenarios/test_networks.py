@@ -111,6 +111,7 @@ def test_server_sees_the_clients_own_address(nets: World):
     finally:
         nets.nsenter("ip", "netns", "delete", "client", check=False)
         nets.nsenter("ip", "link", "delete", "lan0", check=False)
+        nets.nsenter("umount", "/run/netns", check=False)  # what `ip netns add` mounted
 
 
 def test_port_held_by_another_process_is_refused_before_anything_changes(world: World):
@@ -134,7 +135,7 @@ def test_port_held_by_another_process_is_refused_before_anything_changes(world: 
 def test_subnet_that_the_host_routes_is_refused(world: World):
     world.use("networks")
     world.nsenter("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan1")
-    world.nsenter("ip", "address", "add", "10.50.1.200/16", "dev", "lan0")
+    world.nsenter("ip", "address", "add", "10.50.1.200/24", "dev", "lan0")
     world.nsenter("ip", "link", "set", "lan0", "up")
     result = world.run("apply", "stack.yaml", "--yes", check=1)
     assert "10.50.1.0/24" in result.err + result.out
