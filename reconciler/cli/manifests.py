@@ -23,7 +23,7 @@ def manifest_options(command: F) -> F:
     return click.option("--offline", is_flag=True, help="Ask no registry.")(command)
 
 
-def load_manifests(paths: Sequence[Path], variables: Sequence[str]) -> "tuple[Stack, ...]":
+def load_manifests(paths: Sequence[Path], variables: Sequence[str], *, judged: bool = False) -> "tuple[Stack, ...]":
     """Read manifests with the variables of flags, environment and `.env`. `-` is standard input."""
     from reconciler.verbs.plan import load
 
@@ -34,4 +34,4 @@ def load_manifests(paths: Sequence[Path], variables: Sequence[str]) -> "tuple[St
             raise click.UsageError(f"--var {name or pair}: expected NAME=VALUE")
         given[name] = value
     stdin = sys.stdin.read() if Path("-") in paths else None
-    return load(paths, variables=given, environment=dict(os.environ), stdin=stdin)
+    return load(paths, variables=given, environment=dict(os.environ), stdin=stdin, judged=judged)

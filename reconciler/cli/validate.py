@@ -21,7 +21,7 @@ def validate(*, paths: tuple[Path, ...], variables: tuple[str, ...], form: str) 
     from reconciler.model.key import kind_of
 
     try:
-        stacks = load_manifests(paths, variables)
+        stacks = load_manifests(paths, variables, judged=True)
     except BadManifest as error:
         if form != "json":
             raise

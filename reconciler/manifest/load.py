@@ -8,6 +8,7 @@ import os
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -15,6 +16,7 @@ from reconciler.manifest.conflicts import blame_between, blame_same_names
 from reconciler.manifest.desire import blame_empty, desire
 from reconciler.manifest.draft import Draft
 from reconciler.manifest.envfile import parse_env_text
+from reconciler.manifest.faults import Fault
 from reconciler.manifest.text import MAX_BYTES, Document, decode, read_document
 from reconciler.manifest.validate import validate
 from reconciler.model.errors import BadManifest, Problem
@@ -27,6 +29,9 @@ _STDIN = Path("-")
 ENV_FILE = ".env"
 MAX_PROBLEMS = 200
 """Shown of one manifest; one slip in an anchor may be wrong ten thousand times."""
+
+Judge = Callable[[Any], Iterable[Fault]]
+"""Data of a manifest to its faults."""
 
 
 class _Read(Struct, frozen=True):
@@ -44,18 +49,19 @@ def load_stacks(
     environment: Mapping[str, str],
     origin_of: OriginOf,
     stdin: str | bytes | None = None,
+    judge: Judge | None = None,
 ) -> tuple[Stack, ...]:
     """The stacks of manifests; of a folder, all its *.yaml and *.yml; of `-`, the text given as `stdin`.
 
-    Variables win over the environment, that over the `.env` beside the manifest. Raises BadManifest with all problems of
-    all files.
+    Variables win over the environment, that over the `.env` beside the manifest. A `judge` is asked for a second opinion
+    of each document in which nothing was found. Raises BadManifest with all problems of all files.
     """
     problems: list[Problem] = []
     read: list[_Read] = []
     for path in _find_files(paths, problems):
         try:
             raw = _read_file(path, most=MAX_BYTES) if path != _STDIN or stdin is None else _encode(stdin)
-            read.append(_read(raw, path, file=str(path), variables=variables, environment=environment))
+            read.append(_read(raw, path, file=str(path), variables=variables, environment=environment, judge=judge))
         except BadManifest as error:
             problems.extend(error.problems)
     return _finish(read, problems, origin_of=origin_of)
@@ -120,12 +126,15 @@ def _read(
     variables: Mapping[str, str],
     environment: Mapping[str, str],
     folder: Path | None = None,
+    judge: Judge | None = None,
 ) -> _Read:
     beside = Path(os.path.abspath(path.parent if folder is None else folder))  # noqa: PTH100 - resolve() would follow links
     known = ChainMap(dict(variables), dict(environment), _read_env_beside(beside))
     document = read_document(decode(raw, file=file), file=file, variables=known)
     fitting, faults = validate(document.data)
     found = [*document.faults, *faults]
+    if judge is not None and not found:
+        found += judge(document.data)
     draft = desire(document.data, fitting, folder=str(beside), variables=known, faults=found)
     for name, place in draft.env_files:
         if not Path(name).is_file():

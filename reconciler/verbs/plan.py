@@ -51,10 +51,26 @@ def plan_from(engine: Engine, wish: Wish, looked: Look, *, now: float) -> Plan:
 
 
 def load(
-    paths: Sequence[Path], *, variables: Mapping[str, str], environment: Mapping[str, str], stdin: str | None = None
+    paths: Sequence[Path],
+    *,
+    variables: Mapping[str, str],
+    environment: Mapping[str, str],
+    stdin: str | None = None,
+    judged: bool = False,
 ) -> tuple[Stack, ...]:
-    """Read manifests: files, folders of them, `-` for the text given as `stdin`. Raises BadManifest."""
+    """Read manifests: files, folders of them, `-` for the text given as `stdin`; `judged` by jsonschema too.
+
+    Raises BadManifest.
+    """
+    from reconciler.manifest.judge import judge
     from reconciler.manifest.load import load_stacks
     from reconciler.verbs.origin import origin_of
 
-    return load_stacks(paths, variables=variables, environment=environment, origin_of=origin_of, stdin=stdin)
+    return load_stacks(
+        paths,
+        variables=variables,
+        environment=environment,
+        origin_of=origin_of,
+        stdin=stdin,
+        judge=judge if judged else None,
+    )

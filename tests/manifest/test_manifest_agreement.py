@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 from reconciler.manifest.faults import Fault
+from reconciler.manifest.judge import judge as second_opinion
 from reconciler.manifest.scalars import read_scalar
 from reconciler.manifest.validate import validate
 from reconciler.schema.load import FILES, load_schema, resolve_reference
@@ -146,3 +147,10 @@ def test_numbers_with_a_fraction_are_whole_when_they_are(value: float):
     data = {**HEAD, "containers": {"a": {"image": "a/b:1", "resources": {"pids": read_scalar(f"{value}")}}}}
     ours, theirs = judge(data)
     assert ours == theirs
+
+
+def test_second_opinion_takes_what_we_take_and_names_what_the_schema_refuses() -> None:
+    assert list(second_opinion(FULL)) == []
+    faults = list(second_opinion({**HEAD, "containers": {"web": {"image": 7}}}))
+    assert [fault.path for fault in faults] == [("containers", "web", "image")]
+    assert "please report it" in faults[0].hint
