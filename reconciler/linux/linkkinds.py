@@ -1,6 +1,6 @@
 """Which kinds of link this kernel can make, found by making one of each in a network namespace that goes at once.
 
-Slow and rare (`doctor`), so it goes through pyroute2, whose import is 0.2 s; hot paths write netlink themselves (netlink.py).
+Slow and rare (`doctor`), so it goes through pyroute2, whose import is 0.2 s; hot paths write netlink directly (netlink.py).
 """
 
 import os

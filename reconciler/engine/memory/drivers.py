@@ -39,7 +39,7 @@ class MemoryImages:
             raise RegistryError(source, "read the manifest", "no such image", f"correct it in {key}")
         return _fact(self.machine.registry[source], local=False)
 
-    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 the protocol's signature
+    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:
         """Pull."""
         self.machine.called("create", made.key)
         assert isinstance(made.spec, ImageSpec)
@@ -52,11 +52,11 @@ class MemoryImages:
         emit(Progress(key=made.key, part="layer 1", done=1, total=1, text="done"))
         return Status(phase=Phase.PRESENT)
 
-    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
         """Pull again what is missing."""
         return self.create(new, uses=uses, emit=emit)
 
-    def delete(self, made: Made, *, data: bool = False) -> None:  # noqa: ARG002
+    def delete(self, made: Made, *, data: bool = False) -> None:
         """Nothing: content stays until it is pruned."""
         self.machine.called("delete", made.key)
 
@@ -86,21 +86,21 @@ class MemoryNetworks:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
-    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:
         """Make it; what was altered is as it should be afterwards."""
         self.machine.called("create", made.key)
         with self.machine.lock:
             self.machine.networks[made.grants.link or made.key] = Thing(made=made)
         return Status(phase=Phase.PRESENT)
 
-    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
         """In place."""
         self.machine.called("update", new.key)
         with self.machine.lock:
             self.machine.networks[new.grants.link or new.key] = Thing(made=new)
         return Status(phase=Phase.PRESENT)
 
-    def delete(self, made: Made, *, data: bool = False) -> None:  # noqa: ARG002
+    def delete(self, made: Made, *, data: bool = False) -> None:
         """Remove it; a network that a container still uses is a mistake of the caller."""
         self.machine.called("delete", made.key)
         with self.machine.lock:
@@ -121,14 +121,14 @@ class MemoryVolumes:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
-    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:
         """Make it; data that is there stays."""
         self.machine.called("create", made.key)
         with self.machine.lock:
             self.machine.volumes.setdefault(made.grants.volume_id, Thing(made=made)).made = made
         return Status(phase=Phase.PRESENT)
 
-    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
         """Labels only."""
         self.machine.called("update", new.key)
         self.machine.volumes[new.grants.volume_id].made = new
@@ -158,7 +158,7 @@ class MemoryContainers:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
-    def prepare(self, made: Made, *, uses: Uses, emit: Emit) -> None:  # noqa: ARG002
+    def prepare(self, made: Made, *, uses: Uses, emit: Emit) -> None:
         """Everything but running. Raises Failed where something that it uses is not on the machine."""
         self.machine.called("prepare", made.key)
         self._check_uses(made, uses)
@@ -182,7 +182,7 @@ class MemoryContainers:
                 if volume is None or volume.grants.volume_id not in self.machine.volumes:
                     raise Failed(f"{made.key}: volume {mount.source} is not on the machine")
 
-    def start(self, made: Made, *, uses: Uses) -> Status:  # noqa: ARG002
+    def start(self, made: Made, *, uses: Uses) -> Status:
         """Run it."""
         thing = self.machine.containers[made.incarnation]
         try:
@@ -200,7 +200,7 @@ class MemoryContainers:
                     thing.finished_at = self.machine.now
         return self.observe(made)
 
-    def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:  # noqa: ARG002
+    def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:
         """Mark it and end it."""
         self.machine.called("stop", made.key)
         thing = self.machine.containers.get(made.incarnation)
@@ -212,7 +212,7 @@ class MemoryContainers:
                 thing.phase, thing.pid, thing.exit_code, thing.finished_at = Phase.EXITED, 0, 143, self.machine.now
         return self.observe(made)
 
-    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
         """In place: the pid stays. Parts whose mend is in place are mended."""
         self.machine.called("update", new.key)
         thing = self.machine.containers[new.incarnation]

@@ -143,10 +143,10 @@ class MemoryInside:
         self,
         made: Made,
         *,
-        tail: int | None,  # noqa: ARG002 the protocol's signature
-        since: float,  # noqa: ARG002
-        follow: bool,  # noqa: ARG002
-        stop: Callable[[], bool],  # noqa: ARG002
+        tail: int | None,
+        since: float,
+        follow: bool,
+        stop: Callable[[], bool],
     ) -> Iterator[LogLine]:
         """One line: that it was made."""
         yield LogLine(at=int(self.machine.now * 1e9), stream="stdout", text=f"made {made.key}".encode())
@@ -154,20 +154,20 @@ class MemoryInside:
     def exec(
         self,
         made: Made,
-        command: Sequence[str],  # noqa: ARG002 the protocol's signature
+        command: Sequence[str],
         *,
-        tty: bool = False,  # noqa: ARG002
-        stdin: bool = False,  # noqa: ARG002
-        user: str = "",  # noqa: ARG002
-        workdir: str = "",  # noqa: ARG002
-        env: Mapping[str, str] = {},  # noqa: ARG002
+        tty: bool = False,
+        stdin: bool = False,
+        user: str = "",
+        workdir: str = "",
+        env: Mapping[str, str] = {},
     ) -> ExecResult:
         """Nothing runs: 0 where the container runs."""
         if self.machine.containers[made.incarnation].phase is not Phase.RUNNING:
             raise Failed(f"{made.key} is not running", hint=f"reconcile start {split_key(made.key).name}")
         return ExecResult(exit_code=0)
 
-    def probe(self, made: Made, *, timeout: float) -> tuple[Health, str]:  # noqa: ARG002
+    def probe(self, made: Made, *, timeout: float) -> tuple[Health, str]:
         """As the image says."""
         healthy = self.machine.content[made.image].healthy
         return (Health.HEALTHY, "") if healthy else (Health.UNHEALTHY, "made unhealthy")

@@ -41,7 +41,7 @@ class ContainerDriver:
 
     # ------------------------------------------------------------ making
 
-    def prepare(self, made: Made, *, uses: Uses, emit: Emit) -> None:  # noqa: ARG002 - the protocol's signature
+    def prepare(self, made: Made, *, uses: Uses, emit: Emit) -> None:
         """Everything but running; an existing bundle is brought to the spec. Raises Failed, ProgramMissing."""
         image = read_image(self.layout, made.image)
         stack.mount_root(self.layout, made.incarnation, _diff_ids(image))
@@ -111,7 +111,7 @@ class ContainerDriver:
             veth.lower_links(self.layout, made)
         return now
 
-    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 - the protocol's signature
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
         """The bundle and what runs brought to `new` with the pid kept; what is missing around it is mended."""
         image = read_image(self.layout, new.image)
         path = self._bundle(new)

@@ -45,7 +45,7 @@ class ImageDriver:
         with _mapped(f"resolve {key}"):
             return resolve.resolve_spec(self._session, spec, recorded=recorded, offline=offline)
 
-    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 protocol's
+    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:
         """Pull or load `made.image`. What is here of it stays; what is missing or altered is fetched.
 
         With UNKNOWN, which `resolve` gave because nobody answered, what the reference means now is pulled; `resolve` then
@@ -63,14 +63,14 @@ class ImageDriver:
                 digest = self._pull(made.key, spec.reference, digest, emit)
             return self._status(digest)
 
-    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 protocol's
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
         """Pull what is new of it, or mend what is missing."""
         return self.create(new, uses=uses, emit=emit)
 
     def delete(self, made: Made, *, data: bool = False) -> None:
         """Nothing: the record goes, content stays until a prune, for other stacks and for the next apply."""
 
-    def observe(self, mades: Iterable[Made], glimpse: Glimpse) -> Mapping[Key, Status]:  # noqa: ARG002 all drivers'
+    def observe(self, mades: Iterable[Made], glimpse: Glimpse) -> Mapping[Key, Status]:
         """A status for each, with the parts manifest, config and layers. Reads no layer."""
         with _mapped("look at images"):
             return {made.key: self._status(made.image) for made in mades}

@@ -28,17 +28,17 @@ class NetworkDriver:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
-    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 - the protocol's signature
+    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:
         """Make it, whatever half of it exists."""
         if _driver_of(made) == "bridge":
             bridge.ensure_bridge(made)
         return self.observe([made], Glimpse(self.layout))[made.key]
 
-    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 - the protocol's signature
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
         """Bring MTU and ICC to the new spec, its ports too, and mend what is missing or altered."""
         return self.create(new, uses=uses, emit=emit)
 
-    def delete(self, made: Made, *, data: bool = False) -> None:  # noqa: ARG002 - the protocol's signature
+    def delete(self, made: Made, *, data: bool = False) -> None:
         """Remove its bridge; one that is gone is no error."""
         if _driver_of(made) == "bridge":
             bridge.remove_bridge(made)

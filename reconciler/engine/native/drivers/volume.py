@@ -19,12 +19,12 @@ class VolumeDriver:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
-    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 - the protocol's
+    def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:
         """Make it; data that is there stays."""
         managed.ensure_volume(self.layout, made.grants.volume_id, key=made.key, spec=_spec(made), created=made.created_at)
         return Status(phase=Phase.PRESENT, parts={"data": PRESENT, "file": PRESENT})
 
-    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:  # noqa: ARG002 - the protocol's
+    def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
         """Labels, and whatever of it is missing."""
         return self.create(new, uses=uses, emit=emit)
 
@@ -37,7 +37,7 @@ class VolumeDriver:
         """Bytes of its data, by walking it; 0 where it is not there."""
         return managed.volume_size(self.layout, made.grants.volume_id) if made.grants.volume_id else 0
 
-    def observe(self, mades: Iterable[Made], glimpse: Glimpse) -> dict[Key, Status]:  # noqa: ARG002 - as its siblings
+    def observe(self, mades: Iterable[Made], glimpse: Glimpse) -> dict[Key, Status]:
         """Whether the data is there, and what the file beside it says."""
         return {made.key: self._observe(made) for made in mades}
 
