@@ -10,8 +10,6 @@ from pathlib import Path
 
 import click
 
-from reconciler.model.errors import ReconcileError
-
 USAGE = 64
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -104,11 +102,6 @@ def run(arguments: list[str]) -> int:
     except click.UsageError as error:
         error.show()
         return USAGE
-    except ReconcileError as error:
-        from reconciler.cli.render import show_error
-
-        show_error(error)
-        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return 130
@@ -117,10 +110,18 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:  # noqa: BLE001 the last line before the user: words, not a traceback
-        return _internal(error)
+        return _tell(error)
 
 
-def _internal(error: Exception) -> int:
+def _tell(error: Exception) -> int:
+    """Say what an error says; one that is none of ours is a mistake."""
+    from reconciler.model.errors import ReconcileError
+
+    if isinstance(error, ReconcileError):
+        from reconciler.cli.render import show_error
+
+        show_error(error)
+        return error.exit_code
     if os.environ.get("RECONCILE_DEBUG"):
         raise error
     click.echo(f"error: this is a mistake in reconcile: {type(error).__name__}: {error}", err=True)

@@ -1,0 +1,21 @@
+"""The command line on a machine of its own. One machine serves a module; each test has a stack of its own name on it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stacks import Machine
+
+from lab.world import open_world
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory, lab_storage: Path) -> Iterator[Machine]:
+    """A world whose commands run as a user's do: without RECONCILE_DEBUG. What is left after the last test is an error."""
+    world = open_world(tmp_path_factory.mktemp("cli") / "world", lab_storage)
+    world.env["RECONCILE_DEBUG"] = ""
+    try:
+        yield Machine(world)
+        world.assert_nothing_left()
+    finally:
+        world.close()
