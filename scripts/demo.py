@@ -119,7 +119,7 @@ def change_one_field(variables: list[str], port: int) -> None:
     path.write_text(path.read_text().replace("GREETING: hello", "GREETING: good morning"))
     reconcile("plan", "stack.yaml", *variables, expect=2)
     reconcile("apply", "stack.yaml", *variables, "--yes")
-    reconcile("exec", "web", "printenv", "GREETING")
+    reconcile("exec", "web", "sh", "-c", "echo $GREETING")
     fetch(port, "It works")
     after = {key: item["status"].get("pid") for key, item in records().items()}
     changed = [key for key in before if before[key] != after[key]]

@@ -65,7 +65,7 @@ def make(folder, records, observation):
     from reconciler.plan.make import make_plan
 
     began = time.perf_counter()
-    stacks = load_stacks([folder / "many.yaml"], variables={}, environment={}, origin_of=lambda path, name: "name:many")
+    stacks = load_stacks([folder / "many.yaml"], variables={}, environment={}, origin_of=lambda *_: "name:many")
     read = time.perf_counter()
     fact = ImageFact(digest="sha256:" + "a" * 64, local=True)
     images = {key: fact for stack in stacks for key in stack.specs if kind_of(key) is Kind.IMAGE}
