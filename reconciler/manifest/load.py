@@ -7,6 +7,7 @@ environment and the origin come from the caller; files are read here and nowhere
 import os
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def _read(
 
 def _read_env_beside(folder: Path) -> dict[str, str]:
     path = folder / ENV_FILE
-    if not path.is_file():
+    if not isfile(path):  # Path.is_file raises where the folder may not be entered; the manifest's own error tells that
         return {}
     return parse_env_text(decode(_read_file(path, most=MAX_BYTES), file=str(path)), file=str(path))
 
