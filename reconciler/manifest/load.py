@@ -146,7 +146,8 @@ def _read(
 
 def _read_env_beside(folder: Path) -> dict[str, str]:
     path = folder / ENV_FILE
-    if not isfile(path):  # Path.is_file raises where the folder may not be entered; the manifest's own error tells that
+    # Path.is_file raises where the folder may not be entered; of that the manifest's own error tells.
+    if not isfile(path):  # noqa: PTH113 - see above
         return {}
     return parse_env_text(decode(_read_file(path, most=MAX_BYTES), file=str(path)), file=str(path))
 
