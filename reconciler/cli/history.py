@@ -72,7 +72,7 @@ def _show_event(stored: "StoredEvent", form: str) -> None:
 
     data = msgspec.to_builtins(stored.event)
     if form == "json":
-        print(msgspec.json.encode({"id": stored.id, "stack": stored.stack, **data, "at": stored.at}).decode(), flush=True)
+        print(msgspec.json.encode({"stack": stored.stack, **data, "at": stored.at}).decode(), flush=True)
         return
     words = data.get("text") or data.get("brief") or ""
     verb = f"{data['verb']} " if "verb" in data else ""

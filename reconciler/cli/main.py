@@ -7,6 +7,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -43,6 +44,10 @@ NOT_BUILT = frozenset(
 """Verbs of the design that are refused by name until they are built."""
 
 
+class ReaderGone(Exception):
+    """Whoever read our output has gone."""
+
+
 class Verbs(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -63,6 +68,13 @@ class Verbs(click.Group):
         module = import_module(f"reconciler.cli.{COMMANDS[name][0]}")
         command: click.Command = module.COMMANDS[name]
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the verb. click would make exit code 1 of an output that nobody reads any more."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 click's signature
         """Names and first sentences, without importing anything."""
@@ -92,9 +104,21 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """One command in this process; its exit code."""
+    code = _run(arguments)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _drop_output()
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"error: write the output: {error.strerror}", err=True)
+            return 1
+        return 141
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="reconcile", standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -105,12 +129,24 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python must not try to flush it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ReaderGone, BrokenPipeError):
+        _drop_output()
         return 141
     except Exception as error:  # noqa: BLE001 the last line before the user: words, not a traceback
         return _tell(error)
+
+
+def _output_is_taken() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _drop_output() -> None:
+    """Nobody takes our output; Python must not try to flush it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(error: Exception) -> int:
@@ -122,6 +158,8 @@ def _tell(error: Exception) -> int:
 
         show_error(error)
         return error.exit_code
+    if isinstance(error, OSError) and not _output_is_taken():
+        return 1  # `run` says why.
     if os.environ.get("RECONCILE_DEBUG"):
         raise error
     click.echo(f"error: this is a mistake in reconcile: {type(error).__name__}: {error}", err=True)

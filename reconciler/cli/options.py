@@ -54,7 +54,8 @@ def opened(
     """The root that the options, the environment or the default name."""
     from reconciler.verbs.root import DEFAULT_ROOT, opened_root
 
-    path = root or ctx.obj["root"] or DEFAULT_ROOT
+    # While the shell completes, no group was called that could have put the root into `obj`.
+    path = root or (ctx.obj or ctx.find_root().params)["root"] or DEFAULT_ROOT
     with opened_root(path, create=create) as found:
         if lock_timeout is not None:
             found.lock_timeout = lock_timeout

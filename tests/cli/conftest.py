@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stacks import Machine
+from stacks import Machine, container
 
 from lab.world import open_world
 
@@ -19,3 +19,14 @@ def machine(tmp_path_factory: pytest.TempPathFactory, lab_storage: Path) -> Iter
         world.assert_nothing_left()
     finally:
         world.close()
+
+
+@pytest.fixture(scope="module")
+def standing(machine: Machine) -> str:
+    """A stack that the tests of a module only look at: `webserver` with ports, `database`, and `data`."""
+    ports = ["127.0.0.1:8083:80", "127.0.0.1:8084:81"]
+    script = "seq 1 20000; exec pause"
+    return machine.applied(
+        {"webserver": container(ports=ports, mounts=["data:/data"]), "database": container("sh", "-c", script)},
+        volumes={"data": {}},
+    )
