@@ -59,9 +59,10 @@ class Board:
         return all(self._met(action, number) for number in action.after)
 
     def _met(self, action: Action, number: int) -> bool:
-        state = self.states[number]
-        if state is State.STARTED:
-            return self.condition(action, self.actions[number].key) == "started"
+        """A replacement that was started may still be undone, and the old one holds its ports and addresses until then."""
+        state, dependency = self.states[number], self.actions[number]
+        if state is State.STARTED and dependency.verb is not Verb.REPLACE:
+            return self.condition(action, dependency.key) == "started"
         return state is State.DONE
 
     def condition(self, action: Action, dependency: Key) -> str:

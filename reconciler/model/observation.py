@@ -72,7 +72,7 @@ class Stray(Struct, frozen=True, kw_only=True):
     """A thing on the machine that bears this root's id and belongs to no record: left by a crash."""
 
     kind: str
-    """link | netns | mount | cgroup | bundle | process | folder | table"""
+    """link | netns | mount | cgroup | bundle | process | folder | table | port"""
     name: str
 
 

@@ -190,3 +190,14 @@ def test_sensitive_values_are_in_no_event(bench: Bench) -> None:
     bench.apply(stack(web=container(env={"TOKEN": Sensitive("hunter2")})))
     assert "hunter2" not in repr(bench.events)
     assert b"hunter2" not in b"".join(msgspec.json.encode(event) for event in bench.events)
+
+
+def test_port_goes_to_a_dependant_only_once_the_one_who_gave_it_up_is_replaced(bench: Bench) -> None:
+    before = stack(cache=container(ports={"0.0.0.0:82/tcp": 80}))
+    after = stack(
+        cache=container(command=("b",), ports={"0.0.0.0:81/tcp": 80}),
+        db=container(ports={"0.0.0.0:82/tcp": 80}, depends_on={"cache": "started"}),
+    )
+    bench.apply(before)
+    assert bench.apply(after).failed == ()
+    assert bench.machine.open_ports == {"0.0.0.0:81/tcp": CACHE, "0.0.0.0:82/tcp": container_key("blog", "db")}

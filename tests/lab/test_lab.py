@@ -12,7 +12,7 @@ import pytest
 
 from lab import canary, images
 from lab.registry import PASSWORD, free_port, start_registry
-from lab.world import World
+from lab.world import World, wait_until
 
 
 def test_images_have_the_same_digests_each_time():
@@ -78,8 +78,8 @@ def test_world_names_what_was_left_in_it(world: World):
     world.nsenter("nft", "add", "table", "inet", "lab")
     world.nsenter("mount", "-t", "tmpfs", "tmpfs", "/srv")
     world.nsenter("sh", "-c", "setsid sleep 100 >/dev/null 2>&1 </dev/null &")
-    found = world.leftovers()
-    assert [line.split()[0] for line in found] == ["link", "link", "mount", "process", "table"], found
+    wanted = ["link", "link", "mount", "process", "table"]
+    wait_until(lambda: [line.split()[0] for line in world.leftovers()] == wanted, "all named", world.leftovers)
 
 
 @pytest.mark.root

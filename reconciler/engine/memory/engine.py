@@ -73,19 +73,19 @@ class MemoryEngine:
         named = {made.incarnation for made in view.made} | {made.grants.link or made.key for made in view.made}
         yield from (Stray(kind="bundle", name=name) for name in self.machine.containers if name not in named)
         yield from (Stray(kind="link", name=name) for name in self.machine.networks if name not in named)
+        wanted = _wanted_ports(view)
+        yield from (Stray(kind="port", name=port) for port in self.machine.open_ports if port not in wanted)
 
     def settle(self, view: View, *, names: bool = True) -> None:
         """Open the ports and give the names that the view says, and no others."""
         self.machine.called("settle", Key("machine"))
-        ports: dict[str, Key] = {}
+        ports = _wanted_ports(view)
         addresses: dict[str, tuple[str, ...]] = {}
         for made in view.made:
-            if isinstance(made.spec, ContainerSpec) and not made.held:
-                ports |= dict.fromkeys(made.spec.ports, made.key)
-                parts = split_key(made.key)
-                for network, endpoint in made.grants.endpoints.items():
-                    name = f"network/{parts.stack}/{network} {parts.name}"
-                    addresses[name] = (*addresses.get(name, ()), endpoint.address)
+            parts = split_key(made.key)
+            for network, endpoint in made.grants.endpoints.items() if not made.held else ():
+                name = f"network/{parts.stack}/{network} {parts.name}"
+                addresses[name] = (*addresses.get(name, ()), endpoint.address)
         with self.machine.lock:
             self.machine.open_ports = ports
             if names:
@@ -98,6 +98,7 @@ class MemoryEngine:
             for stray in strays:
                 self.machine.containers.pop(stray.name, None)
                 self.machine.networks.pop(stray.name, None)
+                self.machine.open_ports.pop(stray.name, None)
         return [f"removed {stray.kind} {stray.name}" for stray in strays]
 
     def choose_subnets(self, count: int, taken: Sequence[str]) -> Sequence[str]:
@@ -122,6 +123,16 @@ class MemoryEngine:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _wanted_ports(view: View) -> dict[str, Key]:
+    """What is to be open: the ports of all containers that nobody holds."""
+    return {
+        port: made.key
+        for made in view.made
+        if isinstance(made.spec, ContainerSpec) and not made.held
+        for port in made.spec.ports
+    }
 
 
 def _with_ports(status: Status, made: Made, open_ports: Mapping[str, Key]) -> Status:
