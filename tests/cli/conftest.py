@@ -15,7 +15,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory, lab_storage: Path) -> Iter
     world = open_world(tmp_path_factory.mktemp("cli") / "world", lab_storage)
     world.env["RECONCILE_DEBUG"] = ""
     try:
-        yield Machine(world)
+        made = Machine(world)
+        yield made
+        made.delete_everything()
         world.assert_nothing_left()
     finally:
         world.close()
