@@ -122,7 +122,7 @@ class NativeGround(Ground):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
+_CLONE_FS, _CLONE_NEWNS, _CLONE_NEWNET = 0x200, 0x20000, 0x40000000
 
 
 @contextmanager
@@ -136,6 +136,8 @@ def namespaces_of_our_own() -> Iterator[None]:
         netlink.send([netlink.link_change("lo", up=True)])
         yield
     finally:
+        # Kernel: setns(2) into a mount namespace is EINVAL while a thread that was started in here shares our fs.
+        assert _libc.unshare(_CLONE_FS) == 0, os.strerror(ctypes.get_errno())
         for number in own:
             assert _libc.setns(number, 0) == 0, os.strerror(ctypes.get_errno())
             os.close(number)

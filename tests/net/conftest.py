@@ -27,7 +27,7 @@ from reconciler.model.spec import Attachment, ContainerSpec, NetworkSpec
 
 ROOT_ID = "abcde"
 _libc = ctypes.CDLL(None, use_errno=True)
-_CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
+_CLONE_FS, _CLONE_NEWNS, _CLONE_NEWNET = 0x200, 0x20000, 0x40000000
 
 
 @pytest.fixture
@@ -257,6 +257,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         finally:
             made.close()
     finally:
+        # Kernel: setns(2) into a mount namespace is EINVAL while a thread that was started in here shares our fs.
+        assert _libc.unshare(_CLONE_FS) == 0, os.strerror(ctypes.get_errno())
         for number in own:
             assert _libc.setns(number, 0) == 0, os.strerror(ctypes.get_errno())
             os.close(number)
