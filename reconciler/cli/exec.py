@@ -1,5 +1,6 @@
 """`reconcile exec`."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -28,10 +29,12 @@ def exec_(
     root: Path | None, name: str, command: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Run a command in a running container. Its exit code is ours; 125: we failed, 126: not executable, 127: not found."""
-    from reconciler.cli.render import show_error
+    from reconciler.cli.render import is_terminal, show_error
     from reconciler.model.errors import ReconcileError
     from reconciler.verbs import containers
 
+    if tty and not is_terminal(sys.stdin):
+        raise click.UsageError("-t: standard input is no terminal; leave -t out")
     env = dict(pair.partition("=")[::2] for pair in variables)
     try:
         with opened(ctx, root) as found:

@@ -18,6 +18,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory, lab_storage: Path) -> Iter
         made = Machine(world)
         yield made
         made.delete_everything()
+        made.close()
         world.assert_nothing_left()
     finally:
         world.close()

@@ -1,6 +1,7 @@
 """Small stacks, and a machine that they are applied to."""
 
 import fcntl
+import json
 import os
 import pty
 import select
@@ -33,6 +34,7 @@ class Machine:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.warm = world.spawn([sys.executable, str(Path(__file__).with_name("warm.py"))])
 
     def name(self) -> str:
         """A stack name that nobody has."""
@@ -48,18 +50,48 @@ class Machine:
         self.run("apply", self.write(name, containers, **rest), "--yes", "--no-wait", check=0)
         return name
 
-    def run(self, *arguments: str, **options: Any) -> Result:
-        return self.world.run(*arguments, **options)
+    def run(self, *arguments: str, stdin: str = "", check: int | None = None) -> Result:
+        """Run `reconcile ARGUMENTS…`; with `check`, any other exit code is an assertion that shows the output."""
+        files = [self.world.folder / f"stream-{name}" for name in ("in", "out", "err")]
+        for path, text in zip(files, (stdin, "", ""), strict=True):
+            path.write_text(text)
+        environment = self.world.environment()
+        request = {"arguments": arguments, "environment": environment, "streams": [str(path) for path in files]}
+        assert self.warm.stdin is not None
+        assert self.warm.stdout is not None
+        self.warm.stdin.write(json.dumps(request).encode() + b"\n")
+        self.warm.stdin.flush()
+        answer = self.warm.stdout.readline()
+        assert answer, "the process that runs commands has ended"
+        out, err = (path.read_bytes().decode(errors="replace") for path in files[1:])
+        result = Result(" ".join(("reconcile", *arguments)), int(answer), out, err)
+        assert "Traceback (most recent call last)" not in err + out, str(result)
+        assert check is None or result.code == check, f"expected exit {check}\n{result}"
+        return result
+
+    def close(self) -> None:
+        """End the process that runs commands."""
+        self.warm.communicate(timeout=20)
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """`get -o json` by key."""
+        return {item["key"]: item for item in self.run("get", "-o", "json", check=0).json()}
+
+    def record(self, name: str) -> dict[str, Any]:
+        """One element of it, by key or `STACK/NAME` of a container."""
+        return self.records()[name if name.count("/") > 1 else f"container/{name}/1"]
+
+    def pid(self, name: str) -> int:
+        """The pid (in the world) of a container that runs."""
+        status = self.record(name)["status"]
+        assert status["phase"] == "running", f"{name} is {status}"
+        return int(status["pid"])
 
     def delete_everything(self) -> None:
-        """Delete every stack, in one process for all of them."""
-        stacks = sorted({item["stack"] for item in self.world.records().values()})
-        program = (
-            "import sys; from reconciler.cli.main import run;"
-            " sys.exit(max(run(['delete', name, '--volumes', '--yes']) for name in sys.argv[1:]))"
-        )
-        if stacks:
-            self.world.nsenter(sys.executable, "-c", program, *stacks)
+        """Delete every stack with its volumes."""
+        stacks = sorted({item["stack"] for item in self.records().values()})
+        for name in stacks:
+            self.run("delete", name, "--volumes", "--yes", check=0)
 
     def refused(self, code: int, *arguments: str, says: Sequence[str] = (), **options: Any) -> Result:
         """A command that ends with a code and says why as people must be told: no traceback, what it was, what to do."""

@@ -24,8 +24,8 @@ def talk(machine: Machine) -> str:
 
 
 def phases(machine: Machine, name: str) -> dict[str, str]:
-    found = machine.world.records("containers").items()
-    return {key.split("/")[2]: one["status"]["phase"] for key, one in found if key.split("/")[1] == name}
+    found = machine.records().items()
+    return {key.split("/")[2]: one["status"]["phase"] for key, one in found if key.startswith(f"container/{name}/")}
 
 
 # --- logs
@@ -124,10 +124,8 @@ def test_terminal_is_as_before_after_an_exec(machine: Machine, talk: str) -> Non
 
 def test_exec_with_a_terminal_where_there_is_none_is_refused(machine: Machine, talk: str) -> None:
     result = machine.run("exec", "-it", "other", "true", stdin="")
-    assert result.code in (0, 64, 125), str(result)
-    assert "mistake" not in result.err
-    if result.code:
-        assert "terminal" in result.err
+    assert result.code == 64, str(result)
+    assert "terminal" in result.err
 
 
 # --- stop, start, restart, kill
@@ -144,9 +142,9 @@ def test_stop_start_and_restart_of_one_and_of_a_stack(machine: Machine) -> None:
     assert phases(machine, name) == {"a": "exited", "b": "exited"}
     machine.run("stop", name, check=0)
     machine.run("start", name, check=0)
-    before = {one: machine.world.pid(f"{name}/{one}") for one in "ab"}
+    before = {one: machine.pid(f"{name}/{one}") for one in "ab"}
     machine.run("restart", name, check=0)
-    after = {one: machine.world.pid(f"{name}/{one}") for one in "ab"}
+    after = {one: machine.pid(f"{name}/{one}") for one in "ab"}
     assert all(before[one] != after[one] for one in "ab")
     machine.run("plan", f"{name}.yaml", check=0)
 
@@ -155,7 +153,7 @@ def test_hold_is_shown_survives_apply_and_is_ended_by_resume(machine: Machine) -
     name = machine.applied({"web": container(ports=["127.0.0.1:8091:80"])})
     machine.run("stop", f"{name}/web", "--note", "disk is being replaced", check=0)
     assert "held" in machine.run("get", check=0).out
-    held = machine.world.record(f"{name}/web")["status"]["held"]
+    held = machine.record(f"{name}/web")["status"]["held"]
     assert (held["kind"], held["why"]) == ("stop", "disk is being replaced")
     shown = machine.run("plan", f"{name}.yaml", check=0).out
     assert "disk is being replaced" in shown
@@ -182,12 +180,12 @@ def test_port_of_what_is_held_refuses_at_once(machine: Machine) -> None:
 
 def test_kill_sends_a_signal_and_holds_nothing(machine: Machine) -> None:
     name = machine.applied({"web": container("sh", "-c", "trap 'echo hup' HUP; while :; do sleep 0.05; done")})
-    pid = machine.world.pid(f"{name}/web")
+    pid = machine.pid(f"{name}/web")
     machine.run("kill", "-s", "HUP", f"{name}/web", check=0)
     wait_until(lambda: "hup" in machine.run("logs", f"{name}/web").out, "it got the signal")
-    assert machine.world.pid(f"{name}/web") == pid
+    assert machine.pid(f"{name}/web") == pid
     machine.run("kill", f"{name}/web", check=0)
-    wait_until(lambda: machine.world.record(f"{name}/web")["status"]["restarts"] == 1, "it was started again")
+    wait_until(lambda: machine.record(f"{name}/web")["status"]["restarts"] == 1, "it was started again")
     assert "137" in machine.run("events", "--stack", name, check=0).out
     machine.run("stop", name, check=0)
     machine.refused(1, "kill", f"{name}/web", says=[f"container/{name}/web/1"])
@@ -196,5 +194,5 @@ def test_kill_sends_a_signal_and_holds_nothing(machine: Machine) -> None:
 def test_stop_time_is_how_long_it_may_take(machine: Machine) -> None:
     stubborn = container("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", stop_grace="60s")
     name = machine.applied({"web": stubborn})
-    machine.run("stop", "-t", "100ms", f"{name}/web", check=0, timeout=20)
-    assert machine.world.record(f"{name}/web")["status"]["exit_code"] == 137
+    machine.run("stop", "-t", "100ms", f"{name}/web", check=0)
+    assert machine.record(f"{name}/web")["status"]["exit_code"] == 137

@@ -69,7 +69,7 @@ def test_saved_plan_is_applied_as_it_was_seen(machine: Machine) -> None:
     assert (machine.world.folder / plan).stat().st_mode & 0o777 == 0o600
     machine.write(name, {"web": container("/something/else")})
     machine.run("apply", plan, "--yes", "--no-wait", check=0)
-    spec = machine.world.record(f"{name}/web")["spec"]
+    spec = machine.record(f"{name}/web")["spec"]
     assert spec["command"] == ["sh", "-c", "exec pause"]
     machine.refused(3, "apply", plan, "--yes", says=["stale", "serial"])
 
@@ -77,10 +77,10 @@ def test_saved_plan_is_applied_as_it_was_seen(machine: Machine) -> None:
 def test_pids_and_times_never_make_a_plan_stale(machine: Machine) -> None:
     name = machine.name()
     plan = saved(machine, name)
-    pid = machine.world.pid(f"{name}/web")
+    pid = machine.pid(f"{name}/web")
     machine.run("kill", f"{name}/web", check=0)
-    wait_until(lambda: machine.world.record(f"{name}/web")["status"]["restarts"] == 1, "it is back")
-    assert machine.world.pid(f"{name}/web") != pid
+    wait_until(lambda: machine.record(f"{name}/web")["status"]["restarts"] == 1, "it is back")
+    assert machine.pid(f"{name}/web") != pid
     machine.run("apply", plan, "--yes", "--no-wait", check=0)
 
 
@@ -89,9 +89,9 @@ def test_plan_is_stale_once_the_stack_was_changed(machine: Machine) -> None:
     plan = saved(machine, name)
     other = machine.write(name, {"web": container("sleep", "1000"), "db": container()})
     machine.run("apply", other, "--yes", "--no-wait", check=0)
-    before = machine.world.pid(f"{name}/web")
+    before = machine.pid(f"{name}/web")
     machine.refused(3, "apply", plan, "--yes", says=["stale", "serial", "plan --out"])
-    assert machine.world.pid(f"{name}/web") == before
+    assert machine.pid(f"{name}/web") == before
 
 
 def test_plan_is_stale_once_the_stack_belongs_to_another_manifest(machine: Machine) -> None:
@@ -113,7 +113,7 @@ def test_plan_is_stale_once_what_it_names_does_not_run_any_more(machine: Machine
 def test_plan_is_stale_once_a_part_of_what_it_names_is_gone(machine: Machine) -> None:
     name = machine.name()
     plan = saved(machine, name)
-    link = machine.world.record(f"network/{name}/default")["status"]["link"]
+    link = machine.record(f"network/{name}/default")["status"]["link"]
     machine.world.nsenter("ip", "link", "set", link, "down")
     machine.refused(3, "apply", plan, "--yes", says=["stale", "network"])
 
@@ -134,19 +134,19 @@ def test_delete_needs_a_yes_where_nobody_can_be_asked(machine: Machine) -> None:
     name = machine.applied({"web": container(), "old": container()})
     path = machine.write(name, {"web": container()})
     machine.refused(3, "apply", path, says=["deletes 1 container", "--yes"])
-    assert machine.world.pid(f"{name}/old")
+    assert machine.pid(f"{name}/old")
     machine.refused(3, "delete", name, says=["--yes"])
     machine.run("apply", path, "--no-prune", "--no-wait", check=0)
-    assert machine.world.pid(f"{name}/old")
+    assert machine.pid(f"{name}/old")
     machine.run("apply", path, "--yes", "--no-wait", check=0)
-    assert f"container/{name}/old/1" not in machine.world.records()
+    assert f"container/{name}/old/1" not in machine.records()
 
 
 def test_most_of_what_runs_is_deleted_only_with_allow_delete(machine: Machine) -> None:
     name = machine.applied({one: container() for one in ("a", "b", "c")})
     path = machine.write(name, {"a": container()})
     machine.refused(3, "apply", path, "--yes", says=["2 of 3", "--allow-delete"])
-    assert machine.world.pid(f"{name}/c")
+    assert machine.pid(f"{name}/c")
     machine.run("apply", path, "--yes", "--allow-delete", "--no-wait", check=0)
 
 
@@ -155,26 +155,26 @@ def test_volumes_are_deleted_only_by_name_and_with_a_yes(machine: Machine) -> No
     machine.run("exec", f"{name}/web", "sh", "-c", "echo precious >/data/file", check=0)
     machine.refused(3, "delete", name, "--volumes", says=["lost"])
     machine.run("delete", name, "--yes", check=0)
-    assert list(machine.world.records("volumes")).count(f"volume/{name}/data") == 1
+    assert list(machine.records()).count(f"volume/{name}/data") == 1
     machine.run("apply", f"{name}.yaml", "--yes", "--no-wait", check=0)
     assert "precious" in machine.run("exec", f"{name}/web", "cat", "/data/file", check=0).out
     machine.refused(1, "delete", name, "--volume", "dota", "--yes", says=["dota"])
     machine.run("delete", name, "--volume", "data", "--yes", check=0)
-    assert f"volume/{name}/data" not in machine.world.records("volumes")
+    assert f"volume/{name}/data" not in machine.records()
 
 
 def test_terminal_is_asked_and_no_is_3(machine: Machine) -> None:
     name = machine.applied({"web": container()})
     path = machine.write(name, {"web": container("sh", "-c", "exec pause")})
-    pid = machine.world.pid(f"{name}/web")
+    pid = machine.pid(f"{name}/web")
     command = (sys.executable, "-m", "reconciler.cli.main", "apply", path, "--no-wait")
     code, shown = machine.on_terminal(*command, keys=[("Go on?", "n\n")])
     assert code == 3, shown
     assert "replaces 1 container" in shown
-    assert machine.world.pid(f"{name}/web") == pid
+    assert machine.pid(f"{name}/web") == pid
     code, shown = machine.on_terminal(*command, keys=[("Go on?", "y\n")])
     assert code == 0, shown
-    assert machine.world.pid(f"{name}/web") != pid
+    assert machine.pid(f"{name}/web") != pid
 
 
 def test_delete_of_volumes_asks_for_the_stacks_name(machine: Machine) -> None:
@@ -182,10 +182,10 @@ def test_delete_of_volumes_asks_for_the_stacks_name(machine: Machine) -> None:
     command = (sys.executable, "-m", "reconciler.cli.main", "delete", name, "--volumes")
     code, shown = machine.on_terminal(*command, keys=[("name to go on", "other\n")])
     assert code == 3, shown
-    assert f"volume/{name}/data" in machine.world.records()
+    assert f"volume/{name}/data" in machine.records()
     code, shown = machine.on_terminal(*command, keys=[("name to go on", f"{name}\n")])
     assert code == 0, shown
-    assert not [key for key in machine.world.records() if key.split("/")[1] == name]
+    assert not [key for key in machine.records() if key.split("/")[1] == name]
 
 
 # --- errors from outside, each with resource, words and hint
@@ -231,7 +231,7 @@ def test_stack_that_is_locked_is_5_and_names_who_holds_it(machine: Machine) -> N
     path = machine.write(name, {"web": container(healthcheck=slow)})
     holder = machine.world.popen("apply", path, "--yes")
     try:
-        wait_until(lambda: f"container/{name}/web/1" in machine.world.records("containers"), "it is at work")
+        wait_until(lambda: f"container/{name}/web/1" in machine.records(), "it is at work")
         began = time.monotonic()
         result = machine.refused(5, "apply", path, "--yes", "--lock-timeout", "300ms", says=[f"stack {name}"])
         assert time.monotonic() - began < 10
@@ -252,7 +252,7 @@ def test_interrupted_apply_leaves_a_root_that_the_next_one_converges(machine: Ma
     slow = {"test": ["CMD", "false"], "interval": "1s", "start_period": "60s", "start_interval": "1s"}
     path = machine.write(name, {"a": container(healthcheck=slow), "b": container(depends_on={"a": "healthy"})})
     process = machine.world.popen("apply", path, "--yes")
-    wait_until(lambda: f"container/{name}/a/1" in machine.world.records("containers"), "the first is on its way")
+    wait_until(lambda: f"container/{name}/a/1" in machine.records(), "the first is on its way")
     machine.world.signal(process, signal.SIGINT)
     out, err = (text.decode() for text in process.communicate(timeout=20))
     assert process.returncode in (1, 130), out + err
@@ -261,7 +261,7 @@ def test_interrupted_apply_leaves_a_root_that_the_next_one_converges(machine: Ma
     path = machine.write(name, {"a": container(), "b": container(depends_on={"a": "started"})})
     machine.run("apply", path, "--yes", "--no-wait", check=0)
     machine.run("plan", path, check=0)
-    assert {machine.world.record(f"{name}/{one}")["status"]["phase"] for one in "ab"} == {"running"}
+    assert {machine.record(f"{name}/{one}")["status"]["phase"] for one in "ab"} == {"running"}
 
 
 @pytest.mark.parametrize("after", [0.3, 0.6])
