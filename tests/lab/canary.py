@@ -6,10 +6,12 @@ It is the reaper of whatever the command leaves behind, so a leaked process is o
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -38,17 +40,31 @@ def read_mounts() -> frozenset[str]:
 
 
 def read_loops() -> frozenset[str]:
-    """Loop devices in use, with their files."""
-    return frozenset(
-        f"{path.parts[3]} {(path / 'loop/backing_file').read_text().strip()}"
-        for path in Path("/sys/block").glob("loop*")
-        if (path / "loop/backing_file").exists()
-    )
+    """Loop devices over files below the folder that TEST_BASE names: others may mount what they like meanwhile."""
+    base = os.environ.get("TEST_BASE", "/")
+    found = set()
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # it is let go just now
+            file = path.read_text().strip()
+            if file.startswith(base):
+                found.add(f"{path.parts[3]} {file}")
+    return frozenset(found)
 
 
 def read_cgroups() -> frozenset[str]:
-    """All cgroups of all hierarchies."""
-    return frozenset(folder for folder, _, _ in os.walk("/sys/fs/cgroup"))
+    """All cgroups at the top of all hierarchies, but those in which somebody else's processes run.
+
+    What we leave behind has no process any more, or one that is found as a process of ours.
+    """
+    tops = list(Path("/sys/fs/cgroup").glob("*/*/"))
+    used = {top.name for top in tops if any(_processes_below(top))}
+    return frozenset(str(top) for top in tops if top.name not in used)
+
+
+def _processes_below(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("cgroup.procs"):
+        with suppress(OSError):
+            yield from path.read_text().split()
 
 
 def read_tables() -> frozenset[str]:
@@ -132,6 +148,8 @@ def main(command: list[str]) -> int:
     before = look()
     code = reap_until(subprocess.Popen(command, stdin=subprocess.DEVNULL).pid)
     differences = settle(before)
+    for child in read_children():
+        os.kill(int(child.split()[0]), signal.SIGKILL)
     for line in differences:
         print(f"canary: {line}")
     print(f"canary: {'the machine is NOT as it was' if differences else 'the machine is as it was before'}")
