@@ -52,11 +52,11 @@ def read_loops() -> frozenset[str]:
 
 
 def read_cgroups() -> frozenset[str]:
-    """All cgroups at the top of all hierarchies, but those in which somebody else's processes run.
+    """The cgroups at the top of all hierarchies, but those in which somebody else's processes run.
 
     What we leave behind has no process any more, or one that is found as a process of ours.
     """
-    tops = list(Path("/sys/fs/cgroup").glob("*/*/"))
+    tops = [path for pattern in ("*/", "*/*/") for path in Path("/sys/fs/cgroup").glob(pattern)]  # v2 and v1
     used = {top.name for top in tops if any(_processes_below(top))}
     return frozenset(str(top) for top in tops if top.name not in used)
 
