@@ -204,7 +204,7 @@ def start() -> tuple[Registry, int]:
     except BaseException:
         registry.stop()
         raise
-    print(f"demo: everything below runs in state/blog with RECONCILE_ROOT={ROOT}", flush=True)
+    print("demo: everything below runs in state/blog, with its root in state/demo", flush=True)
     return registry, free_port(8080)
 
 
