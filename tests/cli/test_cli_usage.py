@@ -16,7 +16,7 @@ SHOWN = tuple(main.COMMANDS)
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    context = click.Context(main.cli)
+    context = click.Context(main.cli, **main.cli.context_settings)
     for name in SHOWN:
         command = main.cli.get_command(context, name)
         assert command is not None
@@ -65,8 +65,9 @@ def test_example_parses(example: tuple[str, str]) -> None:
     name, text = example
     words = text.removeprefix("Example: reconcile ").partition(" > ")[0].replace("'", "")
     assert words.startswith(name.removesuffix(" ls") if name == "images" else name), text
-    command = dict(commands())[name]
-    command.make_context(name, words.split(" ")[len(name.split()) :] if name != "images" else [], resilient_parsing=True)
+    parent = click.Context(main.cli, **main.cli.context_settings)
+    rest = words.split(" ")[len(name.split()) :] if name != "images" else []
+    dict(commands())[name].make_context(name, rest, parent=parent, resilient_parsing=True)
 
 
 @pytest.mark.parametrize("verb", sorted(main.NOT_BUILT))

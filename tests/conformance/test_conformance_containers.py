@@ -1,5 +1,6 @@
 """Prepare, start, stop, update, delete: what each leaves, and that each may come twice."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -319,3 +320,23 @@ def test_nothing_of_one_is_touched_by_the_others_verbs(ground: Ground) -> None:
     ground.forget(other)
     assert ground.status(web).pid == pid
     assert ground.drifted() == []
+
+
+def test_states_are_cheap(ground: Ground) -> None:
+    """No program, no socket, no dump of the machine's mounts: a few small files for each container."""
+    image, network = ground.image(), ground.network()
+    several = [ground.container(f"w{n}", image, network, host=n + 2) for n in range(3)]
+    ground.up()
+    seen: list[str] = []
+    watching = [True]
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event in ("open", "socket.__new__", "subprocess.Popen", "os.posix_spawn", "os.fork"):
+            seen.append(f"{event} {arguments[0]}")
+
+    sys.addaudithook(watch)
+    ground.engine.containers.states(several)
+    watching.clear()
+    assert not [one for one in seen if not one.startswith("open ")], seen
+    assert not [one for one in seen if "mountinfo" in one or "/proc/net" in one], seen
+    assert len(seen) <= 12 * len(several), seen
