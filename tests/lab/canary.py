@@ -145,6 +145,8 @@ def _reap_ended() -> None:
 def main(command: list[str]) -> int:
     """Run the command under watch."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # Compat: who was started in the background by a shell ignores SIGINT, and so would all below; tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = look()
     code = reap_until(subprocess.Popen(command, stdin=subprocess.DEVNULL).pid)
     differences = settle(before)
