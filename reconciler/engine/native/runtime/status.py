@@ -75,7 +75,8 @@ def _read_exited(
         phase=Phase.EXITED,
         incarnation=monitor["id"],
         started_at=state["started_at"],
-        finished_at=ended.get("at", 0.0),
+        # Kernel: the exit file's time is of a clock that ticks every few milliseconds; nothing ends before it began.
+        finished_at=max(ended["at"], state["started_at"]) if ended else 0.0,
         exit_code=code,
         oom_killed=bool(ended.get("oom")),
         restarts=rules.restarts,
