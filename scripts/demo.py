@@ -156,7 +156,9 @@ def dnat_rule(root_id: str) -> list[str]:
 
 def kill_one(port: int) -> None:
     say("A container is killed: it is back at once, without any daemon")
-    by_hand("kill", "-KILL", str(records()["container/blog/web/1"]["status"]["pid"]))
+    pid = int(records()["container/blog/web/1"]["status"]["pid"])
+    show(f"kill -KILL {pid}")
+    os.kill(pid, signal.SIGKILL)
     fetch(port, "It works")
     reconcile("get", "containers")
     reconcile("events", expect=None)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 from collections.abc import Callable
 
 import pytest
@@ -81,7 +80,7 @@ def one_rule_removed(world: World) -> None:
 
 def aardvark_killed(world: World) -> None:
     [pid] = [pid for pid, command in world.processes().items() if "aardvark-dns" in command]
-    world.nsenter("kill", "-KILL", str(pid))
+    world.kill(pid)
     wait_until(lambda: pid not in world.processes(), "aardvark-dns has ended")
 
 
@@ -125,21 +124,11 @@ def test_drift_is_named_and_mended_with_the_same_pids(shop: World, harm: Callabl
     assert shop.plan("stack.yaml")["actions"] == []
 
 
-def monitor_killed(world: World) -> None:
-    for pid, command in world.processes().items():
-        if "conmon" in command and "shop" in command:
-            world.nsenter("kill", "-KILL", str(pid))
-
-
-def cgroup_of(world: World, name: str) -> str:
-    return (world.proc / str(world.pid(name)) / "cgroup").read_text()
-
-
 def test_dead_monitor_is_a_restart_in_the_plan_with_that_reason(shop: World):
     before = {name: shop.pid(f"shop/{name}") for name in ("web", "store")}
     monitors = [pid for pid, command in shop.processes().items() if "conmon" in command]
     assert len(monitors) == 2
-    shop.nsenter("kill", "-KILL", str(monitors[0]))
+    shop.kill(monitors[0])
     wait_until(lambda: monitors[0] not in shop.processes(), "the monitor is gone")
     [action] = shop.plan("stack.yaml")["actions"]
     assert (action["verb"], action["reason"]) == ("restart", "drifted")
@@ -152,7 +141,7 @@ def test_dead_monitor_is_a_restart_in_the_plan_with_that_reason(shop: World):
 
 def test_everything_killed_at_once_comes_back(shop: World):
     for pid in shop.processes():
-        shop.nsenter("kill", f"-{int(signal.SIGKILL)}", str(pid), check=False)
+        shop.kill(pid)
     shop.run("apply", "stack.yaml", "--yes", check=0)
     assert "It works" in shop.fetch("http://127.0.0.1:8080/")
     assert shop.plan("stack.yaml")["actions"] == []
@@ -161,7 +150,7 @@ def test_everything_killed_at_once_comes_back(shop: World):
 
 def test_run_folder_unmounted_and_emptied_as_after_a_reboot(shop: World):
     for pid in shop.processes():
-        shop.nsenter("kill", f"-{int(signal.SIGKILL)}", str(pid), check=False)
+        shop.kill(pid)
     script = "for m in $(awk '{print $5}' /proc/self/mountinfo | grep -F /run/reconcile/ | sort -r); do umount -l $m; done"
     shop.nsenter("sh", "-c", f"{script}; rm -rf /run/reconcile/*")
     shop.nsenter(
