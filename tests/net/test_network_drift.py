@@ -87,9 +87,7 @@ OUTSIDE = {
         },
     ),
     "loopback routing off": (
-        lambda m: subprocess.run(
-            ["/usr/sbin/sysctl", "-q", f"net.ipv4.conf.{m.back.grants.link}.route_localnet=0"], check=True
-        ),
+        lambda m: write_sysctl(f"ipv4/conf/{m.back.grants.link}/route_localnet", "0"),
         {f"{BACK} loopback": ("altered", "route_localnet", "1", "0")},
     ),
     "port off the bridge": (

@@ -17,6 +17,9 @@ from reconciler.model.key import Kind, make_key
 
 pytestmark = pytest.mark.root
 
+NO_ANSWER = ("no such name", "silence")
+"""Compat: aardvark 1.4 denies what is not of the asker's networks, 1.14 asks the host's resolvers, which are none here."""
+
 
 def ask(machine, where, server, name, *, patience=3.0):
     """The IPv4 answers of a resolver, `no such name`, or `silence`."""
@@ -48,7 +51,7 @@ def test_names_and_aliases_answer_inside_their_network_only(either_machine, buil
     assert ask(m, far, "10.64.2.1", "db-1") == ["10.64.2.3"]
     assert ask(m, db, "10.64.1.1", "www") == ["10.64.1.2"]
     assert ask(m, web, "10.64.1.1", "web") == ["10.64.1.2"]
-    assert ask(m, far, "10.64.2.1", "web") == "no such name"
+    assert ask(m, far, "10.64.2.1", "web", patience=1) in NO_ANSWER
     assert ask(m, far, "10.64.1.1", "web", patience=0.4) == "silence", "another network's resolver"
     assert ask(m, m.neighbour, "10.64.1.1", "web", patience=0.4) == "silence"
 
@@ -109,8 +112,8 @@ def test_one_resolver_answers_for_all_networks_of_a_container(machine, build):
     for gateway in ("10.64.1.1", "10.64.2.1"):
         assert ask(machine, both, gateway, "web") == ["10.64.1.2"]
         assert ask(machine, both, gateway, "db") == ["10.64.2.2"]
-        assert ask(machine, both, gateway, "far") == "no such name"
-    assert ask(machine, web, "10.64.1.1", "db") == "no such name"
+        assert ask(machine, both, gateway, "far", patience=1) in NO_ANSWER
+    assert ask(machine, web, "10.64.1.1", "db", patience=1) in NO_ANSWER
     assert ask(machine, web, "10.64.1.1", "both") == ["10.64.1.9"], "not its address on a network of others"
 
 

@@ -119,12 +119,12 @@ def ensure_names(layout: Layout, files: dict[str, str]) -> None:
         there = _read_files(layout)
         _write_files(layout, there, files)
     pid = find_resolver(layout)
+    gateways = {text.split(None, 1)[0] for text in files.values()}
     if not pid:
-        _start(layout)
+        _start(layout, gateways)
     elif there != files:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGHUP)
-    gateways = {text.split(None, 1)[0] for text in files.values()}
     if not _wait(lambda: gateways <= _listening()):
         raise _silent(layout, gateways)
     for gateway, name, address in _news(there, files):
@@ -191,7 +191,7 @@ def _serves(pid: int, layout: Layout) -> bool:
         return False
 
 
-def _start(layout: Layout) -> None:
+def _start(layout: Layout, gateways: set[str]) -> None:
     program = shutil.which("aardvark-dns", path=_PROGRAMS)
     if program is None:
         raise ProgramMissing("aardvark-dns", "aardvark-dns", "names")
@@ -212,7 +212,8 @@ def _start(layout: Layout) -> None:
     except subprocess.TimeoutExpired as late:
         raise ProgramFailed("names", "start aardvark-dns", f"not in the background after {_DEADLINE:g} s") from late
     if done.returncode:
-        raise ProgramFailed("names", "start aardvark-dns", f"exit code {done.returncode}", "its words are in syslog")
+        # Compat: a newer one ends where it can't listen, an older one goes on without.
+        raise _silent(layout, gateways, f"exit code {done.returncode}; its words are in syslog")
     _move_out(layout)
 
 
@@ -241,14 +242,14 @@ def _wait(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def _silent(layout: Layout, gateways: set[str]) -> ProgramFailed:
+def _silent(layout: Layout, gateways: set[str], otherwise: str = "") -> ProgramFailed:
     silent = sorted(gateways - _listening())
     holders = read_port_holders([f"{gateway}:{_PORT}/udp" for gateway in silent], layout=layout)
     words = "; ".join(f"{port} is held by {holder}" for port, holder in sorted(holders.items()))
     return ProgramFailed(
         "names",
         "start aardvark-dns",
-        words or f"it does not listen on {', '.join(silent)}",
+        words or otherwise or f"it does not listen on {', '.join(silent)}",
         hint="a resolver of the host that listens on every address must leave the bridges' addresses free",
     )
 
