@@ -3,7 +3,6 @@
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,11 @@ def connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     connect = sqlite3.connect
 
     def remember(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        opened.append(connect(*arguments, **options))
+        opened.append(connect(*arguments, **{**options, "check_same_thread": False}))  # so that we may close it
         return opened[-1]
 
     monkeypatch.setattr(sqlite3, "connect", remember)
     monkeypatch.setattr(sqlite3.dbapi2, "connect", remember)
     yield
     for connection in opened:
-        with suppress(sqlite3.ProgrammingError):  # of another thread, which closes it itself
-            connection.close()
+        connection.close()
