@@ -14,7 +14,7 @@ from reconciler.converge.ground import Ground
 from reconciler.converge.view import made_of
 from reconciler.engine.protocol import Uses
 from reconciler.model.errors import NameTaken
-from reconciler.model.key import Key, Kind, make_key, split_key
+from reconciler.model.key import Key, Kind, make_key, named_key, split_key
 from reconciler.model.plan import Action, Plan, Reason, Verb
 from reconciler.model.record import Endpoint, Grants, Intent, Made, Record
 from reconciler.model.spec import ContainerSpec, NetworkSpec, Spec, VolumeSpec
@@ -144,7 +144,7 @@ def _grant_container(
     incarnation = ground.token(12) if fresh or not made.incarnation else made.incarnation
     endpoints: dict[str, Endpoint] = {}
     for place, (name, attachment) in enumerate(sorted(spec.networks.items())):
-        network = records.get(make_key(Kind.NETWORK, stack, name))
+        network = records.get(named_key(Kind.NETWORK, stack, name))
         if network is None or not network.grants.link:
             continue  # host and none have no bridge
         address = tx.grant_address(
@@ -185,20 +185,18 @@ def find_uses(records: Records, made: Made) -> dict[Key, Made]:
         return {}
     stack = split_key(made.key).stack
     keys = [make_key(Kind.IMAGE, stack, made.spec.image)]
-    keys += [make_key(Kind.NETWORK, stack, name) for name in made.spec.networks]
-    keys += [make_key(Kind.VOLUME, stack, mount.source) for mount in made.spec.mounts.values() if mount.type == "volume"]
+    keys += [named_key(Kind.NETWORK, stack, name) for name in made.spec.networks]
+    keys += [named_key(Kind.VOLUME, stack, mount.source) for mount in made.spec.mounts.values() if mount.type == "volume"]
     return {key: made_of(records[key]) for key in keys if key in records}
 
 
 def _members(records: Records, action: Action) -> tuple[Made, ...]:
-    """The containers of the stack that sit on a network which is to be replaced."""
-    parts = split_key(action.key)
-    if parts.kind is not Kind.NETWORK or action.verb is not Verb.REPLACE:
+    """The containers, those of borrowers too, that sit on a network which is to be replaced."""
+    if split_key(action.key).kind is not Kind.NETWORK or action.verb is not Verb.REPLACE:
         return ()
     return tuple(
         made_of(record)
         for key, record in records.items()
-        if split_key(key).stack == parts.stack
-        and isinstance(record.spec, ContainerSpec)
-        and parts.name in record.spec.networks
+        if isinstance(record.spec, ContainerSpec)
+        and any(named_key(Kind.NETWORK, split_key(key).stack, name) == action.key for name in record.spec.networks)
     )

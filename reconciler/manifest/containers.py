@@ -15,7 +15,7 @@ from reconciler.manifest.mounts import read_mounts
 from reconciler.manifest.networks import BUILT_IN, read_attachments
 from reconciler.manifest.pairs import read_env, read_labels, read_pairs
 from reconciler.manifest.ports import read_ports
-from reconciler.model.key import Kind, make_key
+from reconciler.model.key import Kind, make_key, named_key
 from reconciler.model.reference import canonical_reference
 from reconciler.model.spec import Attachment, ContainerSpec, Healthcheck, ImageSpec, Logs, NetworkSpec, Resources
 from reconciler.model.units import parse_duration, parse_size
@@ -268,13 +268,13 @@ def _read_resolvers(draft: Draft, written: Any, path: Path) -> tuple[str, ...]:
 
 
 def _drivers(draft: Draft, networks: dict[str, Attachment]) -> set[str]:
-    specs = (draft.specs.get(make_key(Kind.NETWORK, draft.name, name)) for name in networks)
+    specs = (draft.specs.get(named_key(Kind.NETWORK, draft.name, name)) for name in networks)
     return {spec.driver for spec in specs if isinstance(spec, NetworkSpec)}
 
 
 def _check_ports_have_bridge(draft: Draft, networks: dict[str, Attachment], path: Path) -> None:
     """Ports are published through a bridge that has a way out."""
-    specs = [draft.specs.get(make_key(Kind.NETWORK, draft.name, name)) for name in networks]
+    specs = [draft.specs.get(named_key(Kind.NETWORK, draft.name, name)) for name in networks]
     known = [spec for spec in specs if isinstance(spec, NetworkSpec)]
     if len(known) < len(specs) or any(spec.driver == "bridge" and not spec.internal for spec in known):
         return

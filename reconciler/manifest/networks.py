@@ -6,7 +6,7 @@ from reconciler.manifest.addresses import Subnet, parse_ipv4, parse_subnet, rend
 from reconciler.manifest.draft import Draft, SubnetClaim
 from reconciler.manifest.faults import Path, fitting_entries
 from reconciler.manifest.pairs import read_labels
-from reconciler.model.key import Kind, make_key
+from reconciler.model.key import Kind, make_key, named_key
 from reconciler.model.spec import Attachment, NetworkSpec
 
 DEFAULT = "default"
@@ -130,12 +130,12 @@ def read_attachments(draft: Draft, written: Any, container: str) -> dict[str, At
 
 
 def _driver(draft: Draft, name: str) -> str:
-    spec = draft.specs.get(make_key(Kind.NETWORK, draft.name, name))
+    spec = draft.specs.get(named_key(Kind.NETWORK, draft.name, name))
     return spec.driver if isinstance(spec, NetworkSpec) else ""
 
 
 def _attachment(draft: Draft, name: str, path: Path, written: dict[str, Any]) -> Attachment:
-    spec = draft.specs.get(make_key(Kind.NETWORK, draft.name, name))
+    spec = draft.specs.get(named_key(Kind.NETWORK, draft.name, name))
     at_key = not isinstance(path[-1], int)
     if not isinstance(spec, NetworkSpec) and name in draft.names("networks"):
         return Attachment()

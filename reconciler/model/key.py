@@ -42,6 +42,25 @@ def container_key(stack: str, name: str, index: int = 1) -> Key:
 
 
 @lru_cache(maxsize=65536)
+def named_key(kind: Kind, stack: str, name: str) -> Key:
+    """The key that a name in a spec of a stack means: `front` is the stack's own, `edge/front` is borrowed of `edge`.
+
+    What follows an `@` belongs to the name: the volumes of an image's VOLUMEs, `web-1@/data`, hold a path. Names of images
+    are never borrowed, and hold slashes.
+    """
+    owner, slash, rest = name.partition("/")
+    if slash and "@" not in owner and kind is not Kind.IMAGE:
+        return make_key(kind, owner, rest)
+    return make_key(kind, stack, name)
+
+
+def name_in(stack: str, key: Key) -> str:
+    """What a spec of a stack calls a network or a volume: the opposite of `named_key`."""
+    parts = split_key(key)
+    return parts.name if parts.stack == stack else f"{parts.stack}/{parts.name}"
+
+
+@lru_cache(maxsize=65536)
 def split_key(key: Key) -> KeyParts:
     """Take a key apart. Raises ValueError for text that is no key."""
     kind, stack, name = key.split("/", 2)

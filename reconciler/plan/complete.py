@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from reconciler.model.key import Key, Kind, make_key, split_key
+from reconciler.model.key import Key, Kind, make_key, named_key, split_key
 from reconciler.model.record import UNKNOWN, Desired, ImageFact, Record
 from reconciler.model.spec import ContainerSpec, ImageSpec, Mount, Spec, VolumeSpec
 
@@ -41,7 +41,7 @@ def implicit_volumes(key: Key, spec: ContainerSpec) -> dict[Key, str]:
     prefix = _implicit_prefix(key)
     stack = split_key(key).stack
     return {
-        make_key(Kind.VOLUME, stack, mount.source): target
+        named_key(Kind.VOLUME, stack, mount.source): target
         for target, mount in sorted(spec.mounts.items())
         if mount.type == "volume" and mount.source.startswith(prefix)
     }

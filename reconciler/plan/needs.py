@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from msgspec import Struct
 
-from reconciler.model.key import Key, Kind, kind_of, make_key, split_key
+from reconciler.model.key import Key, Kind, kind_of, named_key, split_key
 from reconciler.model.plan import Verb
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, NetworkSpec
@@ -172,7 +172,7 @@ def _released(key: Key, node: Node, scene: Scene) -> Iterator[tuple[str, str]]:
     if isinstance(record.spec, NetworkSpec) and not record.spec.subnet and node[1] is Verb.DELETE and record.grants.subnet:
         yield "subnet", record.grants.subnet
     for name, endpoint in record.grants.endpoints.items():
-        claim = (f"address {make_key(Kind.NETWORK, split_key(key).stack, name)}", endpoint.address)
+        claim = (f"address {named_key(Kind.NETWORK, split_key(key).stack, name)}", endpoint.address)
         if node[1] is Verb.DELETE and claim not in keeps:
             yield claim
 
@@ -196,11 +196,11 @@ def _claims(key: Key, spec: object) -> Iterator[tuple[str, str]]:
         yield f"port {rest}", address
     for name, attachment in spec.networks.items():
         if attachment.ipv4:
-            yield f"address {make_key(Kind.NETWORK, stack, name)}", attachment.ipv4
+            yield f"address {named_key(Kind.NETWORK, stack, name)}", attachment.ipv4
     for mount in spec.mounts.values():
         # Two that write one volume never run together, so the one who leaves goes first.
         if mount.type == "volume" and not mount.read_only:
-            yield f"volume {make_key(Kind.VOLUME, stack, mount.source)}", ""
+            yield f"volume {named_key(Kind.VOLUME, stack, mount.source)}", ""
 
 
 def _clash(what: str, one: str, other: str) -> bool:

@@ -5,7 +5,7 @@ Called by `make.py` and `delete.py` for each step. Words only: nothing is decide
 
 from collections.abc import Iterator
 
-from reconciler.model.key import Key, Kind, kind_of, make_key, split_key
+from reconciler.model.key import Key, Kind, kind_of, named_key, split_key
 from reconciler.model.plan import Reason, Verb
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, NetworkSpec
@@ -94,7 +94,7 @@ def _gate_notes(step: Step, wanted: ContainerSpec, scene: Scene) -> Iterator[str
 def _address_notes(record: Record, wanted: ContainerSpec, scene: Scene, replaced: frozenset[Key]) -> Iterator[str]:
     stack = split_key(record.key).stack
     for name, endpoint in sorted(record.grants.endpoints.items()):
-        network = make_key(Kind.NETWORK, stack, name)
+        network = named_key(Kind.NETWORK, stack, name)
         if network not in replaced or name not in wanted.networks:
             continue
         spec = scene.specs.get(network)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from reconciler.model.key import Key, Kind, make_key, split_key
+from reconciler.model.key import Key, Kind, make_key, named_key, split_key
 from reconciler.model.observation import Observation, Phase, Status
 from reconciler.model.record import ImageFact, Record
 from reconciler.model.spec import ContainerSpec, Spec
@@ -79,13 +79,13 @@ class Scene:
 def network_keys(key: Key, spec: ContainerSpec) -> Iterator[Key]:
     """The networks that a container sits on."""
     stack = split_key(key).stack
-    return (make_key(Kind.NETWORK, stack, name) for name in spec.networks)
+    return (named_key(Kind.NETWORK, stack, name) for name in spec.networks)
 
 
 def volume_keys(key: Key, spec: ContainerSpec) -> Iterator[Key]:
     """The volumes that a container mounts."""
     stack = split_key(key).stack
-    return (make_key(Kind.VOLUME, stack, mount.source) for mount in spec.mounts.values() if mount.type == "volume")
+    return (named_key(Kind.VOLUME, stack, mount.source) for mount in spec.mounts.values() if mount.type == "volume")
 
 
 def image_key(key: Key, spec: ContainerSpec) -> Key:

@@ -8,7 +8,7 @@ from reconciler.engine.memory.machine import Machine, Published, Thing
 from reconciler.engine.protocol import LocalImage, Uses
 from reconciler.model.errors import Failed, RegistryError
 from reconciler.model.events import Emit, Progress
-from reconciler.model.key import Key, Kind, make_key, split_key
+from reconciler.model.key import Key, Kind, named_key, split_key
 from reconciler.model.observation import Phase, Status
 from reconciler.model.record import UNKNOWN, ApplyId, ImageFact, Made
 from reconciler.model.spec import ContainerSpec, ImageSpec, NetworkSpec
@@ -173,12 +173,12 @@ class MemoryContainers:
         if made.image not in self.machine.content:
             raise Failed(f"{made.key}: image {made.image} is not here", hint="apply again")
         for name in spec.networks:
-            network = uses.get(make_key(Kind.NETWORK, stack, name))
+            network = uses.get(named_key(Kind.NETWORK, stack, name))
             if network is None or (network.grants.link or network.key) not in self.machine.networks:
                 raise Failed(f"{made.key}: network {name} is not on the machine")
         for mount in spec.mounts.values():
             if mount.type == "volume":
-                volume = uses.get(make_key(Kind.VOLUME, stack, mount.source))
+                volume = uses.get(named_key(Kind.VOLUME, stack, mount.source))
                 if volume is None or volume.grants.volume_id not in self.machine.volumes:
                     raise Failed(f"{made.key}: volume {mount.source} is not on the machine")
 

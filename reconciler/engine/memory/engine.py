@@ -11,7 +11,7 @@ from reconciler.engine.memory.drivers import MemoryContainers, MemoryImages, Mem
 from reconciler.engine.memory.machine import Machine
 from reconciler.engine.protocol import Driver, ExecResult, LogLine, Traits
 from reconciler.model.errors import Failed, SubnetTaken
-from reconciler.model.key import Key, Kind, split_key
+from reconciler.model.key import Key, Kind, named_key, split_key
 from reconciler.model.observation import Health, Observation, Part, Phase, Status, Stray
 from reconciler.model.record import Made, View
 from reconciler.model.spec import ContainerSpec
@@ -84,7 +84,7 @@ class MemoryEngine:
         for made in view.made:
             parts = split_key(made.key)
             for network, endpoint in made.grants.endpoints.items() if not made.held else ():
-                name = f"network/{parts.stack}/{network} {parts.name}"
+                name = f"{named_key(Kind.NETWORK, parts.stack, network)} {parts.name}"
                 addresses[name] = (*addresses.get(name, ()), endpoint.address)
         with self.machine.lock:
             self.machine.open_ports = ports

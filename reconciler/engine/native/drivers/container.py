@@ -25,7 +25,7 @@ from reconciler.engine.protocol import LocalImage, Uses
 from reconciler.linux import cgroups, files, mounts, namespaces, process
 from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.events import Emit
-from reconciler.model.key import Key, Kind, kind_of, make_key, stack_of
+from reconciler.model.key import Key, Kind, kind_of, named_key, stack_of
 from reconciler.model.observation import Part, Phase, Status, Stray
 from reconciler.model.record import ApplyId, Made, View
 from reconciler.model.spec import ContainerSpec, Mount
@@ -86,7 +86,7 @@ class ContainerDriver:
         return found
 
     def _prepare_volume(self, made: Made, target: str, mount: Mount, uses: Uses) -> str:
-        key = make_key(Kind.VOLUME, stack_of(made.key), mount.source)
+        key = named_key(Kind.VOLUME, stack_of(made.key), mount.source)
         volume = uses.get(key)
         if volume is None:
             raise Failed(f"{made.key}: mount {key} at {target}: there is no such volume on record")

@@ -24,7 +24,7 @@ from reconciler.engine.native.net.words import saying
 from reconciler.linux import cgroups
 from reconciler.linux.files import staging_name
 from reconciler.model.errors import ProgramFailed, ProgramMissing
-from reconciler.model.key import Key, Kind, kind_of, make_key, split_key, stack_of
+from reconciler.model.key import Key, Kind, kind_of, named_key, split_key, stack_of
 from reconciler.model.observation import PRESENT, Part, altered, missing
 from reconciler.model.record import Made, View
 from reconciler.model.spec import ContainerSpec, NetworkSpec
@@ -68,7 +68,7 @@ def _lines(view: View) -> Iterator[tuple[Made, str, Key]]:
         joined = {
             name: networks[key]
             for name in sorted(made.grants.endpoints)
-            if (key := make_key(Kind.NETWORK, stack_of(made.key), name)) in networks
+            if (key := named_key(Kind.NETWORK, stack_of(made.key), name)) in networks
         }
         resolvers = _resolvers(made, joined.values())
         for name, network in joined.items():

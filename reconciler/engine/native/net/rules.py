@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from reconciler.engine.native.net.template import BRIDGE, INET, SETS, SetType
-from reconciler.model.key import Key, Kind, kind_of, make_key, stack_of
+from reconciler.model.key import Key, Kind, kind_of, named_key, stack_of
 from reconciler.model.record import Made, View
 from reconciler.model.spec import ContainerSpec, NetworkSpec
 
@@ -79,7 +79,7 @@ def _places(view: View, networks: dict[Key, Made]) -> Iterator[_Place]:
     # Order: the older incarnation comes first, and what comes first has the port until it is gone.
     for made in sorted(containers, key=lambda made: (made.key, made.created_at)):
         for name in sorted(made.grants.endpoints):
-            network = networks.get(make_key(Kind.NETWORK, stack_of(made.key), name))
+            network = networks.get(named_key(Kind.NETWORK, stack_of(made.key), name))
             if network is not None:
                 assert isinstance(network.spec, NetworkSpec)
                 yield _Place(made, name, network, network.spec.internal)

@@ -22,7 +22,7 @@ from reconciler.linux import namespaces, netlink
 from reconciler.linux.nlsocket import Change, NetlinkSocket
 from reconciler.linux.sysctls import write_sysctl
 from reconciler.model.errors import Failed
-from reconciler.model.key import Key, Kind, make_key, stack_of
+from reconciler.model.key import Key, Kind, named_key, stack_of
 from reconciler.model.observation import PRESENT, Part, altered, missing
 from reconciler.model.record import Endpoint, Made
 from reconciler.model.spec import ContainerSpec, NetworkSpec
@@ -62,7 +62,7 @@ def _spec_of(network: Made) -> NetworkSpec:
 
 def network_key(made: Made, name: str) -> Key:
     """The key of a network that a container names."""
-    return make_key(Kind.NETWORK, stack_of(made.key), name)
+    return named_key(Kind.NETWORK, stack_of(made.key), name)
 
 
 def plan_inside(made: Made, networks: Uses, mtus: Mapping[str, int]) -> list[Inner]:
