@@ -13,14 +13,17 @@ from msgspec import Struct, structs
 from reconciler.converge.ground import Ground
 from reconciler.converge.view import made_of
 from reconciler.engine.protocol import Uses
-from reconciler.model.errors import NameTaken
+from reconciler.model.errors import Borrowed, Failed, NameTaken
 from reconciler.model.key import Key, Kind, make_key, named_key, split_key
 from reconciler.model.plan import Action, Plan, Reason, Verb
 from reconciler.model.record import Endpoint, Grants, Intent, Made, Record
 from reconciler.model.spec import ContainerSpec, NetworkSpec, Spec, VolumeSpec
+from reconciler.plan.borrowing import borrowed_keys, find_borrowers
 
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
+
+_LENT = (Kind.NETWORK, Kind.VOLUME)
 
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
@@ -46,6 +49,7 @@ def take_job(tx: "Writing", action: Action, plan: Plan, records: Records, ground
 
     Raises what the pools say: PortTaken, SubnetTaken, AddressTaken, …
     """
+    check_borrowing(tx, action, plan, records)
     record = records.get(action.key)
     old = made_of(record) if record else None
     new = None if action.verb is Verb.DELETE else _make_new(tx, action, plan, records, ground)
@@ -69,6 +73,33 @@ def take_job(tx: "Writing", action: Action, plan: Plan, records: Records, ground
         members=members,
         created_at=record.created_at if record else ground.now(),
     )
+
+
+def check_borrowing(tx: "Writing", action: Action, plan: Plan, records: Records) -> None:
+    """Ask again, now that nobody else writes, whether what an action borrows is there, and whether what it takes is lent.
+
+    Race: stacks are locked one by one, so that a borrower's apply and its owner's delete may run at once; whoever writes
+    his intent first wins. Raises Failed, Borrowed.
+    """
+    spec = plan.specs.get(action.key)
+    borrowed = list(borrowed_keys(action.key, spec)) if spec is not None and action.verb is not Verb.DELETE else []
+    takes = split_key(action.key).kind in _LENT and action.verb in (Verb.DELETE, Verb.REPLACE)
+    if not borrowed and not takes:
+        return
+    intents = [intent for intent in tx.intents() if intent.stack not in plan.stacks]
+    for used in borrowed:
+        going = any(intent.key == used and intent.verb in ("delete", "replace") for intent in intents)
+        if used not in records or going:
+            owner = split_key(used).stack
+            raise Failed(
+                f"{action.key}: borrow {used}: {f'an apply of {owner} is taking it away' if going else 'it is gone'}",
+                hint=f"apply the stack {owner}, then apply again",
+            )
+    if takes:
+        users = [(key, record.spec) for key, record in records.items()]
+        users += [(intent.key, intent.new.spec) for intent in intents if intent.new is not None]
+        if borrowers := find_borrowers(users, but=plan.stacks).get(action.key):
+            raise Borrowed(action.key, "deleted" if action.verb is Verb.DELETE else "replaced", borrowers)
 
 
 def give_back(tx: "Writing", key: Key, made: Made | None) -> None:

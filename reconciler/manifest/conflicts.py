@@ -82,7 +82,8 @@ def blame_addresses(draft: Draft) -> None:
                 continue
             holder = holders.setdefault((network, attachment.ipv4), name)
             if holder != name:
-                path = ("containers", name, "networks", network, "ipv4")
+                written = next((local for (_, local), full in draft.borrowed.items() if full == network), network)
+                path = ("containers", name, "networks", written, "ipv4")
                 draft.blame(path, f"{attachment.ipv4} is {holder}'s already", "choose another address of the subnet")
 
 

@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reconciler.manifest.borrowing import borrow, is_borrowed
 from reconciler.manifest.conflicts import blame_addresses, blame_dependencies, blame_names
 from reconciler.manifest.containers import make_container
 from reconciler.manifest.draft import Draft
@@ -20,8 +21,6 @@ from reconciler.model.spec import ImageSpec, VolumeSpec
 
 RESERVED = ("run",)
 """Stack names that are ours: `reconcile run` lives there."""
-
-_SECTIONS = ("images", "networks", "volumes", "containers")
 
 
 def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, str], faults: Sequence[Fault] = ()) -> Draft:
@@ -44,9 +43,9 @@ def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, s
 
 def blame_empty(draft: Draft) -> None:
     """A manifest without any resource. Asked last: where something else is wrong, it says what is missing."""
-    if not draft.faults and not any(draft.names(section) for section in _SECTIONS):
+    if not draft.faults and not draft.specs:
         hint = "to remove a stack, use `reconcile delete`"
-        draft.blame((), "the manifest names no image, network, volume or container", hint)
+        draft.blame((), "the manifest names no image, network, volume or container of its own", hint)
 
 
 def _draft_images(draft: Draft) -> None:
@@ -85,5 +84,8 @@ def _read_reference(draft: Draft, name: str, text: str) -> str:
 
 def _draft_volumes(draft: Draft) -> None:
     for name, written in draft.section("volumes").items():
+        if is_borrowed(written):
+            borrow(draft, "volumes", name, written)
+            continue
         labels = read_labels(draft, (written or {}).get("labels"), ("volumes", name, "labels"))
         draft.specs[make_key(Kind.VOLUME, draft.name, name)] = VolumeSpec(labels=labels)

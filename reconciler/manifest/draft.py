@@ -55,6 +55,8 @@ class Draft(Struct, kw_only=True):
     env_files: list[tuple[str, Path]] = field(default_factory=list)
     """Absolute path of each file that a container's `env_file` names, and where it is named."""
     subnets: list[SubnetClaim] = field(default_factory=list)
+    borrowed: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Section and name of each network and volume that is another stack's, to `STACK/NAME`."""
 
     def section(self, name: str) -> dict[str, Any]:
         """`images`, `networks`, `volumes` or `containers`: by name, what is written there."""
@@ -64,6 +66,10 @@ class Draft(Struct, kw_only=True):
         """All names of a section, also of what does not fit: they are known, whatever is wrong with them."""
         found = self.written.get(section) if isinstance(self.written, dict) else None
         return list(found) if isinstance(found, dict) else []
+
+    def meant(self, section: str, name: str) -> str:
+        """What container specs call a network or a volume of this manifest: `edge/front` for what is borrowed."""
+        return self.borrowed.get((section, name), name)
 
     def near(self, word: str, names: Iterable[str]) -> str:
         """A hint at the name that may have been meant. Bounded: only for the first faults, among the first names."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from reconciler.manifest.borrowing import blame_borrowing
 from reconciler.manifest.conflicts import blame_between, blame_same_names
 from reconciler.manifest.desire import blame_empty, desire
 from reconciler.manifest.draft import Draft
@@ -157,6 +158,7 @@ def _finish(read: Sequence[_Read], problems: list[Problem], *, origin_of: Origin
     drafts = [one.draft for one in read]
     blame_same_names(drafts)
     blame_between(drafts)
+    blame_borrowing(drafts)
     for one in read:
         problems += _find_problems(one)
     if problems:

@@ -96,7 +96,7 @@ def _read_volume_name(draft: Draft, source: str, path: Path) -> str:
         hint = draft.near(source, known)
         hint = hint or f"declare it: volumes: {{{shorten(source)}: {{}}}}; a path begins with / or ./"
         draft.blame(path, f"no volume named {shorten(source)}", hint)
-    return source
+    return draft.meant("volumes", source)
 
 
 def _read_subpath(draft: Draft, text: str, path: Path) -> str:

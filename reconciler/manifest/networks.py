@@ -3,6 +3,7 @@
 from typing import Any
 
 from reconciler.manifest.addresses import Subnet, parse_ipv4, parse_subnet, render_ipv4
+from reconciler.manifest.borrowing import borrow, is_borrowed
 from reconciler.manifest.draft import Draft, SubnetClaim
 from reconciler.manifest.faults import Path, fitting_entries
 from reconciler.manifest.pairs import read_labels
@@ -21,12 +22,17 @@ _RESERVED = (("0.0.0.0/8", "this host"), ("127.0.0.0/8", "loopback"), ("224.0.0.
 def draft_networks(draft: Draft) -> None:
     """Add the specs of all networks that are declared, and of those that containers join without a declaration."""
     for name, written in draft.section("networks").items():
+        if is_borrowed(written):
+            if name in BUILT_IN:
+                draft.blame(("networks", name), f"the name {name} is that of the {name} network", "choose another name")
+            borrow(draft, "networks", name, written)
+            continue
         spec = _network_spec(draft, name, written or {})
         draft.specs[make_key(Kind.NETWORK, draft.name, name)] = spec
     for container in draft.section("containers").values():
         for _, name in fitting_entries(list(container.get("networks", (DEFAULT,)))):
             key = make_key(Kind.NETWORK, draft.name, name)
-            if name == DEFAULT or name in BUILT_IN:
+            if (name == DEFAULT or name in BUILT_IN) and ("networks", name) not in draft.borrowed:
                 draft.specs.setdefault(key, NetworkSpec(driver="bridge" if name == DEFAULT else name))
 
 
@@ -112,7 +118,7 @@ def _check_inside(draft: Draft, text: str, path: Path, *, subnet: Subnet) -> boo
 def read_attachments(draft: Draft, written: Any, container: str) -> dict[str, Attachment]:
     """How a container sits on its networks; `written` is a list of names or a map, None for the default network."""
     if not written:
-        return {DEFAULT: Attachment()}
+        return {draft.meant("networks", DEFAULT): Attachment()}
     path: Path = ("containers", container, "networks")
     places: dict[str, tuple[Path, dict[str, Any]]] = {}
     for place, name in fitting_entries(list(written)):
@@ -126,6 +132,20 @@ def read_attachments(draft: Draft, written: Any, container: str) -> dict[str, At
         draft.blame(
             places[alone][0], f"a container on {alone} can't be on other networks too", "keep one of them", at_key=True
         )
+    return _as_meant(draft, out, places)
+
+
+def _as_meant(
+    draft: Draft, attachments: dict[str, Attachment], places: dict[str, tuple[Path, dict[str, Any]]]
+) -> dict[str, Attachment]:
+    """The attachments by what specs call their networks, sorted."""
+    out: dict[str, Attachment] = {}
+    for name, attachment in attachments.items():
+        meant = draft.meant("networks", name)
+        if meant in out:
+            at_key = not isinstance(places[name][0][-1], int)
+            draft.blame(places[name][0], f"{name} is {meant}, which is here twice", "keep one of the two", at_key=at_key)
+        out[meant] = attachment
     return dict(sorted(out.items()))
 
 
@@ -137,6 +157,8 @@ def _driver(draft: Draft, name: str) -> str:
 def _attachment(draft: Draft, name: str, path: Path, written: dict[str, Any]) -> Attachment:
     spec = draft.specs.get(named_key(Kind.NETWORK, draft.name, name))
     at_key = not isinstance(path[-1], int)
+    if ("networks", name) in draft.borrowed:
+        return _borrowed_attachment(draft, path, written)
     if not isinstance(spec, NetworkSpec) and name in draft.names("networks"):
         return Attachment()
     if not isinstance(spec, NetworkSpec):
@@ -151,6 +173,14 @@ def _attachment(draft: Draft, name: str, path: Path, written: dict[str, Any]) ->
     address = written.get("ipv4", "")
     if address:
         _check_fixed(draft, address, (*path, "ipv4"), network=name, spec=spec)
+    return Attachment(aliases=tuple(sorted({alias for _, alias in fitting_entries(written.get("aliases"))})), ipv4=address)
+
+
+def _borrowed_attachment(draft: Draft, path: Path, written: dict[str, Any]) -> Attachment:
+    """Whether an address is one of the subnet is for the plan to see, which knows the owner's."""
+    address = written.get("ipv4", "")
+    if address and parse_ipv4(address) is None:
+        draft.blame((*path, "ipv4"), f'found "{address}"; expected an IPv4 address')
     return Attachment(aliases=tuple(sorted({alias for _, alias in fitting_entries(written.get("aliases"))})), ipv4=address)
 
 

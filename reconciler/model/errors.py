@@ -8,10 +8,11 @@
     │   ├── RegistryError, ContentError, PlatformMissing
     │   ├── NotRoot, RootError
     │   ├── NotFound                          a name that no record answers to
+    │   ├── NotLent                           what is borrowed of another stack is not there
     │   ├── ConvergeFailed                    some actions failed; the others are done
     │   └── TimedOut
     ├── Refused                         3     a rule that a flag or an answer can lift
-    │   ├── StalePlan, OriginDiffers, NeedsYes, NeedsAllowDelete
+    │   ├── StalePlan, OriginDiffers, Borrowed, NeedsYes, NeedsAllowDelete
     ├── LockTimeout                     5
     ├── Usage                           64    flags
     └── BadManifest                     65    whatever `validate` can know; carries all problems of a file
@@ -19,7 +20,7 @@
 Rooms that own a library map its exceptions here, once, with `raise … from`. No message contains a secret.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -154,6 +155,13 @@ class NotFound(Failed):
         super().__init__(f"no {what} named {name}", hint=hint)
 
 
+class NotLent(Failed):
+    """Networks or volumes of other stacks that can't be borrowed; nothing was changed."""
+
+    def __init__(self, problems: Sequence[str], hints: Sequence[str]) -> None:
+        super().__init__(problems[0], detail="\n".join(problems[1:]), hint="\n".join(hints))
+
+
 class ConvergeFailed(Failed):
     """Some actions failed. What they said was told as events already."""
 
@@ -192,6 +200,24 @@ class OriginDiffers(Refused):
             f"stack {stack} belongs to {recorded}, not to {found}",
             hint="rename one of the two (`name:`), or take it over with --take-over",
         )
+
+
+class Borrowed(Refused):
+    """A network or volume that containers of other stacks use, and that is to go or to be made anew."""
+
+    def __init__(self, key: str, done: str, borrowers: Sequence[str]) -> None:
+        stacks = sorted({borrower.split("/")[1] for borrower in borrowers})
+        together = f"apply its manifest and {_and(f'that of {stack}' for stack in stacks)} in one command"
+        apart = f"delete {_and(stacks)} first, or take it out of {_and(f'the manifest of {stack}' for stack in stacks)}"
+        super().__init__(
+            f"{key} can't be {done}: it is borrowed by {_and(borrowers)}",
+            hint=f"{together}: their containers are replaced with it" if done == "replaced" else f"{apart} and apply",
+        )
+
+
+def _and(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 class NeedsYes(Refused):

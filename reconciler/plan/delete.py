@@ -10,6 +10,7 @@ from reconciler.model.key import Key, Kind, kind_of, sort_key, split_key
 from reconciler.model.observation import Observation
 from reconciler.model.plan import Line, Plan, Reason, Verb
 from reconciler.model.record import Record, StackRecord
+from reconciler.plan.borrowing import check_borrowing
 from reconciler.plan.decide import Decision
 from reconciler.plan.graph import order_steps
 from reconciler.plan.make import make_actions, make_bases
@@ -27,8 +28,8 @@ def make_delete_plan(
 ) -> Plan:
     """Delete the recorded resources among `keys` (all of a stack, or some), and of their volumes those in `volumes`.
 
-    A volume in `keys` that is not in `volumes` is kept, as a line. Raises Refused where something that stays uses what
-    would go.
+    A volume in `keys` that is not in `volumes` is kept, as a line. `records` are those of all stacks. Raises Refused where
+    something that stays uses what would go, Borrowed where that is in another stack.
     """
     names = tuple(sorted({split_key(key).stack for key in (*keys, *volumes)}))
     ours = {key: record for key, record in records.items() if split_key(key).stack in names}
@@ -37,13 +38,15 @@ def make_delete_plan(
     scene = Scene(specs={}, pins={}, records=ours, observation=observation)
     steps = order_steps({key: Decision(key=key, verb=Verb.DELETE, reason=Reason.REQUESTED) for key in asked}, scene)
     kept = sorted((key for key in keys if key in ours and key not in asked), key=sort_key)
-    return Plan(
+    plan = Plan(
         stacks=names,
         actions=make_actions(steps, scene),
         lines=tuple(Line(key=key, text=f"kept: --volume {split_key(key).name} takes it too") for key in kept),
         bases=make_bases(names, stacks),
         phases=collect_phases(steps, scene),
     )
+    check_borrowing(plan, records=records, observation=observation)
+    return plan
 
 
 def _check_users(asked: set[Key], records: Mapping[Key, Record]) -> None:

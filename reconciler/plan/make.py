@@ -4,7 +4,7 @@ The way: `complete.py` folds facts into specs, `decide.py` chooses for each reso
 what people must know. Pure: the same inputs give the same bytes. Never asks a registry, never looks at the machine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -13,6 +13,7 @@ from reconciler.model.observation import Observation
 from reconciler.model.plan import Action, Base, Line, Plan, Verb
 from reconciler.model.record import UNKNOWN, Desired, ImageFact, Record, Stack, StackRecord
 from reconciler.model.spec import ContainerSpec, Spec
+from reconciler.plan.borrowing import check_borrowing, render_lent
 from reconciler.plan.complete import complete_specs
 from reconciler.plan.decide import (
     Decision,
@@ -41,11 +42,35 @@ def make_plan(
     now: float,
     effect_of: EffectOf = change_effect,
 ) -> Plan:
-    """What must be done so that the desired stacks are as they say. Records of other stacks are left out of account.
+    """What must be done so that the desired stacks are as they say. `records` are those of all stacks: of others it
+    matters only what is borrowed of them, and what they borrow.
 
     `now` in seconds since the epoch. Raises Refused for changes whose effect is `refuse`, with all of them and the steps
-    to take.
+    to take; NotLent, Borrowed.
     """
+    plan = _compare(
+        desired, stacks=stacks, records=records, observation=observation, options=options, now=now, effect_of=effect_of
+    )
+    check_borrowing(plan, records=records, observation=observation)
+    lent = render_lent(plan, records)
+    return replace(plan, lines=_sorted_lines([*plan.lines, *lent])) if lent else plan
+
+
+def _sorted_lines(lines: Iterable[Line]) -> tuple[Line, ...]:
+    return tuple(sorted(lines, key=lambda line: (sort_key(line.key), line.text)))
+
+
+def _compare(
+    desired: Desired,
+    *,
+    stacks: Mapping[str, StackRecord],
+    records: Mapping[Key, Record],
+    observation: Observation,
+    options: PlanOptions,
+    now: float,
+    effect_of: EffectOf = change_effect,
+) -> Plan:
+    """The plan of the desired stacks by themselves."""
     names = tuple(sorted({stack.name for stack in desired.stacks}))
     planned = frozenset(names)
     ours = {key: record for key, record in records.items() if split_key(key).stack in planned}
@@ -57,7 +82,7 @@ def make_plan(
     return Plan(
         stacks=names,
         actions=make_actions(steps, scene),
-        lines=tuple(sorted(lines, key=lambda line: (sort_key(line.key), line.text))),
+        lines=_sorted_lines(lines),
         specs=completed.specs,
         images=completed.pins,
         bases=make_bases(names, stacks),
@@ -78,7 +103,7 @@ def make_drift_plan(
     # A container whose replacement failed is recorded with an older digest than its image: that is no drift.
     level = {key: _level(key, record, desired) for key, record in records.items()}
     options = PlanOptions(prune=False)
-    return make_plan(desired, stacks=stacks, records=level, observation=observation, options=options, now=now)
+    return _compare(desired, stacks=stacks, records=level, observation=observation, options=options, now=now)
 
 
 def recorded_desired(records: Mapping[Key, Record], stacks: Mapping[str, StackRecord]) -> Desired:

@@ -10,6 +10,7 @@ from reconciler.model.plan import Reason, Verb
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, NetworkSpec
 from reconciler.model.units import render_size_rounded
+from reconciler.plan.borrowing import borrowed_keys
 from reconciler.plan.complete import implicit_volumes
 from reconciler.plan.graph import Step
 from reconciler.plan.scene import Scene
@@ -29,6 +30,12 @@ def display_name(key: Key) -> str:
     return parts.name if parts.index <= 1 else f"{parts.name}/{parts.index}"
 
 
+def _name_beside(key: Key, container: Key) -> str:
+    """What a container is called where a resource is spoken of: with its stack where that is another one."""
+    stack = split_key(container).stack
+    return display_name(container) if stack == split_key(key).stack else f"{stack}/{display_name(container)}"
+
+
 def _thing_notes(step: Step, scene: Scene) -> Iterator[str]:
     key, kind = step.decision.key, kind_of(step.decision.key)
     if kind is Kind.VOLUME and step.verb is Verb.DELETE:
@@ -37,7 +44,7 @@ def _thing_notes(step: Step, scene: Scene) -> Iterator[str]:
     if kind is Kind.VOLUME and step.decision.reason is Reason.GONE:
         yield "its folder was removed by others: it is made anew, and empty"
     if kind is Kind.NETWORK and step.verb is Verb.REPLACE and (sitting := scene.sitting_on(key)):
-        yield f"stops and detaches {', '.join(display_name(container) for container in sitting)} first"
+        yield f"stops and detaches {', '.join(_name_beside(key, container) for container in sitting)} first"
 
 
 def _container_notes(step: Step, scene: Scene, replaced: frozenset[Key]) -> Iterator[str]:
@@ -46,6 +53,7 @@ def _container_notes(step: Step, scene: Scene, replaced: frozenset[Key]) -> Iter
     if wanted is not None and verb is not Verb.DELETE:
         yield from _port_notes(key, wanted, recorded if verb is not Verb.CREATE else None)
         yield from _implicit_notes(key, wanted, recorded)
+        yield from _borrowing_notes(key, wanted, recorded)
         yield from _gate_notes(step, wanted, scene)
     if verb is Verb.DELETE and recorded is not None:
         yield from (f"closes {port}" for port in sorted(recorded.ports))
@@ -77,6 +85,14 @@ def _implicit_notes(key: Key, wanted: ContainerSpec, recorded: ContainerSpec | N
     for volume, target in implicit_volumes(key, wanted).items():
         if volume not in before:
             yield f"keeps {target} in volume {split_key(volume).name}: a VOLUME of its image that no mount covers"
+
+
+def _borrowing_notes(key: Key, wanted: ContainerSpec, recorded: ContainerSpec | None) -> Iterator[str]:
+    before = set(borrowed_keys(key, recorded)) if recorded is not None else set()
+    for used in dict.fromkeys(borrowed_keys(key, wanted)):
+        if used not in before:
+            parts = split_key(used)
+            yield f"borrows the {parts.kind.value} {parts.name} of stack {parts.stack}"
 
 
 def _gate_notes(step: Step, wanted: ContainerSpec, scene: Scene) -> Iterator[str]:

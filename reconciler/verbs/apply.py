@@ -14,6 +14,7 @@ from reconciler.model.events import Emit, Note, PlanMade
 from reconciler.model.key import Kind, kind_of
 from reconciler.model.plan import Plan, Verb
 from reconciler.model.record import Desired
+from reconciler.plan.borrowing import check_borrowing
 from reconciler.plan.forms import plan_json
 from reconciler.plan.limits import check_limits, check_origins, needs_yes
 from reconciler.plan.stale import check_fresh
@@ -58,6 +59,7 @@ def apply_saved(root: Root, plan: Plan, path: str, options: ApplyOptions, *, tak
         check_fresh(plan, stacks=looked.stacks, records=looked.records, observation=looked.observation, path=path)
         if not take_over:
             check_origins(Desired(stacks=plan.wanted, images={}), looked.stacks)
+        check_borrowing(plan, records=looked.records, observation=looked.observation)
         check_clashes(plan, root.engine, looked.observation, looked.records)
         return carry_out(root, plan, looked, options, face=structs.replace(face, emit=told))
 

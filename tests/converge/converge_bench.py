@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.converge.grants import take_job
 from reconciler.converge.ground import Ground
 from reconciler.converge.resume import Folded, fold_intents, resume
 from reconciler.converge.run import Options, Result, converge
@@ -17,7 +18,7 @@ from reconciler.engine.memory.engine import MemoryEngine
 from reconciler.engine.memory.machine import Machine, Published
 from reconciler.model.events import ActionFailed, AnyEvent
 from reconciler.model.key import Key
-from reconciler.model.plan import Plan
+from reconciler.model.plan import Action, Plan
 from reconciler.model.record import ApplyId, Desired, ImageFact, Record, Stack, StackRecord
 from reconciler.model.spec import ImageSpec
 from reconciler.plan.decide import PlanOptions
@@ -90,22 +91,33 @@ class Bench:
         folded = self.fold()
         if folded.intents:
             resume(folded, self.ground, self.events.append)
+        self.own(*stacks)
+        return self.run(self.plan(*stacks, **options), wait=wait)
+
+    def own(self, *stacks: Stack) -> None:
+        """Record whose the stacks are, as an apply does before it converges."""
         with self.store.write() as tx:
             for stack in stacks:
                 tx.put_stack(StackRecord(name=stack.name, origin=stack.origin))
-        return self.run(self.plan(*stacks, **options), wait=wait)
 
     def delete(self, stack: str, *volumes: Key) -> Result:
+        return self.run(self.plan_delete(stack, *volumes))
+
+    def begin(self, action: Action, plan: Plan) -> None:
+        """Write the intent of an action, as another process does that is at it now."""
+        with self.store.write() as tx:
+            tx.put_intents([take_job(tx, action, plan, tx.records(), self.ground).intent])
+
+    def plan_delete(self, stack: str, *volumes: Key) -> Plan:
         with self.store.read() as tx:
             records, recorded = tx.records(), tx.stacks()
-        plan = make_delete_plan(
+        return make_delete_plan(
             [key for key in records if key.split("/")[1] == stack],
             volumes=volumes,
             stacks=recorded,
             records=records,
             observation=self.engine.observe(compose_view(records, [])),
         )
-        return self.run(plan)
 
     def run(self, plan: Plan, *, wait: bool = True) -> Result:
         return converge(plan, self.ground, Options(wait=wait, timeout=60.0), self.events.append)
