@@ -71,14 +71,15 @@ class Board:
         parts = split_key(dependency)
         if action.verb is Verb.DELETE or parts.kind is not Kind.CONTAINER or not isinstance(spec, ContainerSpec):
             return "done"
-        return spec.depends_on.get(parts.name, "done")
+        dependency_of = spec.depends_on.get(parts.name)
+        return dependency_of.condition if dependency_of else "done"
 
     def dependencies(self, action: Action) -> dict[str, str]:
         """What a container that is about to start depends on and no action of the plan starts: name → condition."""
         spec = self.plan.specs.get(action.key)
         if not isinstance(spec, ContainerSpec) or action.verb not in STARTING_VERBS:
             return {}
-        return {name: condition for name, condition in spec.depends_on.items() if not self._starts(action, name)}
+        return {name: asked.condition for name, asked in spec.depends_on.items() if not self._starts(action, name)}
 
     def _starts(self, action: Action, name: str) -> bool:
         parts = split_key(action.key)
@@ -92,4 +93,5 @@ class Board:
         """Whether something waits for the health of the container that an action starts."""
         name = split_key(action.key).name
         specs = (self.plan.specs.get(other.key) for other in self.actions.values() if action.id in other.after)
-        return any(isinstance(spec, ContainerSpec) and spec.depends_on.get(name) == "healthy" for spec in specs)
+        asked = (spec.depends_on.get(name) for spec in specs if isinstance(spec, ContainerSpec))
+        return any(dependency is not None and dependency.condition == "healthy" for dependency in asked)

@@ -30,13 +30,13 @@ def blame_dependencies(draft: Draft) -> None:
     for name, spec in _containers(draft):
         # A list has its own places; faults of a map are at the key.
         written = draft.section("containers")[name].get("depends_on")
-        for other, condition in spec.depends_on.items():
+        for other, asked in spec.depends_on.items():
             where = written.index(other) if isinstance(written, list) else other
             path = ("containers", name, "depends_on", where)
             at_key = not isinstance(written, list)
             if other not in known:
                 draft.blame(path, f"no container named {other}", draft.near(other, names), at_key=at_key)
-            elif condition == "healthy" and _has_no_check(draft, other):
+            elif asked.condition == "healthy" and _has_no_check(draft, other):
                 draft.blame(
                     path, f"{other} has its health check switched off", "give it one, or wait for started", at_key=at_key
                 )

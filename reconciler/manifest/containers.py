@@ -17,7 +17,16 @@ from reconciler.manifest.pairs import read_env, read_labels, read_pairs
 from reconciler.manifest.ports import read_ports
 from reconciler.model.key import Kind, make_key, named_key
 from reconciler.model.reference import canonical_reference
-from reconciler.model.spec import Attachment, ContainerSpec, Healthcheck, ImageSpec, Logs, NetworkSpec, Resources
+from reconciler.model.spec import (
+    Attachment,
+    ContainerSpec,
+    Dependency,
+    Healthcheck,
+    ImageSpec,
+    Logs,
+    NetworkSpec,
+    Resources,
+)
 from reconciler.model.units import parse_duration, parse_size
 
 _LEAST_MEMORY = 6 * 1024 * 1024
@@ -187,10 +196,17 @@ def _read_logs(draft: Draft, written: dict[str, Any] | None, path: Path) -> Logs
     return Logs(max_size=size, keep=written.get("keep", _NO_LOGS.keep))
 
 
-def _read_dependencies(written: Any) -> dict[str, str]:
-    if isinstance(written, dict):
-        return dict(sorted(written.items()))
-    return dict.fromkeys(sorted(_read_list(written)), "started")
+def _read_dependencies(written: Any) -> dict[str, Dependency]:
+    """A list (started), a map of name to condition, or a map of name to `{condition, restart}`."""
+    if not isinstance(written, dict):
+        return {name: Dependency(condition="started") for name in sorted(_read_list(written))}
+    return {name: _read_dependency(asked) for name, asked in sorted(written.items())}
+
+
+def _read_dependency(asked: Any) -> Dependency:
+    if isinstance(asked, str):
+        return Dependency(condition=asked)
+    return Dependency(condition=asked.get("condition", "started"), restart=asked.get("restart", False))
 
 
 def _read_healthcheck(draft: Draft, written: dict[str, Any] | None, path: Path) -> Healthcheck | None:

@@ -129,7 +129,6 @@ _VALUES = {
     "service_started": "started",
     "service_healthy": "healthy",
     "service_completed_successfully": "completed",
-    "condition": "NAME: healthy",
     "IfNotPresent": "missing",
     "if_not_present": "missing",
     "Always": "always",
@@ -175,11 +174,6 @@ def suggest_key(key: str, allowed: Iterable[str]) -> str:
 
 def _list_names(names: Sequence[str]) -> str:
     return f"known here: {', '.join(names)}" if 0 < len(names) <= 12 else ""
-
-
-def suggest_form(keys: Iterable[str]) -> str:
-    """A hint for a map where none can stand, given its keys."""
-    return "write NAME: healthy, without `condition:`" if "condition" in keys else ""
 
 
 def suggest_value(value: str, allowed: Sequence[str]) -> str:

@@ -116,6 +116,7 @@ class _Builder:
         self.variables = variables
         self.faults: list[Fault] = []
         self.root: Any = None
+        self.begun = False
         self.found = False
         self.open: list[_Open] = []
         self.anchors: dict[str, _Anchored] = {}
@@ -142,9 +143,11 @@ class _Builder:
                 self._end()
             elif kind is yaml.AliasEvent:
                 self._take_alias(event)
-            elif kind is yaml.DocumentStartEvent and self.found:
-                hint = "one manifest is one stack: write each into a file of its own"
-                raise self._stop(event, "a second document begins here", hint)
+            elif kind is yaml.DocumentStartEvent:
+                if self.begun:
+                    hint = "one manifest is one stack: write each into a file of its own"
+                    raise self._stop(event, "a second document begins here", hint)
+                self.begun = True
 
     def _take_key(self, top: _Open, event: Any) -> None:
         key = event.value

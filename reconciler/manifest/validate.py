@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from reconciler.manifest.faults import DROPPED, Fault, Path, shorten
 from reconciler.manifest.scalars import Interpolated, Written, read_scalar, render_scalar
-from reconciler.manifest.suggest import suggest_form, suggest_key, suggest_value
+from reconciler.manifest.suggest import suggest_key, suggest_value
 from reconciler.schema.load import Schema, load_schema, resolve_reference
 
 _TYPES: dict[type, tuple[str, ...]] = {
@@ -284,4 +284,4 @@ def _hint(rule: Rule, value: Any) -> str:
         return suggest_value(value, allowed)
     if isinstance(value, bool | int | float) and str in rule.types and not {int, Written} & rule.types:
         return suggest_value(render_scalar(value), rule.words) or f'quote it: "{render_scalar(value)}"'
-    return suggest_form(value) if isinstance(value, dict) else ""
+    return ""

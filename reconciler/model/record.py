@@ -70,10 +70,10 @@ class Grants(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Hold(Struct, frozen=True, kw_only=True):
-    """A wish made by hand that outlives applies: a stop."""
+    """A wish made by hand that outlives applies: of a container, or (a rollback) of a whole stack."""
 
     kind: str
-    """stop"""
+    """stop | pause | rollback"""
     who: str
     when: float
     """Seconds since the epoch."""
@@ -109,6 +109,8 @@ class StackRecord(Struct, frozen=True, kw_only=True):
     serial: int = 0
     """Grows with every change of the stack's records; a saved plan is stale when it differs."""
     revision: int = 0
+    hold: Hold | None = None
+    """A rollback made by hand: applies of what was wanted before leave the stack at it."""
 
 
 class Made(Struct, frozen=True, kw_only=True):

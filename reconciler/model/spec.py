@@ -95,6 +95,15 @@ class Healthcheck(Struct, frozen=True, kw_only=True, omit_defaults=True):
     start_interval: float = 5.0
 
 
+class Dependency(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a container asks of one that it depends on."""
+
+    condition: str
+    """started | healthy | completed"""
+    restart: bool = False
+    """Whether it is restarted when the other is restarted or replaced."""
+
+
 class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Limits; 0 is none."""
 
@@ -140,8 +149,8 @@ class ContainerSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mounts: dict[str, Mount] = {}
     """By absolute target."""
     resources: Resources = Resources()
-    depends_on: dict[str, str] = {}
-    """Container's name in the stack to started | healthy."""
+    depends_on: dict[str, Dependency] = {}
+    """By the container's name in the stack."""
     healthcheck: Healthcheck | None = None
     """None: the image's own, if it has one."""
     runtime: str = "runc"

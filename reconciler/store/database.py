@@ -14,7 +14,7 @@ from msgspec import MsgspecError
 
 from reconciler.model.errors import Failed, LockTimeout, ReconcileError, RootError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The newest migration, kept as PRAGMA user_version; a test holds it equal to alembic's head."""
 APPLICATION_ID = 0x7265636F
 """PRAGMA application_id, "reco": tells our database from another program's."""

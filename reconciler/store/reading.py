@@ -22,6 +22,7 @@ _RECORD = "SELECT key, spec, image, grants, incarnation, status, serial, created
 _REVISION = "SELECT stack, number, at, who, source, summary, result FROM revisions"
 
 _decode_grants = msgspec.json.Decoder(Grants).decode
+_decode_hold = msgspec.json.Decoder(Hold).decode
 _decode_status = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_summary = msgspec.json.Decoder(dict[str, int]).decode
 _decode_event = msgspec.json.Decoder(AnyEvent).decode
@@ -68,10 +69,17 @@ class Reading:
 
     def stacks(self) -> dict[str, StackRecord]:
         """All stacks, by name."""
-        rows = self._sql.execute("SELECT name, origin, source, serial, revision FROM stacks ORDER BY name")
+        rows = self._sql.execute("SELECT name, origin, source, serial, revision, hold FROM stacks ORDER BY name")
         return {
-            name: StackRecord(name=name, origin=origin, source=source, serial=serial, revision=revision)
-            for name, origin, source, serial, revision in rows
+            name: StackRecord(
+                name=name,
+                origin=origin,
+                source=source,
+                serial=serial,
+                revision=revision,
+                hold=_decode_hold(hold) if hold else None,
+            )
+            for name, origin, source, serial, revision, hold in rows
         }
 
     def serial(self) -> int:

@@ -15,7 +15,7 @@ from reconciler.store.sealed import Sealer, sealed_json
 _STACK = insert(tables.stacks)
 _UPSERT_STACK = _STACK.on_conflict_do_update(
     index_elements=["name"],
-    set_={name: _STACK.excluded[name] for name in ("origin", "source", "revision")},
+    set_={name: _STACK.excluded[name] for name in ("origin", "source", "revision", "hold")},
 )
 _RECORD = insert(tables.records)
 _UPSERT_RECORD = _RECORD.on_conflict_do_update(
@@ -48,10 +48,9 @@ def mark_stack(connection: Connection, name: str, serial: int) -> None:
 
 def put_stack(connection: Connection, stack: StackRecord) -> None:
     """Write a stack; its serial is not this function's."""
-    connection.execute(
-        _UPSERT_STACK,
-        {"name": stack.name, "origin": stack.origin, "source": stack.source, "serial": 0, "revision": stack.revision},
-    )
+    row = {"name": stack.name, "origin": stack.origin, "source": stack.source, "serial": 0, "revision": stack.revision}
+    hold = msgspec.json.encode(stack.hold) if stack.hold else b""
+    connection.execute(_UPSERT_STACK, {**row, "hold": hold})
 
 
 def delete_stack(connection: Connection, name: str) -> None:

@@ -4,7 +4,19 @@ Used by the modules that write (`records.py`, `pools.py`, `journal.py`, `revisio
 that may hold a sensitive value are JSON in which such values are sealed (`sealed.py`).
 """
 
-from sqlalchemy import Column, Float, ForeignKey, ForeignKeyConstraint, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
 
 metadata = MetaData()
 
@@ -24,8 +36,10 @@ stacks = Table(
     Column("source", Text, nullable=False),
     Column("serial", Integer, nullable=False),
     Column("revision", Integer, nullable=False),
+    Column("hold", LargeBinary, nullable=False, server_default=text("''")),
     sqlite_with_rowid=False,
 )
+"""`hold` is JSON of a Hold, or empty."""
 
 records = Table(
     "records",
@@ -99,6 +113,14 @@ revision_images = Table(
     ForeignKeyConstraint(["stack", "number"], ["revisions.stack", "revisions.number"], ondelete="CASCADE"),
     sqlite_with_rowid=False,
 )
+
+contents = Table(
+    "contents",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+"""Bytes of configs, secrets and bound files by what specs name them by; a secret's are sealed."""
 
 leases = Table(
     "leases",

@@ -15,7 +15,7 @@ from plan.builders import AA, Known, container, desire, stack, volume_at
 from reconciler.model.observation import Part
 from reconciler.model.plan import Plan
 from reconciler.model.record import Desired, ImageFact
-from reconciler.model.spec import Healthcheck
+from reconciler.model.spec import Dependency, Healthcheck
 
 CONTAINERS = 9_900
 ROUNDS = 7
@@ -31,7 +31,7 @@ def make_wish() -> Desired:
             labels={"team": "x"},
             command=("serve", "--port", "80"),
             mounts=volume_at("/data", f"v{number % 49}"),
-            depends_on={"c0": "started"} if number else {},
+            depends_on={"c0": Dependency(condition="started")} if number else {},
         )
         for number in range(CONTAINERS)
     }

@@ -9,7 +9,7 @@ from converge_bench import Bench
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plan.builders import container, stack
+from plan.builders import after, container, stack
 from reconciler.engine.memory.machine import Machine
 from reconciler.model.key import Key, Kind, container_key, kind_of, make_key
 from reconciler.model.observation import Phase, missing
@@ -46,7 +46,7 @@ def with_order(wanted: dict[str, ContainerSpec], ports: dict[str, int]) -> dict[
     out: dict[str, ContainerSpec] = {}
     for name in sorted(wanted):
         before = max((other for other in out if other < name), default="")
-        changed = {"depends_on": {before: "started"} if before else {}}
+        changed = {"depends_on": after({before: "started"}) if before else {}}
         changed["ports"] = {f"0.0.0.0:{ports[name]}/tcp": 80} if name in ports else {}
         out[name] = msgspec.structs.replace(wanted[name], **changed)
     return out

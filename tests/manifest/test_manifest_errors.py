@@ -44,7 +44,7 @@ stack.yaml:12:13 containers.web.ports[0]: publishing on [::1] is not possible
 12 |     ports: ["[::1]:8080:80"]
    |             ^
   hint: publish on 127.0.0.1
-stack.yaml:13:25 containers.web.depends_on.cache: found "service_healthy"; expected started or healthy
+stack.yaml:13:25 containers.web.depends_on.cache: found "service_healthy"; expected started, healthy or a map of more
 13 |     depends_on: {cache: service_healthy}
    |                         ^
   hint: did you mean healthy?
@@ -84,7 +84,9 @@ HINTS = {
     "containers: {w: {image: a/b:1, resources: {pids: 010}}}": (
         "write it in plain decimals, without quotes and leading zeros"
     ),
-    "containers: {w: {image: a/b:1, depends_on: {x: {condition: y}}}}": "write NAME: healthy, without `condition:`",
+    "containers: {x: {image: a/b:1}, w: {image: a/b:1, depends_on: {x: {condition: service_started}}}}": (
+        "did you mean started?"
+    ),
     "images: {a: {from: b, pull: IfNotPresent}}": "did you mean missing?",
     "networks: {a: {ipam: {}}}": "here it is `subnet` and `gateway`",
     "networks: {a: {external: true}}": "did you mean from?",

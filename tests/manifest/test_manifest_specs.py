@@ -13,6 +13,7 @@ from reconciler.model.key import Kind, container_key, make_key, sort_key
 from reconciler.model.spec import (
     Attachment,
     ContainerSpec,
+    Dependency,
     Healthcheck,
     ImageSpec,
     Logs,
@@ -79,7 +80,7 @@ def test_manifest_of_the_design_becomes_its_specs():
                 "/tmp": Mount(type="tmpfs", size=64 << 20),
             },
             resources=Resources(cpus=1.5, memory=256 << 20, pids=200),
-            depends_on={"cache": "healthy"},
+            depends_on={"cache": Dependency(condition="healthy")},
         ),
     }
 
@@ -100,6 +101,7 @@ SAME = {
     "tmpfs mode": ("mounts: [{type: tmpfs, target: /t}]", "mounts: [{type: tmpfs, target: /t, mode: 1777, size: 0}]"),
     "octal": ("mounts: [{type: tmpfs, target: /t, mode: 755}]", "mounts: [{type: tmpfs, target: /t, mode: 0o755}]"),
     "depends_on": ("depends_on: [w2]", "depends_on: {w2: started}"),
+    "depends_on long": ("depends_on: {w2: healthy}", "depends_on: {w2: {condition: healthy}}"),
     "durations": ("stop_grace: 90s", "stop_grace: 1m30s"),
     "seconds": ("stop_grace: 5", "stop_grace: 5000ms"),
     "sizes": ("shm_size: 1G", "shm_size: 1024Mi"),

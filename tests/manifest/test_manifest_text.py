@@ -49,6 +49,7 @@ G1: dict[str, tuple[str | bytes, str]] = {
     "key is a list": (HEAD + "? [a]\n: 1\n", "stack.yaml:3:3 a key must be text"),
     "key is missing": (HEAD + "x-a: {: 1}\n", "stack.yaml:3:7 not YAML: a value is missing"),
     "second document": (HEAD + "---\nname: b\n", "stack.yaml:3:1 a second document begins here"),
+    "second document after an empty one": ("---\n---\na", "stack.yaml:2:1 a second document begins here"),
     "100 MB scalar": (HEAD + "x-a: " + "a" * 2_000_000, "a value of more than 1,048,576 characters"),
     "long key": (HEAD + "a" * 1500 + ": 1\n", "key"),
     "merge of text": (HEAD + "x-a: {<<: b}\n", 'stack.yaml:3:7 x-a."<<": << merges maps'),

@@ -13,7 +13,7 @@ from reconciler.model.key import Key, Kind, container_key, kind_of, make_key, sp
 from reconciler.model.observation import Observation, Part, Phase, Status
 from reconciler.model.plan import Plan
 from reconciler.model.record import Desired, Endpoint, Grants, Hold, ImageFact, Record, Stack, StackRecord
-from reconciler.model.spec import Attachment, ContainerSpec, ImageSpec, Mount, NetworkSpec, Spec, VolumeSpec
+from reconciler.model.spec import Attachment, ContainerSpec, Dependency, ImageSpec, Mount, NetworkSpec, Spec, VolumeSpec
 from reconciler.plan.complete import complete_specs
 from reconciler.plan.decide import PlanOptions
 from reconciler.plan.delete import make_delete_plan
@@ -41,7 +41,14 @@ def container(
 ) -> ContainerSpec:
     """A container on no network unless some are named."""
     attachments = networks if isinstance(networks, dict) else {name: Attachment() for name in networks}
+    if "depends_on" in fields:
+        fields["depends_on"] = after(fields["depends_on"])
     return ContainerSpec(image=image, networks=attachments, **fields)
+
+
+def after(conditions: Mapping[str, str | Dependency]) -> dict[str, Dependency]:
+    """Dependencies from conditions."""
+    return {name: Dependency(condition=asked) if isinstance(asked, str) else asked for name, asked in conditions.items()}
 
 
 def volume_at(target: str, source: str, **fields: Any) -> dict[str, Mount]:

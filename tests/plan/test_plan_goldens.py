@@ -168,7 +168,7 @@ def test_network_that_is_replaced_takes_its_containers_with_it():
 def test_what_left_the_manifest_goes_and_its_volume_stays():
     assert text(Known.of(blog).plan(stack(web=replace(web, depends_on={})))) == golden("""
           1 update   container/blog/web/1             because /depends_on/cache changed
-              /depends_on/cache  started → (unset)  (in-place)
+              /depends_on/cache  {"condition": "started"} → (unset)  (in-place)
           2 delete   container/blog/cache/1  after 1  because it is no longer in the manifest
               discards its writable layer
           volume/blog/data  kept: no longer in the manifest; `reconcile delete volume/blog/data --volume data` removes it

@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plan.builders import AA, BB, Known, container, desire, stack, text
+from plan.builders import AA, BB, Known, after, container, desire, stack, text
 from reconciler.model.key import Key, Kind, container_key, kind_of, make_key, split_key
 from reconciler.model.observation import Observation, Part, Phase
 from reconciler.model.plan import Plan, Verb
@@ -232,7 +232,7 @@ def test_circle_in_the_records_of_two_applies_does_not_hang(known: Known):
     names = sorted(split_key(key).name for key in known.records if kind_of(key) is Kind.CONTAINER)
     for name in names:
         key = container_key("blog", name)
-        spec = msgspec.structs.replace(known.records[key].spec, depends_on=dict.fromkeys(names, "started"))
+        spec = msgspec.structs.replace(known.records[key].spec, depends_on=after(dict.fromkeys(names, "started")))
         known = known.recorded(key, spec=spec)
     assert len(known.plan_delete().actions) == sum(kind_of(key) is not Kind.VOLUME for key in known.records)
     known.plan_desired(recorded_desired(known.records, known.stacks), resume=True)
