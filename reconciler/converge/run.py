@@ -186,7 +186,9 @@ class Walk:
         if condition != "healthy" or check_of(made) is None:
             self.healthy[key] = True
             return True
-        self.watchlist.add(made, self.ground.engine.containers.states([made])[made.incarnation])
+        status = self.ground.engine.containers.states([made])[made.incarnation]
+        age = max(0.0, self.ground.now() - status.started_at) if status.started_at else 0.0
+        self.watchlist.add(made, status, age=age)
         return False
 
     def _take(self, tx: "Writing", ready: Sequence[Action], records: Mapping[Key, Record]) -> list[Job]:

@@ -1,7 +1,8 @@
 """Waiting for containers to be seen running: health where there is a check, one second of running where there is none.
 
-`run.py` puts every started container here and polls; no worker thread waits. Design: "Done means seen". The regular probes
-of a running system are not made here.
+`run.py` puts every started container here and polls; no worker thread waits. What probes come to is Docker's rule
+(`model/health.py`), but for the gaps: it looks early and often until Docker's first probe is due, so that an interval of
+30 s keeps nobody waiting; failures that early do not count. The regular probes of a running system are not made here.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,16 @@ from msgspec import Struct
 
 from reconciler.engine.protocol import Engine
 from reconciler.model.errors import ReconcileError
+from reconciler.model.health import (
+    EARLY,
+    NO_STREAK,
+    Streak,
+    active_check,
+    choose_impatient_pause,
+    first_due,
+    is_unhealthy,
+    note_probe,
+)
 from reconciler.model.key import Key
 from reconciler.model.observation import Health, Phase, Status
 from reconciler.model.record import Made
@@ -38,11 +49,15 @@ class Watch:
 
     made: Made
     began: float
+    born: float
+    """When the container was started, on the same clock."""
     restarts: int
     deadline: float
-    tries: int = 0
+    streak: Streak = NO_STREAK
     next_probe: float = 0.0
     probe: "Future[tuple[Health, str]] | None" = None
+    probe_age: float = 0.0
+    """The container's age when the probe began."""
     said: str = ""
 
 
@@ -56,13 +71,13 @@ class Watchlist:
     timeout: float
     watches: dict[Key, Watch] = field(default_factory=dict)
 
-    def add(self, made: Made, status: Status) -> None:
-        """Wait for a container that was just started; `status` is what its start returned."""
+    def add(self, made: Made, status: Status, *, age: float = 0.0) -> None:
+        """Wait for a container; `status` is what was just seen of it, `age` for how many seconds it has run."""
         now = self.clock()
         check = check_of(made)
-        first = now + min(check.start_interval, check.interval, POLL) if check else now
+        first = now + max(min(EARLY, first_due(check)) - age, 0.0) if check else now
         self.watches[made.key] = Watch(
-            made=made, began=now, restarts=status.restarts, deadline=now + self.timeout, next_probe=first
+            made=made, began=now, born=now - age, restarts=status.restarts, deadline=now + self.timeout, next_probe=first
         )
 
     def poll(self) -> Sequence[Verdict]:
@@ -98,13 +113,13 @@ class Watchlist:
             watch.probe = None
             if health is Health.HEALTHY:
                 return Verdict(key=watch.made.key, ok=True)
-            starting = now - watch.began < check.start_period
-            watch.tries += not starting
-            watch.next_probe = now + (check.start_interval if starting else check.interval)
-            if watch.tries >= check.retries:
+            watch.streak = note_probe(watch.streak, check, healthy=False, age=watch.probe_age)
+            watch.next_probe = now + choose_impatient_pause(check, watch.streak, age=now - watch.born)
+            if is_unhealthy(check, watch.streak):
                 said = f": {watch.said}" if watch.said else ""
-                return Verdict(key=watch.made.key, ok=False, text=f"unhealthy after {watch.tries} tries{said}")
+                return Verdict(key=watch.made.key, ok=False, text=f"unhealthy after {check.retries} tries{said}")
         if watch.probe is None and now >= watch.next_probe:
+            watch.probe_age = now - watch.born
             watch.probe = self.executor.submit(self.engine.inside.probe, watch.made, timeout=check.timeout)
         return None
 
@@ -131,5 +146,4 @@ def _ended(watch: Watch, status: Status) -> Verdict:
 def check_of(made: Made) -> Healthcheck | None:
     """The health check that holds for a container: None where there is none or it is switched off."""
     assert isinstance(made.spec, ContainerSpec)
-    check = made.spec.healthcheck
-    return None if check is None or check.test[:1] == ("NONE",) else check
+    return active_check(made.spec.healthcheck)

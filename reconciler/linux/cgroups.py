@@ -92,6 +92,37 @@ def _inherit_cpuset(parent: str, folder: str) -> None:
                 own.write(given.read())
 
 
+def create_child(path: str, name: str) -> str:
+    """Make a cgroup below one that holds processes, in one hierarchy only: pids on v1, the only one on v2. It has no limits
+    of its own; its folder. Raises OSError."""
+    folder = f"{find_controller('pids')}{path}/{name}"
+    os.mkdir(folder, 0o755)
+    return folder
+
+
+def end_child(folder: str, *, seconds: float) -> bool:
+    """Kill everything in a cgroup of `create_child`, and remove it: False when that is not done within `seconds`."""
+    deadline = time.monotonic() + seconds
+    pause = 0.001
+    while True:
+        _kill_folder(folder)
+        if _remove_folder(folder):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
+
+
+def _kill_folder(folder: str) -> None:
+    if os.path.exists(f"{folder}/cgroup.kill"):
+        _write(f"{folder}/cgroup.kill", "1")
+        return
+    point = find_controller("pids")
+    for pid in map(int, _read_value(f"{folder}/cgroup.procs").split()):
+        _kill_member(pid, folder[len(point) :])
+
+
 def move(pid: int, path: str) -> None:
     """Put a process into a cgroup, in every hierarchy."""
     for folder in list_folders(path):

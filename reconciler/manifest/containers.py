@@ -10,7 +10,9 @@ from typing import Any
 
 from reconciler.manifest.addresses import canonical_address
 from reconciler.manifest.draft import Draft
+from reconciler.manifest.durations import read_duration
 from reconciler.manifest.faults import Path, fitting_entries, shorten
+from reconciler.manifest.healthchecks import read_healthcheck
 from reconciler.manifest.mounts import read_mounts
 from reconciler.manifest.networks import BUILT_IN, read_attachments
 from reconciler.manifest.pairs import read_env, read_labels, read_pairs
@@ -21,13 +23,12 @@ from reconciler.model.spec import (
     Attachment,
     ContainerSpec,
     Dependency,
-    Healthcheck,
     ImageSpec,
     Logs,
     NetworkSpec,
     Resources,
 )
-from reconciler.model.units import parse_duration, parse_size
+from reconciler.model.units import parse_size
 
 _LEAST_MEMORY = 6 * 1024 * 1024
 """Compat: Docker's bound. With less the runtime itself does not start."""
@@ -55,7 +56,7 @@ def make_container(draft: Draft, name: str, written: dict[str, Any]) -> Containe
         hostname=written.get("hostname", ""),
         labels=read_labels(draft, written.get("labels"), (*path, "labels")),
         stop_signal=_read_signal(written.get("stop_signal", "")),
-        stop_grace=_read_duration(draft, written, (*path, "stop_grace"), default=10.0),
+        stop_grace=read_duration(draft, written, (*path, "stop_grace"), default=10.0),
         read_only=written.get("read_only", False),
         tty=written.get("tty", False),
         init=written.get("init", False),
@@ -65,7 +66,7 @@ def make_container(draft: Draft, name: str, written: dict[str, Any]) -> Containe
         mounts=read_mounts(draft, written.get("mounts"), name),
         resources=_read_resources(draft, written.get("resources"), (*path, "resources")),
         depends_on=_read_dependencies(written.get("depends_on")),
-        healthcheck=_read_healthcheck(draft, written.get("healthcheck"), (*path, "healthcheck")),
+        healthcheck=read_healthcheck(draft, written.get("healthcheck"), (*path, "healthcheck")),
         runtime=written.get("runtime", "runc"),
         logs=_read_logs(draft, written.get("logs"), (*path, "logs")),
         cap_add=_read_capabilities(written.get("cap_add")),
@@ -146,21 +147,6 @@ def _read_signal(written: str | int) -> str:
     return names.get(number, f"{number}")
 
 
-def _read_duration(draft: Draft, written: dict[str, Any], path: Path, *, default: float, least: float = 0.0) -> float:
-    """The duration that `written` has at the path's last word, in seconds."""
-    value = written.get(str(path[-1]))
-    if value is None:
-        return default
-    try:
-        seconds = parse_duration(value)
-    except ValueError as error:
-        draft.blame(path, f"{error}")
-        return default
-    if seconds < least:
-        draft.blame(path, f"found {value}; expected at least {least:g} s")
-    return seconds
-
-
 def _read_size(draft: Draft, written: dict[str, Any], path: Path, *, default: int, least: int = 0) -> int:
     """The size that `written` has at the path's last word, in bytes."""
     value = written.get(str(path[-1]))
@@ -207,35 +193,6 @@ def _read_dependency(asked: Any) -> Dependency:
     if isinstance(asked, str):
         return Dependency(condition=asked)
     return Dependency(condition=asked.get("condition", "started"), restart=asked.get("restart", False))
-
-
-def _read_healthcheck(draft: Draft, written: dict[str, Any] | None, path: Path) -> Healthcheck | None:
-    if not written or "test" not in written:
-        return None
-    return Healthcheck(
-        test=_read_test(draft, written["test"], (*path, "test")),
-        interval=_read_duration(draft, written, (*path, "interval"), default=30.0, least=0.001),
-        timeout=_read_duration(draft, written, (*path, "timeout"), default=30.0, least=0.001),
-        retries=written.get("retries", 3),
-        start_period=_read_duration(draft, written, (*path, "start_period"), default=0.0),
-        start_interval=_read_duration(draft, written, (*path, "start_interval"), default=5.0, least=0.001),
-    )
-
-
-def _read_test(draft: Draft, written: Any, path: Path) -> tuple[str, ...]:
-    if isinstance(written, str):
-        return ("CMD-SHELL", written)
-    first, count = written[0], len(written)
-    if first not in ("CMD", "CMD-SHELL", "NONE"):
-        hint = "write [CMD, …] to run it as it is, or one string for a shell"
-        draft.blame((*path, 0), "the list must begin with CMD, CMD-SHELL or NONE", hint)
-    elif first == "NONE" and count > 1:
-        draft.blame(path, "nothing can follow NONE")
-    elif first == "CMD" and count == 1:
-        draft.blame(path, "CMD needs a command")
-    elif first == "CMD-SHELL" and count != 2:
-        draft.blame(path, "CMD-SHELL needs one string", "write the whole command line as one string")
-    return tuple(written)
 
 
 def _read_capabilities(written: Any) -> tuple[str, ...]:

@@ -85,14 +85,19 @@ class Mount(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Healthcheck(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Docker's health check. `test` begins with CMD, CMD-SHELL or NONE."""
+    """Docker's health check. `test` is (CMD, WORD…), (CMD-SHELL, LINE), (HTTP, URL, STATUSES), (TCP, PORT) or (NONE,).
 
-    test: tuple[str, ...]
+    Empty, it is the image's own; of the numbers then 0 means that the manifest says nothing.
+    """
+
+    test: tuple[str, ...] = ()
     interval: float = 30.0
     timeout: float = 30.0
     retries: int = 3
     start_period: float = 0.0
     start_interval: float = 5.0
+    on_unhealthy: str = "restart"
+    """restart | nothing: what a controller does about it."""
 
 
 class Dependency(Struct, frozen=True, kw_only=True, omit_defaults=True):

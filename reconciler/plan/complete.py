@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from reconciler.model.health import merge_checks
 from reconciler.model.key import Key, Kind, make_key, named_key, split_key
 from reconciler.model.record import UNKNOWN, Desired, ImageFact, Record
 from reconciler.model.spec import ContainerSpec, ImageSpec, Mount, Spec, VolumeSpec
@@ -67,9 +68,7 @@ def _complete_container(
         added = {target: _implicit_mount(key, target) for target in _uncovered(fact.volumes, spec.mounts)}
         if added:
             spec = replace(spec, mounts={**spec.mounts, **added})
-    if spec.healthcheck is None and fact.healthcheck is not None:
-        spec = replace(spec, healthcheck=fact.healthcheck)
-    return spec
+    return replace(spec, healthcheck=merge_checks(spec.healthcheck, fact.healthcheck))
 
 
 def _keep_recorded(key: Key, spec: ContainerSpec, record: Record | None) -> ContainerSpec:
@@ -79,9 +78,7 @@ def _keep_recorded(key: Key, spec: ContainerSpec, record: Record | None) -> Cont
     targets = [target for target in implicit_volumes(key, record.spec).values() if target not in spec.mounts]
     if targets:
         spec = replace(spec, mounts={**spec.mounts, **{target: _implicit_mount(key, target) for target in targets}})
-    if spec.healthcheck is None and record.spec.healthcheck is not None:
-        spec = replace(spec, healthcheck=record.spec.healthcheck)
-    return spec
+    return replace(spec, healthcheck=merge_checks(spec.healthcheck, record.spec.healthcheck))
 
 
 def _uncovered(volumes: tuple[str, ...], mounts: Mapping[str, Mount]) -> Iterator[str]:

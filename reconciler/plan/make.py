@@ -78,6 +78,8 @@ def _compare(
     scene = Scene(specs=completed.specs, pins=completed.pins, records=ours, observation=observation)
     decisions, lines = _decide_all(scene, options=options, now=now, effect_of=effect_of)
     lines += [Line(key=key, text=fact.warning) for key, fact in completed.pins.items() if fact.warning]
+    lacking = (key for key, spec in completed.specs.items() if _lacks_check(key, spec, completed.pins))
+    lines += [Line(key=key, text=NO_CHECK) for key in lacking]
     steps = order_steps(force_dependents(decisions, scene), scene)
     return Plan(
         stacks=names,
@@ -89,6 +91,17 @@ def _compare(
         phases=collect_phases(steps, scene),
         wanted=tuple(sorted(desired.stacks, key=lambda stack: stack.name)),
     )
+
+
+NO_CHECK = "no health check: `healthcheck` changes its image's own, and that has none; give it test, http or tcp"
+
+
+def _lacks_check(key: Key, spec: Spec, pins: Mapping[Key, ImageFact]) -> bool:
+    """Whether a container changes a check that its image does not have."""
+    if not isinstance(spec, ContainerSpec) or spec.healthcheck is None or spec.healthcheck.test:
+        return False
+    fact = pins.get(image_key(key, spec))
+    return fact is not None and fact.digest != UNKNOWN
 
 
 def make_drift_plan(

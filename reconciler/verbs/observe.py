@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from reconciler.model.errors import NotFound
+from reconciler.model.health import active_check
 from reconciler.model.key import Key, Kind, sort_key, split_key
 from reconciler.model.observation import Health, Phase, Status, Stray
 from reconciler.model.plan import Plan
@@ -72,7 +73,7 @@ def _status(looked: Look, record: Record) -> Status:
 
 def _health(spec: ContainerSpec, status: Status) -> Health:
     """NONE without a check; what was probed last, while that holds; UNKNOWN where nobody probes."""
-    if spec.healthcheck is None or spec.healthcheck.test[:1] == ("NONE",):
+    if active_check(spec.healthcheck) is None:
         return Health.NONE
     return Health.UNKNOWN if status.health is Health.NONE else status.health
 

@@ -165,7 +165,6 @@ FAULTS = {
     "containers: {w: {image: a/b:1, stop_grace: -1}}": "1:44 containers.w.stop_grace: found -1; expected a duration such a",
     "containers: {w: {image: a/b:1, healthcheck: {test: [curl]}}}": "1:53 containers.w.healthcheck.test[0]: the list must ",
     "containers: {w: {image: a/b:1, healthcheck: {test: [CMD]}}}": "1:52 containers.w.healthcheck.test: CMD needs a comman",
-    "containers: {w: {image: a/b:1, healthcheck: {test: a, http: /}}}": "1:55 containers.w.healthcheck.http: not built yet",
     "containers: {w: {image: a/b:1, ulimits: {nofile: {soft: 2, hard: 1}}}}": "1:50 containers.w.ulimits.nofile: the soft ",
     "containers: {w: {image: a/b:1, sysctls: {vm.swappiness: 1}}}": '1:42 containers.w.sysctls."vm.swappiness": found "vm.',
     "containers: {w: {image: a/b:1, networks: [host], sysctls: {net.core.somaxconn: 1}}}": (
@@ -185,6 +184,27 @@ FAULTS = {
     "secrets: {}": "1:1 secrets: not built yet",
     "x-only: 1": "1:1 : the manifest names no image, network, volume or container",
 }
+
+
+HEALTH_FAULTS = {
+    "{test: a, http: 80}": "healthcheck.http: there is `test` already",
+    "{http: /}": 'healthcheck.http: found "/"; expected a port and a path such as :8080/healthz',
+    "{http: 'db:80/'}": "healthcheck.http: found the host db; the container itself is asked",
+    "{http: ':99999/'}": "healthcheck.http: found port 99999; expected 1 to 65535",
+    "{http: ':80/a b'}": "healthcheck.http: the path has a space",
+    "{http: {port: 80, status: 300-200}}": "healthcheck.http.status: found 300-200; expected a status",
+    "{http: {path: /}}": "healthcheck.http: port is missing",
+    "{tcp: ':0'}": 'healthcheck.tcp: found "0"; expected a port',
+    "{on_unhealthy: kill}": "healthcheck.on_unhealthy: ",
+    "{}": "healthcheck: ",
+}
+
+
+@pytest.mark.parametrize("text", HEALTH_FAULTS)
+def test_faults_of_a_health_check(text: str):
+    found = brief(f"containers: {{w: {{image: a/b:1, healthcheck: {text}}}}}")
+    assert len(found) == 1, found
+    assert f"containers.w.{HEALTH_FAULTS[text]}" in found[0]
 
 
 @pytest.mark.parametrize("text", FAULTS)

@@ -59,6 +59,16 @@ def test_check_of_the_image_holds_where_the_manifest_has_none():
     assert completed(container(healthcheck=off), fact).healthcheck == off
 
 
+def test_check_without_a_test_changes_what_it_says_of_the_images():
+    image = Healthcheck(test=("CMD", "true"), interval=2.0, retries=7)
+    own = Healthcheck(interval=0.0, timeout=1.0, retries=0, start_period=0.0, start_interval=0.0, on_unhealthy="nothing")
+    wanted = Healthcheck(test=("CMD", "true"), interval=2.0, retries=7, timeout=1.0, on_unhealthy="nothing")
+    assert completed(container(healthcheck=own), ImageFact(digest=AA, healthcheck=image)).healthcheck == wanted
+    assert completed(container(healthcheck=own), ImageFact(digest=AA)).healthcheck == own
+    known = Known.of(stack(web=container(healthcheck=wanted)))
+    assert completed(container(healthcheck=own), ImageFact(digest=UNKNOWN), known).healthcheck == wanted
+
+
 def test_outage_changes_nothing_of_what_the_image_said_before():
     fact = ImageFact(digest=AA, volumes=("/data",), healthcheck=CHECK)
     known = Known.of(stack(web=container()), facts={"app": fact})

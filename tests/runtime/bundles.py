@@ -20,6 +20,7 @@ from reconciler.model.spec import ContainerSpec
 _APPLETS = (
     "sh",
     "sleep",
+    "setsid",
     "true",
     "false",
     "cat",

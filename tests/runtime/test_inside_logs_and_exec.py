@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.engine.native.runtime import bundle, rotation
+from reconciler.engine.native.runtime import bundle, monitor, rotation
 from reconciler.engine.native.runtime.inside import NativeInside, log_path
+from reconciler.linux import cgroups
 from reconciler.model.errors import Failed
 from reconciler.model.observation import Health
 from reconciler.model.record import Made
@@ -128,8 +129,9 @@ def check(*test: str, **rest: object) -> Healthcheck:
 
 
 def test_probe_tells_health_and_observe_remembers_it_for_a_while(bundles: Bundles) -> None:
-    made = bundles.make(healthcheck=check("CMD-SHELL", "echo looked; test -e /tmp/well", retries=2))
+    made = bundles.make(healthcheck=check("CMD-SHELL", "echo looked; test -e /tmp/well", retries=2, interval=0.01))
     bundles.run(made)
+    wait_for(lambda: time.time() > bundles.status(made).started_at + 0.01)
     inside = NativeInside(bundles.layout)
     assert bundles.status(made).health is Health.UNKNOWN
     assert inside.probe(made, timeout=5) == (Health.UNHEALTHY, "looked\n")
@@ -149,6 +151,24 @@ def test_probe_that_hangs_is_killed_with_its_command(bundles: Bundles) -> None:
     assert (verdict, time.monotonic() - began < 3) == (Health.UNHEALTHY, True)
     assert "longer than 0.4 s" in text
     wait_for(lambda: not any(is_sleeping(entry) for entry in Path("/proc").iterdir()))
+
+
+@pytest.mark.parametrize("hiding", ["sleep 4321", "sleep 4321 & sleep 4321", "setsid sleep 4321 & exec sleep 4321"])
+def test_hung_probe_dies_with_all_that_it_started_and_leaves_nothing(bundles: Bundles, hiding: str) -> None:
+    made = bundles.make(healthcheck=check("CMD-SHELL", hiding))
+    pid = bundles.run(made).pid
+    assert NativeInside(bundles.layout).probe(made, timeout=0.4)[0] is Health.UNHEALTHY
+    assert not any(is_sleeping(entry) for entry in Path("/proc").iterdir())
+    assert cgroups.list_children(monitor.cgroup_path(bundles.layout, made.incarnation)) == set()
+    assert list(bundles.path(made).glob("new-*")) == []
+    assert bundles.status(made).pid == pid
+
+
+def test_probe_that_ends_leaves_nothing_in_the_background(bundles: Bundles) -> None:
+    made = bundles.make(healthcheck=check("CMD-SHELL", "setsid sleep 4321 >/dev/null 2>&1 & true"))
+    bundles.run(made)
+    assert NativeInside(bundles.layout).probe(made, timeout=5)[0] is Health.HEALTHY
+    assert not any(is_sleeping(entry) for entry in Path("/proc").iterdir())
 
 
 def is_sleeping(entry: Path) -> bool:

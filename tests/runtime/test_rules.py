@@ -64,7 +64,7 @@ CHECK = Healthcheck(test=("CMD", "x"), interval=5.0, timeout=3.0, retries=2, sta
 
 def judge(*, at: float = 100.0, now: float = 101.0, streak: int = 0, was_healthy: bool = True, pid: int = 7) -> Health:
     result = {"pid": 7, "at": at, "streak": streak, "was_healthy": was_healthy, "text": ""}
-    return health.choose_health(CHECK, result, pid=pid, started_at=50.0, now=now)
+    return health.choose_health(CHECK, result, pid=pid, now=now)
 
 
 def test_health_is_the_last_result_while_it_is_fresh() -> None:
@@ -73,14 +73,10 @@ def test_health_is_the_last_result_while_it_is_fresh() -> None:
     assert judge(streak=2) is Health.UNHEALTHY
     assert judge(now=111.0) is Health.UNKNOWN
     assert judge(pid=8) is Health.UNKNOWN
-    assert health.choose_health(CHECK, {}, pid=7, started_at=0.0, now=0.0) is Health.UNKNOWN
-    assert health.choose_health(None, {}, pid=7, started_at=0.0, now=0.0) is Health.NONE
-
-
-def test_failures_in_the_start_period_are_only_starting() -> None:
-    assert judge(at=55.0, now=56.0, streak=5, was_healthy=False) is Health.STARTING
     assert judge(streak=1, was_healthy=False) is Health.STARTING
     assert judge(streak=2, was_healthy=False) is Health.UNHEALTHY
+    assert health.choose_health(CHECK, {}, pid=7, now=0.0) is Health.UNKNOWN
+    assert health.choose_health(None, {}, pid=7, now=0.0) is Health.NONE
 
 
 def test_images_health_check_holds_where_the_manifest_has_none() -> None:

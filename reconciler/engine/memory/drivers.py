@@ -8,8 +8,9 @@ from reconciler.engine.memory.machine import Machine, Published, Thing
 from reconciler.engine.protocol import LocalImage, Uses
 from reconciler.model.errors import Failed, RegistryError
 from reconciler.model.events import Emit, Progress
+from reconciler.model.health import active_check, is_unhealthy
 from reconciler.model.key import Key, Kind, named_key, split_key
-from reconciler.model.observation import Phase, Status
+from reconciler.model.observation import Health, Phase, Status
 from reconciler.model.record import UNKNOWN, ApplyId, ImageFact, Made
 from reconciler.model.spec import ContainerSpec, ImageSpec, NetworkSpec
 
@@ -195,6 +196,7 @@ class MemoryContainers:
             if thing.phase != Phase.RUNNING:
                 image: Published = self.machine.content[made.image]
                 thing.phase, thing.pid, thing.started_at = Phase.RUNNING, self.machine.next_pid(), self.machine.now
+                thing.streak = None
                 if image.exits is not None:
                     thing.phase, thing.pid, thing.exit_code = Phase.EXITED, 0, image.exits
                     thing.finished_at = self.machine.now
@@ -254,7 +256,21 @@ class MemoryContainers:
             exit_code=thing.exit_code,
             restarts=thing.restarts,
             error=thing.error,
+            health=_health(thing),
         )
+
+
+def _health(thing: Thing) -> Health:
+    """What its probes came to; nobody's results count for another run."""
+    assert isinstance(thing.made.spec, ContainerSpec)
+    check = active_check(thing.made.spec.healthcheck)
+    if check is None:
+        return Health.NONE
+    if thing.streak is None or thing.phase is not Phase.RUNNING:
+        return Health.UNKNOWN
+    if is_unhealthy(check, thing.streak):
+        return Health.UNHEALTHY
+    return Health.HEALTHY if thing.streak.was_healthy else Health.STARTING
 
 
 def _unreachable(source: str, here: Sequence[Published]) -> ImageFact:

@@ -11,6 +11,7 @@ from reconciler.engine.memory.drivers import MemoryContainers, MemoryImages, Mem
 from reconciler.engine.memory.machine import Machine
 from reconciler.engine.protocol import Driver, ExecResult, LogLine, Traits
 from reconciler.model.errors import Failed, SubnetTaken
+from reconciler.model.health import NO_STREAK, active_check, note_probe
 from reconciler.model.key import Key, Kind, named_key, split_key
 from reconciler.model.observation import Health, Observation, Part, Phase, Status, Stray
 from reconciler.model.record import Made, View
@@ -179,8 +180,16 @@ class MemoryInside:
         return ExecResult(exit_code=0)
 
     def probe(self, made: Made, *, timeout: float) -> tuple[Health, str]:
-        """As the image says."""
+        """As the image says; NONE without a check."""
+        assert isinstance(made.spec, ContainerSpec)
+        thing, check = self.machine.containers[made.incarnation], active_check(made.spec.healthcheck)
+        if thing.phase is not Phase.RUNNING:
+            raise Failed(f"{made.key}: health check: it is {thing.phase.value}, not running")
+        if check is None:
+            return Health.NONE, ""
         healthy = self.machine.content[made.image].healthy
+        age = self.machine.now - thing.started_at
+        thing.streak = note_probe(thing.streak or NO_STREAK, check, healthy=healthy, age=age)
         return (Health.HEALTHY, "") if healthy else (Health.UNHEALTHY, "made unhealthy")
 
     def kill(self, made: Made, signal: int) -> None:

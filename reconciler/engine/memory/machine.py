@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from reconciler.model.errors import Failed
+from reconciler.model.health import Streak
 from reconciler.model.key import Key
 from reconciler.model.observation import Part, Phase
 from reconciler.model.record import Made
@@ -31,6 +32,8 @@ class Thing:
     mark: str = ""
     error: str = ""
     """Why the last start failed."""
+    streak: Streak | None = None
+    """What its probes came to, of this run."""
     data: dict[str, bytes] = field(default_factory=dict)
     """A volume's files."""
 

@@ -19,8 +19,9 @@ import msgspec
 from reconciler.engine.native.runtime import runc
 from reconciler.engine.native.runtime.spec import choose_workdir, render_user
 from reconciler.engine.native.runtime.users import Identity
-from reconciler.linux import process
+from reconciler.linux import cgroups, process
 
+_KILL_SECONDS = 2.0
 _CAPTURED = 4096
 """Bytes of a health check's output that are kept, as in Docker: the last ones."""
 
@@ -87,9 +88,9 @@ def run_captured(
     path: str, monitor: Mapping[str, Any], wanted: Mapping[str, Any], *, timeout: float
 ) -> tuple[int | None, str]:
     """Run it with nothing to read: its exit code and the end of what it printed. None when it took longer than `timeout`
-    seconds; it is killed then."""
-    with _Files(path, wanted) as given:
-        command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec"]
+    seconds. Whatever it started is killed when it ends."""
+    with _Files(path, wanted) as given, _Fence(monitor) as fence:
+        command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec", *fence.words]
         command += ["--process", given.process, "--pid-file", given.pid, monitor["id"]]
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
@@ -107,6 +108,32 @@ def run_captured(
             return None, output
         words = given.read_log()
         return _choose_code(code, words), output or words
+
+
+class _Fence:
+    """A cgroup of its own for one command, below the container's: what the command started ends with the block, whatever
+    session or parent it has given itself.
+
+    `words` are for the runtime. Empty for runtimes that can't be told; there only the command itself is killed.
+    """
+
+    def __init__(self, monitor: Mapping[str, Any]) -> None:
+        self._cgroup: str = monitor["cgroup"]
+        self._fences = posixpath.basename(monitor["runtime"]) == "runc"
+        self._folder = ""
+        self.words: tuple[str, ...] = ()
+
+    def __enter__(self) -> "_Fence":
+        if self._fences:
+            name = f"exec-{secrets.token_hex(6)}"
+            self._folder = cgroups.create_child(self._cgroup, name)
+            self.words = ("--cgroup", name if cgroups.is_v2() else f"pids:{name}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder:
+            # What is paused just now can't die: it goes with the container's cgroup.
+            cgroups.end_child(self._folder, seconds=_KILL_SECONDS)
 
 
 def _read_until(read_end: int, pid: int, *, deadline: float) -> tuple[bool, str]:
@@ -140,8 +167,14 @@ def _kill_command(runtime_pid: int, pid_file: str) -> None:
         inner = 0
     if inner and _parent_of(inner) == runtime_pid:
         process.send_signal(inner, process.read_start_time(inner), signal.SIGKILL)
-    else:
-        os.kill(runtime_pid, signal.SIGKILL)
+        # Its parent ends by itself then, unless the container is paused.
+        pidfd = os.pidfd_open(runtime_pid)  # ours to reap still, so the pid is its own
+        try:
+            if process.wait_readable(pidfd, seconds=_KILL_SECONDS):
+                return
+        finally:
+            os.close(pidfd)
+    os.kill(runtime_pid, signal.SIGKILL)
 
 
 def _parent_of(pid: int) -> int:

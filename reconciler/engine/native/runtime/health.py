@@ -7,6 +7,7 @@ it is old: health that nobody looks at is unknown.
 from typing import Any
 
 from reconciler.engine.native.runtime import bundle
+from reconciler.model.health import Streak, active_check, is_unhealthy, merge_checks, note_probe
 from reconciler.model.observation import Health
 from reconciler.model.spec import Healthcheck
 
@@ -20,8 +21,7 @@ def choose_check(own: Healthcheck | None, image: Any) -> Healthcheck | None:
 
     `image` is the `Healthcheck` object of an image config; its durations are nanoseconds, and 0 is the default.
     """
-    check = own if own is not None else _from_image(image)
-    return None if check is None or not check.test or check.test[0] == "NONE" else check
+    return active_check(merge_checks(own, _from_image(image)))
 
 
 def _from_image(image: Any) -> Healthcheck | None:
@@ -38,30 +38,35 @@ def _from_image(image: Any) -> Healthcheck | None:
     return Healthcheck(test=tuple(str(word) for word in image["Test"]), **given)
 
 
-def note_result(path: str, *, pid: int, healthy: bool, at: float, text: str) -> None:
-    """Keep the result of a probe of the run whose first process is `pid`."""
+def note_result(path: str, check: Healthcheck, state: dict[str, Any], *, healthy: bool, at: float, text: str) -> None:
+    """Keep the result of a probe that began at `at`, of the run that `state` tells of."""
     before = bundle.read_json(path, bundle.HEALTH)
-    same_run = before.get("pid") == pid
+    streak = note_probe(_streak_of(before, state["pid"]), check, healthy=healthy, age=at - state["started_at"])
     result = {
-        "pid": pid,
+        "pid": state["pid"],
         "at": at,
-        "streak": 0 if healthy else (int(before.get("streak", 0)) if same_run else 0) + 1,
-        "was_healthy": healthy or (same_run and bool(before.get("was_healthy"))),
+        "healthy": healthy,
+        "streak": streak.failures,
+        "was_healthy": streak.was_healthy,
         "text": text,
     }
     bundle.write_json(path, bundle.HEALTH, result)
 
 
-def choose_health(check: Healthcheck | None, result: dict[str, Any], *, pid: int, started_at: float, now: float) -> Health:
-    """What a result says now. Docker's rule: unhealthy after `retries` failures in a row, of which those within the start
-    period before the first success do not count."""
+def _streak_of(result: dict[str, Any], pid: int) -> Streak:
+    """What earlier probes of the same run came to."""
+    if result.get("pid") != pid:
+        return Streak()
+    return Streak(failures=int(result.get("streak", 0)), was_healthy=bool(result.get("was_healthy")))
+
+
+def choose_health(check: Healthcheck | None, result: dict[str, Any], *, pid: int, now: float) -> Health:
+    """What a result says now: UNKNOWN where there is none of this run, or nobody has probed for a while."""
     if check is None:
         return Health.NONE
-    interval = max(check.interval, check.timeout)
-    if result.get("pid") != pid or now - result["at"] > _STALE_AFTER * interval:
+    if result.get("pid") != pid or now - result["at"] > _STALE_AFTER * max(check.interval, check.timeout):
         return Health.UNKNOWN
-    failed = result["streak"] >= check.retries
-    if not result["was_healthy"]:
-        in_start_period = result["at"] < started_at + check.start_period
-        return Health.UNHEALTHY if failed and not in_start_period else Health.STARTING
-    return Health.UNHEALTHY if failed else Health.HEALTHY
+    streak = _streak_of(result, pid)
+    if is_unhealthy(check, streak):
+        return Health.UNHEALTHY
+    return Health.HEALTHY if streak.was_healthy else Health.STARTING

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.engine.native.layout import Layout
-from reconciler.engine.native.runtime import bundle, health, logs, rotation, status
+from reconciler.engine.native.runtime import bundle, health, logs, probes, rotation, status
 from reconciler.engine.native.runtime import exec as execution
 from reconciler.engine.native.runtime.spec import Unstartable
 from reconciler.engine.native.runtime.users import BadUser, Identity, resolve_user
 from reconciler.engine.protocol import ExecResult, LogLine
 from reconciler.linux import process
 from reconciler.model.errors import Failed
+from reconciler.model.health import HTTP, TCP
 from reconciler.model.observation import Health, Phase
 from reconciler.model.record import Made
 
@@ -88,31 +89,45 @@ class NativeInside:
             raise Failed(f"{made.key}: exec: {error}") from error
 
     def probe(self, made: Made, *, timeout: float) -> tuple[Health, str]:
-        """Run its health check once: healthy or unhealthy, and the end of what the check printed; NONE without a check.
+        """Make its health check once: healthy or unhealthy, and the end of what the check printed; NONE without a check.
 
-        The result is kept in the bundle with its time, for `observe`. One that can't be run is unhealthy.
+        The result is kept in the bundle with its time, for `observe`. One that can't be made is unhealthy.
         """
         path, monitor = self._need_running(made, "health check")
-        check = monitor.get("check")
+        check = status.read_check(monitor)
         if check is None:
             return Health.NONE, ""
-        kind, *words = check["test"]
+        state, at = bundle.read_json(path, bundle.STATE), time.time()
+        if check.test[0] in (HTTP, TCP):
+            init = (state["pid"], state["start_time"])
+            healthy, text = probes.ask(check.test, init=init, address=_own_address(made), timeout=timeout)
+        else:
+            healthy, text = self._run_check(path, monitor, check.test, timeout)
+        health.note_result(path, check, state, healthy=healthy, at=at, text=text)
+        return (Health.HEALTHY if healthy else Health.UNHEALTHY), text
+
+    def _run_check(self, path: str, monitor: Mapping[str, Any], test: Sequence[str], timeout: float) -> tuple[bool, str]:
+        kind, *words = test
         # Compat: any first word but CMD-SHELL is a command in words, as Docker reads CMD.
         command = [*_SHELL, *words] if kind == "CMD-SHELL" else words
         config = bundle.read_json(path, bundle.CONFIG)
         wanted = execution.render_process(config, command, None, tty=False, workdir="", env={})
-        pid = bundle.read_json(path, bundle.STATE)["pid"]
         code, text = execution.run_captured(path, monitor, wanted, timeout=timeout)
         if code is None:
             text = f"it took longer than {timeout:g} s\n{text}".rstrip()
-        health.note_result(path, pid=pid, healthy=code == 0, at=time.time(), text=text)
-        return (Health.HEALTHY if code == 0 else Health.UNHEALTHY), text
+        return code == 0, text
 
     def kill(self, made: Made, signal: int) -> None:
         """Send a signal to its first process, by pidfd after a look at its start time. Raises Failed where none runs."""
         state = bundle.read_json(self._bundle(made), bundle.STATE)
         if not state or not process.send_signal(state["pid"], state["start_time"], signal):
             raise Failed(f"{made.key}: kill: it does not run", hint="`reconcile get containers` shows what does")
+
+
+def _own_address(made: Made) -> str:
+    """Where it is asked: on its first network, on the host's and on none at the loopback."""
+    places = sorted(made.grants.endpoints.items())
+    return places[0][1].address if places else "127.0.0.1"
 
 
 def log_path(layout: Layout, incarnation: str) -> Path:

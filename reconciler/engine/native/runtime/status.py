@@ -82,7 +82,7 @@ def _read_exited(
         restarts=rules.restarts,
         restarting=verdict == policy.AGAIN and is_followed(state) and not (rules.mark or state.get("halted")),
         gave_up=rules.gave_up,
-        health=Health.NONE if _read_check(monitor) is None else Health.UNKNOWN,
+        health=Health.NONE if read_check(monitor) is None else Health.UNKNOWN,
         error=_read_error(path),
     )
 
@@ -107,17 +107,18 @@ def _read_error(path: str) -> str:
         return ""
 
 
-def _read_check(monitor: dict[str, Any]) -> Healthcheck | None:
+def read_check(monitor: dict[str, Any]) -> Healthcheck | None:
+    """The check that a bundle was made with."""
     check = monitor.get("check")
     return None if check is None else msgspec.convert(check, Healthcheck)
 
 
 def _read_health(path: str, monitor: dict[str, Any], state: dict[str, Any]) -> Health:
-    check = _read_check(monitor)
+    check = read_check(monitor)
     if check is None:
         return Health.NONE
     result = bundle.read_json(path, bundle.HEALTH)
-    return health.choose_health(check, result, pid=state["pid"], started_at=state["started_at"], now=time.time())
+    return health.choose_health(check, result, pid=state["pid"], now=time.time())
 
 
 # ---------------------------------------------------------------- parts
