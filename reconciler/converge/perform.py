@@ -45,8 +45,11 @@ def revert(job: Job, ground: Ground, uses: Uses) -> None:
 
 
 def clean_up(job: Job, ground: Ground) -> None:
-    """What a failed create left half-made goes; what cannot be removed now is found by the sweep."""
+    """What a failed create left half-made goes; what cannot be removed now is found by the sweep. Of a container that was
+    there before (a reboot took it off the machine) nothing goes: its writable layer would, too."""
     if job.new is None or job.action.verb is not Verb.CREATE:
+        return
+    if job.old is not None and kind_of(job.action.key) is Kind.CONTAINER:
         return
     try:
         if kind_of(job.action.key) is Kind.CONTAINER:

@@ -58,7 +58,9 @@ def fold_intents(records: Mapping[Key, Record], intents: Iterable[Intent], obser
             remove.append(loser)
         if winner is intent.old and intent.verb == "replace" and kind_of(key) is Kind.CONTAINER:
             assert winner is not None
-            revive.append(winner)
+            # What a reboot took off the machine is the plan's to make, once its networks are there again.
+            if _status(observation, winner).phase is not Phase.MISSING:
+                revive.append(winner)
         if winner is not None:
             folded[key] = _record_of(winner, record, intent)
             changed.append(key)

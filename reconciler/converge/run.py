@@ -47,6 +47,8 @@ class Options(Struct, frozen=True, kw_only=True):
     timeout: float = 300.0
     """Seconds that one container may take to be seen."""
     workers: int = 16
+    refused: Mapping[Key, ReconcileError] = {}
+    """Actions that a rule forbids, by key, with why: they fail before they begin, and what comes after them is skipped."""
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -96,6 +98,9 @@ class Walk:
     def walk(self) -> Result:
         """Go on until nothing runs and nothing can begin."""
         batch: list[Outcome] = []
+        for action in self.board.waiting():
+            if action.key in self.options.refused:
+                self._fail(action, self.options.refused[action.key])
         while True:
             self._advance(batch)
             if not self._busy():

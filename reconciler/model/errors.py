@@ -9,6 +9,7 @@
     │   ├── NotRoot, RootError
     │   ├── NotFound                          a name that no record answers to
     │   ├── NotLent                           what is borrowed of another stack is not there
+    │   ├── DataGone                          a recorded volume without its data
     │   ├── ConvergeFailed                    some actions failed; the others are done
     │   └── TimedOut
     ├── Refused                         3     a rule that a flag or an answer can lift
@@ -160,6 +161,16 @@ class NotLent(Failed):
 
     def __init__(self, problems: Sequence[str], hints: Sequence[str]) -> None:
         super().__init__(problems[0], detail="\n".join(problems[1:]), hint="\n".join(hints))
+
+
+class DataGone(Failed):
+    """A volume is on record and its folder is not there: it is not made anew, empty, by itself."""
+
+    def __init__(self, key: str, volume_id: str) -> None:
+        super().__init__(
+            f"{key}: its data is gone (volumes/{volume_id} of the root)",
+            hint="mount or put back what holds it; `reconcile boot --accept-data-loss " + key + "` makes it anew, empty",
+        )
 
 
 class ConvergeFailed(Failed):

@@ -8,6 +8,7 @@ import os
 import time
 
 from reconciler.engine.native.runtime import bundle, conmon, policy, runc
+from reconciler.engine.native.runtime.ended import write_ended
 from reconciler.linux import cgroups
 from reconciler.onexit import heal
 from reconciler.onexit.waiting import Sleeper
@@ -105,16 +106,23 @@ def _follow_apply(path: str, monitor: "dict[str, Any]", rules: policy.Policy) ->
 
 def _follow_policy(path: str, monitor: "dict[str, Any]", rules: policy.Policy, ended: "dict[str, Any]") -> Pause | None:
     verdict = policy.choose_after_exit(rules, code=ended["code"])
-    if verdict == policy.STAY or rules.gave_up:
-        return None
-    if verdict == policy.GIVE_UP:
+    if verdict == policy.GIVE_UP and not rules.gave_up:
         rules.gave_up = True
         policy.write_policy(path, rules)
+    if verdict == policy.STAY or rules.gave_up:
+        _rest(path, monitor, rules, ended)
         return None
     # Kernel: the clock may be set while we sleep; a pause is never longer than it was to be.
     pause = policy.choose_pause(rules.attempts)
     left = min(pause, ended["at"] + pause - time.time())
     return Pause(left) if left > 0 else _restart(path, monitor, rules)
+
+
+def _rest(path: str, monitor: "dict[str, Any]", rules: policy.Policy, ended: "dict[str, Any]") -> None:
+    """Nothing follows: a reboot must not start it either."""
+    begun = bundle.read_json(path, bundle.STATE).get("started_at", 0.0)
+    kept = {"code": ended["code"], "at": ended["at"], "oom": ended["oom"], "started_at": begun}
+    write_ended(monitor.get("ended", ""), {**kept, "restarts": rules.restarts, "gave_up": rules.gave_up})
 
 
 def _restart(path: str, monitor: "dict[str, Any]", rules: policy.Policy) -> Pause | None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from lab.registry import Registry, start_registry
 CLONE_NEWNET = 0x40000000
 REPOSITORY = Path(__file__).resolve().parents[2]
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 SET_UP = r"""
 set -e
@@ -260,6 +263,33 @@ class World:
         """The ids of the roots that were used in this world, as their files say."""
         folder = Path(f"/proc/{self.holder}/root{self.folder}")
         return sorted({path.read_text().split()[0] for path in folder.glob("*/id")})
+
+    # --- a reboot ---
+
+    def reboot(self) -> None:
+        """What a power cut leaves: every process of the product ends at once, and all that lives in the kernel's memory
+        (mounts, links, tables, cgroups, /run) is gone; the disk stays. The boot has another id."""
+        wait_until(self._kill_all, "every process has ended", self.processes)
+        self.nsenter("nft", "flush", "ruleset")
+        for link in self.links():
+            self.nsenter("ip", "link", "delete", link, check=False)  # a veth goes with its other end
+        for line in sorted(self._read_mounts() - self._mounts_at_first, key=lambda line: -int(line.split()[0])):
+            self.nsenter("umount", "-l", line.split()[1], check=False)
+        self.nsenter("sh", "-c", "rm -rf /run/reconcile")
+        for folder in sorted(self.cgroups(), key=len, reverse=True):
+            wait_until(partial(_remove_cgroup, folder), f"{folder} is removed", seconds=5)
+        self.new_boot_id()
+
+    def new_boot_id(self) -> None:
+        """The kernel's boot id is another one in this world from now on."""
+        boot_id = self.folder / "boot-id"
+        boot_id.write_text(f"{uuid.uuid4()}\n")
+        self.nsenter("sh", "-c", f"umount {_BOOT_ID} 2>/dev/null; mount --bind {boot_id} {_BOOT_ID}")
+        self._mounts_at_first = self._read_mounts()
+
+    def _kill_all(self) -> bool:
+        self.kill(*self.processes())
+        return not self.processes()
 
     # --- the end ---
 

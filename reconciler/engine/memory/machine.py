@@ -13,7 +13,7 @@ from reconciler.model.health import Streak
 from reconciler.model.key import Key
 from reconciler.model.observation import Part, Phase
 from reconciler.model.record import Made
-from reconciler.model.spec import Healthcheck
+from reconciler.model.spec import ContainerSpec, Healthcheck
 
 
 @dataclass
@@ -122,9 +122,19 @@ class Machine:
             thing.phase, thing.pid = Phase.EXITED, 0
 
     def reboot(self) -> None:
-        """Everything that lives in memory is gone; content and volumes stay."""
-        self.containers.clear()
+        """Everything that lives in memory is gone; content, volumes and the ends of what rests stay."""
+        self.containers = {name: thing for name, thing in self.containers.items() if _rests(thing)}
+        for thing in self.containers.values():
+            thing.parts.clear()
         self.networks.clear()
         self.open_ports.clear()
         self.names.clear()
         self.boot_id = f"boot-{int(self.boot_id.split('-')[1]) + 1}"
+
+
+def _rests(thing: Thing) -> bool:
+    """Whether it ended and nothing follows that: by its restart policy, or by a stop."""
+    assert isinstance(thing.made.spec, ContainerSpec)
+    policy = thing.made.spec.restart
+    success = policy.startswith("on-failure") and thing.exit_code == 0
+    return thing.phase is Phase.EXITED and (thing.mark == "hold" or policy == "no" or success)

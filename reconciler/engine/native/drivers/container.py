@@ -17,6 +17,7 @@ from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import veth
 from reconciler.engine.native.runtime import bundle, lifecycle, limits, signals, status, writing
+from reconciler.engine.native.runtime.ended import ended_path
 from reconciler.engine.native.runtime.inside import rotate_log
 from reconciler.engine.native.runtime.monitor import cgroup_parent, cgroup_path, monitors_path
 from reconciler.engine.native.snapshots import stack
@@ -104,7 +105,7 @@ class ContainerDriver:
         path = self._bundle(made)
         if not writing.is_complete(path):
             self._end_lost(made)
-            return status.read_status(path, made.incarnation)
+            return self._read_status(made)
         number, patience = _ending(made, path)
         with lifecycle.locked(path, made.key, doing="stop"):
             now = lifecycle.halt(path, mark=mark, apply=apply, number=number, grace=patience if grace is None else grace)
@@ -181,21 +182,25 @@ class ContainerDriver:
 
     def states(self, mades: Sequence[Made]) -> Mapping[str, Status]:
         """By incarnation: phase, pid, exit and restarts of each, without parts."""
-        return {made.incarnation: status.read_status(self._bundle(made), made.incarnation) for made in mades}
+        return {made.incarnation: self._read_status(made) for made in mades}
+
+    def _read_status(self, made: Made) -> Status:
+        kept = ended_path(f"{self.layout.containers}/{made.incarnation}")
+        return status.read_status(self._bundle(made), made.incarnation, kept=kept)
 
     def observe(
         self, mades: Sequence[Made], glimpse: Glimpse, *, networks: Uses
     ) -> tuple[dict[Key, Status], dict[str, Status]]:
         """Statuses with their parts: by key that of the incarnation which runs, and by incarnation the other of two."""
         found = self.states(mades)
-        there = [made for made in mades if found[made.incarnation].phase is not Phase.MISSING]
+        there = [made for made in mades if self._is_there(made, found[made.incarnation])]
         links = veth.observe_links(self.layout, there, glimpse, networks=networks)
         roots = stack.observe_roots(self.layout, self._read_layers(there), glimpse)
         statuses: dict[Key, Status] = {}
         others: dict[str, Status] = {}
         for made in mades:
             now = found[made.incarnation]
-            if now.phase is not Phase.MISSING:
+            if made.incarnation in roots:
                 parts = status.read_parts(self._bundle(made), made, now)
                 parts |= {"mount": roots[made.incarnation]}
                 now = structs.replace(now, parts=parts | _choose_links(links.get(made.incarnation, {}), now))
@@ -205,6 +210,10 @@ class ContainerDriver:
                 statuses[made.key], other = (now, first) if runs else (first, now)
                 others[other.incarnation] = other
         return statuses, others
+
+    def _is_there(self, made: Made, now: Status) -> bool:
+        """Whether there is something of it to look at: of one that had ended before a reboot there is only its end."""
+        return now.phase is not Phase.MISSING and (now.phase in _LIVE or os.path.isdir(self._bundle(made)))  # noqa: PTH112
 
     def _read_layers(self, mades: Sequence[Made]) -> dict[str, tuple[str, ...]]:
         by_image: dict[str, tuple[str, ...]] = {}

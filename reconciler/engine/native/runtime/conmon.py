@@ -9,7 +9,7 @@ import errno
 import os
 import time
 
-from reconciler.engine.native.runtime import bundle, rotation, runc
+from reconciler.engine.native.runtime import bundle, ended, rotation, runc
 from reconciler.engine.native.runtime.smalljson import parse_json
 from reconciler.linux import cgroups, process
 
@@ -45,6 +45,7 @@ def launch(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
 
 def _start(path: str, monitor: "dict[str, Any]", state: "dict[str, Any]") -> None:
     before = bundle.read_json(path, bundle.STATE)
+    ended.remove_ended(monitor.get("ended", ""))
     # Order: recorded before it runs, so that nothing ever runs that is not on record.
     bundle.write_json(path, bundle.STATE, state)
     try:
@@ -151,6 +152,7 @@ def _read_state(path: str, sync: int) -> "dict[str, Any]":
         "monitor": monitor_pid,
         "monitor_start": process.read_start_time(monitor_pid or 0),
         "started_at": time.time(),
+        "boot_id": process.read_boot_id(),
     }
 
 

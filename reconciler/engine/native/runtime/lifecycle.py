@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.engine.native.runtime import bundle, conmon, policy, runc, status
+from reconciler.engine.native.runtime import bundle, conmon, ended, policy, runc, status
 from reconciler.linux import cgroups, files, process
 from reconciler.model.errors import Failed, LockTimeout, ProgramFailed, TimedOut
 from reconciler.model.key import Key
@@ -116,7 +116,17 @@ def halt(path: str, *, mark: str, apply: ApplyId, number: int, grace: float) -> 
         bundle.write_json(path, bundle.STATE, {**state, "halted": True})
         _end_process(monitor, state, number=number, grace=grace)
         _wait_for_exit_file(path, monitor, state)
+    if mark == policy.HOLD and state:
+        _keep_end(path, monitor, state, rules)
     return status.read_status(path, monitor.get("id", ""))
+
+
+def _keep_end(path: str, monitor: dict[str, Any], state: dict[str, Any], rules: policy.Policy) -> None:
+    """A reboot takes the bundle away, and what was stopped has still ended."""
+    how = {"code": None, "at": time.time(), "oom": False} | status.read_exit(path, monitor["id"], state)
+    kept = {name: how[name] for name in ("code", "at", "oom")}
+    more = {"started_at": state["started_at"], "restarts": rules.restarts, "gave_up": rules.gave_up}
+    ended.write_ended(monitor.get("ended", ""), kept | more)
 
 
 def _end_process(monitor: dict[str, Any], state: dict[str, Any], *, number: int, grace: float) -> None:
@@ -160,7 +170,7 @@ def end(path: str, *, key: Key, apply: ApplyId, number: int, grace: float) -> No
     with locked(path, key, doing="delete"):
         halt(path, mark=policy.GONE, apply=apply, number=number, grace=grace)
         state = bundle.read_json(path, bundle.STATE)
-    if state:
+    if status.is_followed(state):
         end_monitor(state["monitor"], state["monitor_start"])
     if monitor:
         if conmon.read_pid(path) != state.get("monitor"):  # A kill between create and record left one that nobody knows.

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from reconciler.engine.native.layout import Layout
+from reconciler.engine.native.runtime.ended import ended_path
 from reconciler.engine.native.runtime.inside import log_path
 from reconciler.linux.process import CLEAN_ENV
 from reconciler.model.errors import ProgramMissing
@@ -47,6 +48,7 @@ def render_monitor(layout: Layout, made: Made, check: Healthcheck | None) -> dic
         "runtime_root": str(layout.runc),
         "conmon": find_program("conmon", "conmon", "run a container"),
         "log": str(log_path(layout, made.incarnation)),
+        "ended": ended_path(str(layout.containers / made.incarnation)),
         "max_size": made.spec.logs.max_size,
         "keep": made.spec.logs.keep,
         "tty": made.spec.tty,

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from reconciler.engine.native.runtime import bundle, health, policy, runc
+from reconciler.engine.native.runtime.ended import read_ended
 from reconciler.engine.native.runtime.spec import render_resources
 from reconciler.linux import cgroups, process
 from reconciler.model.observation import PRESENT, Health, Part, Phase, Status, altered, missing
@@ -20,15 +21,17 @@ from reconciler.model.spec import ContainerSpec, Healthcheck
 _KEPT_FILES = (bundle.CONFIG, bundle.POLICY, bundle.CONTAINER)
 
 
-def read_status(path: str, incarnation: str) -> Status:
-    """The status of the container whose bundle is at `path`, without parts; MISSING where there is no bundle."""
+def read_status(path: str, incarnation: str, *, kept: str = "") -> Status:
+    """The status of the container whose bundle is at `path`, without parts; MISSING where there is no bundle, and no end of
+    it is kept under the root (at `kept`) either."""
     monitor = bundle.read_json(path, bundle.MONITOR)
     if not monitor:
-        return Status(phase=Phase.MISSING, incarnation=incarnation)
+        return _read_kept(kept, incarnation) or Status(phase=Phase.MISSING, incarnation=incarnation)
     state = bundle.read_json(path, bundle.STATE)
     rules = policy.read_policy(path) or policy.Policy()
     if not state:
-        return Status(phase=Phase.CREATED, incarnation=incarnation, error=_read_error(path))
+        before = _read_kept(monitor.get("ended", ""), incarnation)
+        return before or Status(phase=Phase.CREATED, incarnation=incarnation, error=_read_error(path))
     if is_running(state):
         return _read_running(path, monitor, state, rules)
     ended = read_exit(path, monitor["id"], state)
@@ -40,12 +43,34 @@ def read_status(path: str, incarnation: str) -> Status:
 
 def is_running(state: dict[str, Any]) -> bool:
     """Whether the first process of a run lives."""
-    return bool(state) and process.is_alive(state["pid"], state["start_time"])
+    return _is_of_this_boot(state) and process.is_alive(state["pid"], state["start_time"])
 
 
 def is_followed(state: dict[str, Any]) -> bool:
     """Whether the conmon of a run lives, with its exit command."""
-    return process.is_alive(state["monitor"], state["monitor_start"])
+    return _is_of_this_boot(state) and process.is_alive(state["monitor"], state["monitor_start"])
+
+
+def _is_of_this_boot(state: dict[str, Any]) -> bool:
+    """Whether pids in it mean anything: a pid with its start time may come again after a reboot."""
+    return bool(state) and state.get("boot_id") == process.read_boot_id()
+
+
+def _read_kept(path: str, incarnation: str) -> Status | None:
+    """The end of a container whose run directory a reboot took away."""
+    ended = read_ended(path) if path else {}
+    if not ended:
+        return None
+    return Status(
+        phase=Phase.EXITED,
+        incarnation=incarnation,
+        started_at=ended.get("started_at", 0.0),
+        finished_at=ended["at"],
+        exit_code=ended.get("code"),
+        oom_killed=bool(ended.get("oom")),
+        restarts=int(ended.get("restarts", 0)),
+        gave_up=bool(ended.get("gave_up")),
+    )
 
 
 def _read_running(path: str, monitor: dict[str, Any], state: dict[str, Any], rules: policy.Policy) -> Status:

@@ -1,0 +1,47 @@
+"""`reconcile boot`."""
+
+from pathlib import Path
+
+import click
+
+from reconciler.cli.options import Duration, lock_option, opened, output_option, root_option
+
+
+@click.command(epilog="Example: reconcile boot --no-wait")
+@click.option("--timeout", type=Duration(), default="5m", help="How long a container may take to be seen running.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for containers to be seen running.")
+@click.option("--accept-data-loss", "accepted", metavar="KEY", multiple=True, help="Make this volume anew, empty.")
+@lock_option
+@output_option("table", "json")
+@root_option
+@click.pass_context
+def boot(
+    ctx: click.Context, *, timeout: float, no_wait: bool, accepted: tuple[str, ...], lock_timeout: float, form: str,
+    root: Path | None,
+) -> int:  # fmt: skip
+    """Bring everything back after a reboot, as recorded and in order; what runs is left alone.
+
+    Holds and restart policies are respected. No manifest is read, and no registry asked for what is here.
+    """
+    from reconciler.cli.apply import make_face
+    from reconciler.cli.progress import make_watcher
+    from reconciler.model.key import Key
+    from reconciler.verbs.boot import BootOptions
+    from reconciler.verbs.boot import boot as verb
+
+    watcher = make_watcher(form)
+    options = BootOptions(wait=not no_wait, timeout=timeout, accepted=tuple(Key(key) for key in accepted))
+    with opened(ctx, root, lock_timeout=lock_timeout) as found:
+        try:
+            applied = verb(found, options, face=make_face(watcher, form))
+        finally:
+            watcher.close()
+    if form != "json":
+        from reconciler.cli.render import show
+
+        done = len(applied.result.done) if applied.result else 0
+        show(f"done: {done} action{'s' if done != 1 else ''}" if done else "everything is as recorded")
+    return 0
+
+
+COMMANDS = {"boot": boot}
