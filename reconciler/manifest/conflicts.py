@@ -4,13 +4,11 @@ Unknown and circular dependencies, names that stand for each other, one port or 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from reconciler.manifest.draft import Draft, PortClaim
 from reconciler.manifest.faults import Fault, Path
 from reconciler.manifest.ports import ANY
-from reconciler.model.key import container_key
-from reconciler.model.spec import ContainerSpec
 
 
 def blame_names(draft: Draft) -> None:
@@ -27,7 +25,7 @@ def blame_dependencies(draft: Draft) -> None:
     """Containers that must come after one that is not there, after themselves, or after one without a health check."""
     names = draft.names("containers")
     known = set(names)
-    for name, spec in _containers(draft):
+    for name, spec in draft.containers.items():
         # A list has its own places; faults of a map are at the key.
         written = draft.section("containers")[name].get("depends_on")
         for other, asked in spec.depends_on.items():
@@ -43,21 +41,14 @@ def blame_dependencies(draft: Draft) -> None:
     _blame_cycle(draft)
 
 
-def _containers(draft: Draft) -> Iterable[tuple[str, ContainerSpec]]:
-    for name in draft.section("containers"):
-        spec = draft.specs.get(container_key(draft.name, name))
-        if isinstance(spec, ContainerSpec):
-            yield name, spec
-
-
 def _has_no_check(draft: Draft, name: str) -> bool:
-    spec = draft.specs.get(container_key(draft.name, name))
-    return isinstance(spec, ContainerSpec) and spec.healthcheck is not None and spec.healthcheck.test == ("NONE",)
+    spec = draft.containers.get(name)
+    return spec is not None and spec.healthcheck is not None and spec.healthcheck.test == ("NONE",)
 
 
 def _blame_cycle(draft: Draft) -> None:
     """A circle of dependencies, shown as the way around it from its first name."""
-    after = {name: list(spec.depends_on) for name, spec in _containers(draft) if spec.depends_on}
+    after = {name: list(spec.depends_on) for name, spec in draft.containers.items() if spec.depends_on}
     if not after:
         return
     # Imported here: a stack without dependencies does not pay for it.
@@ -76,7 +67,7 @@ def _blame_cycle(draft: Draft) -> None:
 def blame_addresses(draft: Draft) -> None:
     """One fixed address for two containers of a network."""
     holders: dict[tuple[str, str], str] = {}
-    for name, spec in _containers(draft):
+    for name, spec in draft.containers.items():
         for network, attachment in spec.networks.items():
             if not attachment.ipv4:
                 continue

@@ -15,7 +15,8 @@ from reconciler.manifest.draft import Draft
 from reconciler.manifest.faults import DROPPED, Fault, shorten
 from reconciler.manifest.networks import draft_networks
 from reconciler.manifest.pairs import read_labels
-from reconciler.model.key import Kind, container_key, make_key
+from reconciler.manifest.replicas import blame_replicas, draft_replicas
+from reconciler.model.key import Kind, make_key
 from reconciler.model.reference import canonical_reference
 from reconciler.model.spec import ImageSpec, VolumeSpec
 
@@ -34,10 +35,12 @@ def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, s
     draft_networks(draft)
     _draft_volumes(draft)
     for name, container in draft.section("containers").items():
-        draft.specs[container_key(draft.name, name)] = make_container(draft, name, container)
+        draft.containers[name] = make_container(draft, name, container)
     blame_names(draft)
     blame_dependencies(draft)
     blame_addresses(draft)
+    blame_replicas(draft)
+    draft_replicas(draft)
     return draft
 
 
@@ -88,4 +91,5 @@ def _draft_volumes(draft: Draft) -> None:
             borrow(draft, "volumes", name, written)
             continue
         labels = read_labels(draft, (written or {}).get("labels"), ("volumes", name, "labels"))
-        draft.specs[make_key(Kind.VOLUME, draft.name, name)] = VolumeSpec(labels=labels)
+        access = (written or {}).get("access", "")
+        draft.specs[make_key(Kind.VOLUME, draft.name, name)] = VolumeSpec(labels=labels, access=access)

@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from reconciler.manifest.faults import Fault, Path
 from reconciler.manifest.suggest import suggest_value
 from reconciler.model.key import Key
-from reconciler.model.spec import Spec
+from reconciler.model.spec import ContainerSpec, Spec
 
 _NAMES_LOOKED_AT = 1000
 _FAULTS_WITH_NEAR = 20
@@ -50,6 +50,8 @@ class Draft(Struct, kw_only=True):
     variables: Mapping[str, str]
     name: str = ""
     specs: dict[Key, Spec] = field(default_factory=dict)
+    containers: dict[str, ContainerSpec] = field(default_factory=dict)
+    """By name, as written; `replicas.py` makes specs of them, one for each replica."""
     faults: list[Fault] = field(default_factory=list)
     ports: list[PortClaim] = field(default_factory=list)
     env_files: list[tuple[str, Path]] = field(default_factory=list)

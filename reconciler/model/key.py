@@ -60,6 +60,17 @@ def name_in(stack: str, key: Key) -> str:
     return parts.name if parts.stack == stack else f"{parts.stack}/{parts.name}"
 
 
+def replica_volume(name: str, index: int) -> str:
+    """What the volume of one replica is called, for a volume that each has of its own."""
+    return f"{name}@{index}"
+
+
+def split_replica_volume(name: str) -> tuple[str, int]:
+    """A volume's name in the manifest and whose it is, `data@2` → data and 2; 0 for one that belongs to no replica."""
+    base, sign, index = name.partition("@")
+    return (base, int(index)) if sign and index.isascii() and index.isdigit() else (name, 0)
+
+
 @lru_cache(maxsize=65536)
 def split_key(key: Key) -> KeyParts:
     """Take a key apart. Raises ValueError for text that is no key."""

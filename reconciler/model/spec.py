@@ -59,6 +59,8 @@ class VolumeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     driver: str = "local"
     labels: dict[str, str] = {}
+    access: str = ""
+    """shared: replicas of one container, and the old and the new one of a replace, may write it together."""
 
 
 class Attachment(Struct, frozen=True, kw_only=True, omit_defaults=True):

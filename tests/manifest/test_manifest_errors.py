@@ -17,7 +17,7 @@ containers:
     restart: never
     ports: ["[::1]:8080:80"]
     depends_on: {cache: service_healthy}
-    replicas: 3
+    privileged: true
 """
 
 GOLDEN_ERRORS = """\
@@ -48,10 +48,10 @@ stack.yaml:13:25 containers.web.depends_on.cache: found "service_healthy"; expec
 13 |     depends_on: {cache: service_healthy}
    |                         ^
   hint: did you mean healthy?
-stack.yaml:14:5 containers.web.replicas: not built yet
-14 |     replicas: 3
+stack.yaml:14:5 containers.web.privileged: not built yet
+14 |     privileged: true
    |     ^
-  hint: write one container for each"""
+  hint: add the capabilities that it needs with cap_add"""
 
 
 def test_all_errors_of_a_file_are_told_at_once_with_place_caret_and_hint():
@@ -62,7 +62,7 @@ HINTS = {
     "containers: {w: {image: a/b:1, volumes: []}}": "did you mean mounts?",
     "containers: {w: {image: a/b:1, restart_policy: x}}": "did you mean restart?",
     "containers: {w: {image: a/b:1, container_name: x}}": "the key under `containers:` is the name; leave it out",
-    "containers: {w: {image: a/b:1, deploy: {}}}": "here it is `resources` for limits, `restart` for the restart policy",
+    "containers: {w: {image: a/b:1, deploy: {}}}": "here it is `resources` for limits, `restart`, `replicas`, `update`",
     "containers: {w: {image: a/b:1, mem_limit: 1}}": "here it is resources: {memory: …}",
     "containers: {w: {image: a/b:1, cpus: 1}}": "here it is resources: {cpus: …}",
     "containers: {w: {image: a/b:1, network_mode: host}}": "here it is networks: [host] or networks: [none]",

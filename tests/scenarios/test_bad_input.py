@@ -56,7 +56,7 @@ MANIFESTS: dict[str, Bad] = {
     "list at top": Bad("- a\n- b\n", ("list",)),
     "scalar": Bad("just words\n", ("stack.yaml",)),
     "not yaml": Bad("a: b: c: [\n", (":1:",)),
-    "not built": Bad(one(replicas="3"), ("replicas", "not built")),
+    "not built": Bad(one(privileged="true"), ("privileged", "not built")),
     "not built driver": Bad(HEAD + "networks: {n: {driver: macvlan}}\n", ("macvlan", "not built")),
     "port twice": Bad(
         one(ports='["8080:80"]') + '  two:\n    image: 127.0.0.1:5000/busybox:1\n    ports: ["8080:81"]\n', ("8080",)
