@@ -4,9 +4,10 @@ A container that runs and was not seen long enough is `STARTED`: that is enough 
 anything else.
 """
 
+from collections.abc import Iterator
 from enum import Enum
 
-from reconciler.model.key import Key, Kind, kind_of, split_key
+from reconciler.model.key import Key, Kind, split_key
 from reconciler.model.plan import Action, Plan, Verb
 from reconciler.model.spec import ContainerSpec
 
@@ -32,6 +33,8 @@ class Board:
         self.actions = {action.id: action for action in plan.actions}
         self.states = dict.fromkeys(self.actions, State.WAITING)
         self._making = {action.key: action for action in plan.actions if action.verb is not Verb.DELETE}
+        self._named = _name_containers(plan)
+        self._awaited = {number for action in plan.actions for number in self._find_awaited(action)}
 
     def making(self, key: Key) -> Action | None:
         """The action that makes or changes a resource; a key that is deleted and made again has two."""
@@ -74,24 +77,45 @@ class Board:
         dependency_of = spec.depends_on.get(parts.name)
         return dependency_of.condition if dependency_of else "done"
 
-    def dependencies(self, action: Action) -> dict[str, str]:
-        """What a container that is about to start depends on and no action of the plan starts: name → condition."""
+    def dependencies(self, action: Action) -> dict[Key, str]:
+        """What a container that is about to start depends on and no action of the plan starts: key → condition. Of a name,
+        every replica that is wanted."""
         spec = self.plan.specs.get(action.key)
         if not isinstance(spec, ContainerSpec) or action.verb not in STARTING_VERBS:
             return {}
-        return {name: asked.condition for name, asked in spec.depends_on.items() if not self._starts(action, name)}
+        stack = split_key(action.key).stack
+        return {
+            key: asked.condition
+            for name, asked in spec.depends_on.items()
+            for key in self._named.get((stack, name), ())
+            if not self._starts(key)
+        }
 
-    def _starts(self, action: Action, name: str) -> bool:
-        parts = split_key(action.key)
-        return any(
-            other.verb in STARTING_VERBS and split_key(key).name == name and split_key(key).stack == parts.stack
-            for key, other in self._making.items()
-            if kind_of(key) is Kind.CONTAINER
-        )
+    def _starts(self, key: Key) -> bool:
+        action = self._making.get(key)
+        return action is not None and action.verb in STARTING_VERBS
 
     def is_awaited(self, action: Action) -> bool:
-        """Whether something waits for the health of the container that an action starts."""
-        name = split_key(action.key).name
-        specs = (self.plan.specs.get(other.key) for other in self.actions.values() if action.id in other.after)
-        asked = (spec.depends_on.get(name) for spec in specs if isinstance(spec, ContainerSpec))
-        return any(dependency is not None and dependency.condition == "healthy" for dependency in asked)
+        """Whether something waits until the container that an action starts is seen: for its health, or to be replaced
+        after it."""
+        return action.id in self._awaited
+
+    def _find_awaited(self, action: Action) -> Iterator[int]:
+        """What an action waits for until it is seen, whatever the options say."""
+        parts = split_key(action.key)
+        for number in action.after:
+            dependency = self.actions[number]
+            other = split_key(dependency.key)
+            replicas = (other.kind, other.stack, other.name) == (Kind.CONTAINER, parts.stack, parts.name)
+            if replicas or self.condition(action, dependency.key) == "healthy":
+                yield number
+
+
+def _name_containers(plan: Plan) -> dict[tuple[str, str], list[Key]]:
+    """The containers that are wanted, by stack and name."""
+    named: dict[tuple[str, str], list[Key]] = {}
+    for key in plan.specs:
+        parts = split_key(key)
+        if parts.kind is Kind.CONTAINER:
+            named.setdefault((parts.stack, parts.name), []).append(key)
+    return named

@@ -14,7 +14,7 @@ from reconciler.converge.ground import Ground
 from reconciler.converge.view import made_of
 from reconciler.engine.protocol import Uses
 from reconciler.model.errors import Borrowed, Failed, NameTaken
-from reconciler.model.key import Key, Kind, make_key, named_key, split_key
+from reconciler.model.key import Key, Kind, make_key, named_key, split_key, split_replica_volume
 from reconciler.model.plan import Action, Plan, Reason, Verb
 from reconciler.model.record import Endpoint, Grants, Intent, Made, Record
 from reconciler.model.spec import ContainerSpec, NetworkSpec, Spec, VolumeSpec
@@ -105,10 +105,26 @@ def check_borrowing(tx: "Writing", action: Action, plan: Plan, records: Records)
 def give_back(tx: "Writing", key: Key, made: Made | None) -> None:
     """Take back all that a key holds beyond what it is made with: of the other incarnation, or of one that never was."""
     if made is None:
-        tx.free_grants(key)
+        tx.withdraw_grants(key)
     else:
         ports = made.spec.ports if isinstance(made.spec, ContainerSpec) else ()
         tx.free_grants(key, keep=made.grants, ports=ports)
+
+
+def drop_record(tx: "Writing", key: Key, made: Made | None) -> None:
+    """Remove the record of what is gone. A replica whose own volume stays keeps its addresses for when it is back."""
+    spec = made.spec if made is not None else None
+    if made is None or not isinstance(spec, ContainerSpec):
+        tx.delete_record(key)
+        return
+    stack = split_key(key).stack
+    named = {mount.source for mount in spec.mounts.values() if mount.type == "volume"}
+    own = [named_key(Kind.VOLUME, stack, name) for name in sorted(named) if split_replica_volume(name)[1]]
+    endpoints = {named_key(Kind.NETWORK, stack, name): place for name, place in made.grants.endpoints.items()}
+    if volumes := [volume for volume in own if tx.record(volume) is not None]:
+        tx.scale_away(key, endpoints, volumes)
+    else:
+        tx.delete_record(key)
 
 
 def _make_new(tx: "Writing", action: Action, plan: Plan, records: Records, ground: Ground) -> Made:
@@ -186,7 +202,8 @@ def _grant_container(
             wanted=attachment.ipv4,
         )
         held = made.grants.endpoints.get(name)
-        mac = held.mac if held else _fresh(lambda: _mac(ground.token(10)), lambda mac: tx.grant_mac(mac, made.key))
+        mac = held.mac if held else tx.reserved_mac(network.key, made.key)
+        mac = mac or _fresh(lambda: _mac(ground.token(10)), lambda mac: tx.grant_mac(mac, made.key))
         link = f"v{ground.root_id}{incarnation[:8]}{BASE32[place]}"
         tx.grant_link(link, made.key)
         endpoints[name] = Endpoint(address=address, mac=mac, link=link)

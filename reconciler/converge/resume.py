@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from msgspec import Struct
 
-from reconciler.converge.grants import find_uses, give_back
+from reconciler.converge.grants import drop_record, find_uses, give_back
 from reconciler.converge.ground import Ground
 from reconciler.converge.view import made_of
 from reconciler.model.events import Emit, Note
@@ -123,11 +123,13 @@ def resume(folded: Folded, ground: Ground, emit: Emit) -> None:
             ground.engine.containers.start(made, uses=find_uses(folded.records, made))
     with ground.lock_root("resume"), ground.store.write() as tx:
         tx.put_records([folded.records[key] for key in folded.changed])
+        # Order: what an open intent names counts as used, and its grants would stay.
+        tx.finish_intents([intent.id for intent in folded.intents])
+        gone = {intent.key: intent.old for intent in folded.intents}
         for key in folded.dropped:
-            tx.delete_record(key)
+            drop_record(tx, key, gone[key])
         for made in folded.remove:
             give_back(tx, made.key, made_of(folded.records[made.key]))
-        tx.finish_intents([intent.id for intent in folded.intents])
 
 
 def _remove(made: Made, ground: Ground) -> None:

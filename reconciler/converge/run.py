@@ -17,14 +17,14 @@ from msgspec import Struct
 
 from reconciler.converge import perform
 from reconciler.converge.board import STARTING_VERBS, Board, State
-from reconciler.converge.grants import Job, give_back, take_job
+from reconciler.converge.grants import Job, drop_record, give_back, take_job
 from reconciler.converge.ground import Ground
 from reconciler.converge.view import compose_view, made_of
 from reconciler.converge.waits import Verdict, Watchlist, check_of
 from reconciler.engine.protocol import LogLine
 from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, Emit, Note
-from reconciler.model.key import Key, Kind, container_key, kind_of, split_key
+from reconciler.model.key import Key, Kind, kind_of, split_key
 from reconciler.model.observation import Status
 from reconciler.model.plan import Action, Plan, Verb
 from reconciler.model.record import Made, Record, View
@@ -170,9 +170,12 @@ class Walk:
 
     def _gates_open(self, action: Action) -> bool:
         """A dependency that must be healthy and that no action of the plan starts is probed before its dependant begins."""
-        stack = split_key(action.key).stack
-        gates = self.board.dependencies(action).items()
-        return all([self._gate(action, container_key(stack, name), condition) for name, condition in gates])
+        shut = False
+        for key, condition in self.board.dependencies(action).items():
+            shut |= not self._gate(action, key, condition)
+            if self.board.states[action.id] is State.FAILED:
+                return False
+        return not shut
 
     def _gate(self, action: Action, key: Key, condition: str) -> bool:
         if key in self.healthy:
@@ -353,7 +356,7 @@ class Walk:
         if outcome.half == "revert" or (outcome.error is not None and outcome.half == "begin"):
             give_back(tx, action.key, job.old)
         elif action.verb is Verb.DELETE:
-            tx.delete_record(action.key)
+            drop_record(tx, action.key, job.old)
         else:
             self._record_made(tx, job, outcome.status or self.statuses.get(action.id))
         tx.finish_intent(self.intents[action.id])

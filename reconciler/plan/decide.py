@@ -6,7 +6,7 @@ forces on another is `graph.py`'s. Never reads a clock, a file or an engine.
 
 from msgspec import Struct
 
-from reconciler.model.key import Key, Kind, kind_of, split_key
+from reconciler.model.key import Key, Kind, kind_of, split_key, split_replica_volume
 from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Change, Effect, Line, Reason, Verb
 from reconciler.model.record import Hold, Record
@@ -202,9 +202,15 @@ def _leave(situation: Situation, *, prune: bool) -> Outcome:
     key, kind, record = situation.key, kind_of(situation.key), situation.record
     assert record is not None
     if kind is Kind.VOLUME:
+        name = split_key(key).name
+        index = split_replica_volume(name)[1]
         where = ", and its folder is gone" if situation.status.phase is Phase.MISSING else ""
-        ends = f"`reconcile delete {key} --volume {split_key(key).name}` removes it"
-        return Line(key=key, text=f"kept: no longer in the manifest{where}; {ends}")
+        why = (
+            f"no replica {index} is in the manifest{where}; it comes back to it"
+            if index
+            else f"no longer in the manifest{where}"
+        )
+        return Line(key=key, text=f"kept: {why}; `reconcile delete {key} --volume {name}` removes it")
     if not prune:
         return Line(key=key, text="left as it is: no longer in the manifest, and --no-prune was given")
     return Decision(key=key, verb=Verb.DELETE, reason=Reason.NOT_WANTED)

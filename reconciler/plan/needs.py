@@ -1,18 +1,20 @@
 """Turns decisions into edges: which step waits for which, and how much that matters.
 
-Feeds `graph.py`. Four rules: what is wanted is made before who uses it; who used it goes before it is removed; a port, an
-address, a subnet, a volume is let go before another takes it; and, as a courtesy, what is removed outlives who depended on
-it. Never orders anything.
+Feeds `graph.py`. Five rules: what is wanted is made before who uses it; who used it goes before it is removed; a port, an
+address, a subnet, a volume is let go before another takes it; as a courtesy, what is removed outlives who depended on
+it; and replicas that run are replaced one after the other. Never orders anything.
 """
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
+from itertools import pairwise
 
 from msgspec import Struct
 
-from reconciler.model.key import Key, Kind, kind_of, named_key, split_key
+from reconciler.model.key import Key, Kind, kind_of, named_key, sort_key, split_key
+from reconciler.model.observation import Phase
 from reconciler.model.plan import Verb
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, NetworkSpec
@@ -49,7 +51,7 @@ def find_edges(decisions: Mapping[Key, Decision], scene: Scene, *, split: frozen
     steps = _Steps(decisions, split, scene.records)
     return frozenset(
         edge
-        for rule in (_needs, _removals, _handovers, _courtesies)
+        for rule in (_needs, _removals, _handovers, _courtesies, _turns)
         for edge in rule(steps, scene)
         if edge.node != edge.after
     )
@@ -142,6 +144,39 @@ def _courtesies(steps: _Steps, scene: Scene) -> Iterator[Edge]:
                 yield Edge(gone, user, Strength.COURTESY)
 
 
+def _turns(steps: _Steps, scene: Scene) -> Iterator[Edge]:
+    """Of the replicas of one name, those that run are replaced or restarted one after the other, after those that do not
+    run; what is scaled away goes when they are done. So a bad version stops at the first."""
+    for keys in _replicas(steps.keys):
+        turned = [node for key in keys if (node := steps.brings(key)) and node[1] in (Verb.REPLACE, Verb.RESTART)]
+        # A network that is replaced has stopped them all: they come back together.
+        turned = [node for node in turned if node[0] not in steps.split and not _loses_network(node[0], steps, scene)]
+        down = [node for node in turned if scene.status(node[0]).phase is not Phase.RUNNING]
+        runs = [node for node in turned if scene.status(node[0]).phase is Phase.RUNNING]
+        for before, node in pairwise(runs):
+            yield Edge(node, before, Strength.COURTESY)
+        for node in runs[:1]:
+            yield from (Edge(node, before, Strength.COURTESY) for before in down)
+        gone = [node for key in keys if (node := steps.removes(key)) and node[1] is Verb.DELETE and key not in steps.split]
+        for node in gone:
+            yield from (Edge(node, before, Strength.COURTESY) for before in runs[-1:] or down)
+
+
+def _replicas(keys: Sequence[Key]) -> Iterator[list[Key]]:
+    """The containers of each name that has several, by index."""
+    named: dict[tuple[str, str], list[Key]] = defaultdict(list)
+    for key in keys:
+        parts = split_key(key)
+        if parts.kind is Kind.CONTAINER:
+            named[parts.stack, parts.name].append(key)
+    return (sorted(found, key=sort_key) for found in named.values() if len(found) > 1)
+
+
+def _loses_network(key: Key, steps: _Steps, scene: Scene) -> bool:
+    recorded = scene.recorded(key)
+    return recorded is not None and any(steps.removes(network) is not None for network in network_keys(key, recorded))
+
+
 def _handovers(steps: _Steps, scene: Scene) -> Iterator[Edge]:
     """What is there once is let go before it is taken."""
     let_go: dict[str, list[tuple[str, Node]]] = defaultdict(list)
@@ -165,8 +200,8 @@ def _released(key: Key, node: Node, scene: Scene) -> Iterator[tuple[str, str]]:
     record = scene.records.get(key)
     if record is None:
         return
-    keeps = set() if node[1] is Verb.DELETE else set(_claims(key, scene.specs.get(key)))
-    for claim in _claims(key, record.spec):
+    keeps = set() if node[1] is Verb.DELETE else set(_claims(key, scene.specs.get(key), scene))
+    for claim in _claims(key, record.spec, scene):
         if claim not in keeps:
             yield claim
     if isinstance(record.spec, NetworkSpec) and not record.spec.subnet and node[1] is Verb.DELETE and record.grants.subnet:
@@ -180,11 +215,11 @@ def _released(key: Key, node: Node, scene: Scene) -> Iterator[tuple[str, str]]:
 def _taken(key: Key, scene: Scene, *, anew: bool) -> Iterator[tuple[str, str]]:
     """What a step takes that its key did not hold before."""
     record = scene.records.get(key)
-    held = set() if anew or record is None else set(_claims(key, record.spec))
-    return (claim for claim in _claims(key, scene.specs.get(key)) if claim not in held)
+    held = set() if anew or record is None else set(_claims(key, record.spec, scene))
+    return (claim for claim in _claims(key, scene.specs.get(key), scene) if claim not in held)
 
 
-def _claims(key: Key, spec: object) -> Iterator[tuple[str, str]]:
+def _claims(key: Key, spec: object, scene: Scene) -> Iterator[tuple[str, str]]:
     """What a spec asks for that only one can have."""
     if isinstance(spec, NetworkSpec) and spec.subnet:
         yield "subnet", spec.subnet
@@ -198,9 +233,11 @@ def _claims(key: Key, spec: object) -> Iterator[tuple[str, str]]:
         if attachment.ipv4:
             yield f"address {named_key(Kind.NETWORK, stack, name)}", attachment.ipv4
     for mount in spec.mounts.values():
-        # Two that write one volume never run together, so the one who leaves goes first.
+        # Whoever writes a volume and leaves goes before another takes it, unless it may be written together.
         if mount.type == "volume" and not mount.read_only:
-            yield f"volume {named_key(Kind.VOLUME, stack, mount.source)}", ""
+            volume = named_key(Kind.VOLUME, stack, mount.source)
+            if not scene.is_shared(volume):
+                yield f"volume {volume}", ""
 
 
 def _clash(what: str, one: str, other: str) -> bool:

@@ -5,7 +5,7 @@ Called by `make.py` and `delete.py` for each step. Words only: nothing is decide
 
 from collections.abc import Iterator
 
-from reconciler.model.key import Key, Kind, kind_of, named_key, split_key
+from reconciler.model.key import Key, Kind, kind_of, named_key, split_key, split_replica_volume
 from reconciler.model.plan import Reason, Verb
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, NetworkSpec
@@ -57,6 +57,8 @@ def _container_notes(step: Step, scene: Scene, replaced: frozenset[Key]) -> Iter
         yield from _gate_notes(step, wanted, scene)
     if verb is Verb.DELETE and recorded is not None:
         yield from (f"closes {port}" for port in sorted(recorded.ports))
+    if step.decision.reason is Reason.NOT_WANTED and record is not None and recorded is not None:
+        yield from _return_notes(record, recorded)
     if verb in (Verb.REPLACE, Verb.DELETE) and recorded is not None and scene.is_there(key) and not recorded.read_only:
         size = scene.status(key).size
         yield "discards its writable layer" + (f" ({render_size_rounded(size)})" if size else "")
@@ -68,6 +70,15 @@ def _container_notes(step: Step, scene: Scene, replaced: frozenset[Key]) -> Iter
         ended = step.decision.reason is Reason.RESUMED
         hold = f"its hold ({record.hold.kind} by {record.hold.who})"
         yield f"ends {hold}" if ended else f"stays stopped by {hold}"
+
+
+def _return_notes(record: Record, recorded: ContainerSpec) -> Iterator[str]:
+    """What a replica that goes finds again when it comes back."""
+    mounts = recorded.mounts.values()
+    volumes = sorted({mount.source for mount in mounts if mount.type == "volume" and split_replica_volume(mount.source)[1]})
+    if volumes:
+        places = [f"{place.address} on {name}" for name, place in sorted(record.grants.endpoints.items())]
+        yield f"keeps {', '.join([f'volume {name}' for name in volumes] + places)} for when it comes back"
 
 
 def _port_notes(key: Key, wanted: ContainerSpec, recorded: ContainerSpec | None) -> Iterator[str]:

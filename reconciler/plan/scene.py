@@ -10,7 +10,7 @@ from functools import cached_property
 from reconciler.model.key import Key, Kind, make_key, named_key, split_key
 from reconciler.model.observation import Observation, Phase, Status
 from reconciler.model.record import ImageFact, Record
-from reconciler.model.spec import ContainerSpec, Spec
+from reconciler.model.spec import ContainerSpec, Spec, VolumeSpec
 from reconciler.plan.decide import MISSING
 
 
@@ -47,6 +47,12 @@ class Scene:
         """The container that is recorded under a key."""
         record = self.records.get(key)
         return record.spec if record is not None and isinstance(record.spec, ContainerSpec) else None
+
+    def is_shared(self, volume: Key) -> bool:
+        """Whether several may write a volume together."""
+        record = self.records.get(volume)
+        spec = self.specs.get(volume) or (record.spec if record is not None else None)
+        return isinstance(spec, VolumeSpec) and spec.access == "shared"
 
     def sitting_on(self, network: Key) -> tuple[Key, ...]:
         """The containers recorded on a network, sorted."""

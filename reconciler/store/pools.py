@@ -2,18 +2,19 @@
 
 All are rows of one table whose primary key is (pool, scope, value); what a primary key can't say (subnets that overlap,
 a port on every address) is checked here, in the transaction that holds the write lock. Grants belong to a key. A replace
-holds the old and the new ones together, then keeps those of the record that stays (`keep`). Never looks at the machine.
+holds the old and the new ones together, then keeps those of the record that stays (`keep`). A replica that is scaled away
+leaves its addresses reserved for as long as its volume is there (`reserve`). Never looks at the machine.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert
 
 from reconciler.model.errors import AddressesUsedUp, AddressTaken, NameTaken, PortTaken, SubnetTaken
 from reconciler.model.key import Key
-from reconciler.model.record import Grants
+from reconciler.model.record import Endpoint, Grants
 from reconciler.store import tables
 
 _INSERT = insert(tables.grants)
@@ -132,14 +133,75 @@ class Pools:
             self._networks.clear()
             self._connection.execute(_DELETE, gone)
 
+    # Reservations: pool `reserved`, scope the volume that keeps it, value `NETWORK MAC`, owner the container
+
+    def reserve(self, owner: Key, endpoints: Mapping[Key, Endpoint], volumes: Iterable[Key]) -> None:
+        """Take back all that a key holds but its addresses and MACs, by network: they are its own while a volume stays."""
+        kept = {network: Endpoint(address=place.address, mac=place.mac, link="") for network, place in endpoints.items()}
+        self.free(owner, keep=Grants(endpoints={str(network): place for network, place in kept.items()}))
+        for volume in volumes:
+            for network, place in kept.items():
+                self.give("reserved", f"{network} {place.mac}", owner, scope=volume)
+
+    def reserved_mac(self, network: Key, owner: Key) -> str:
+        """The MAC that is reserved for a key on a network, empty where none is."""
+        sql = "SELECT value FROM grants WHERE owner = ? AND pool = 'reserved'"
+        values = [value.split(" ") for (value,) in self._sql.execute(sql, (owner,))]
+        return next((mac for name, mac in values if name == network), "")
+
+    def withdraw(self, owner: Key) -> None:
+        """Take back what a key was given and what did not come to be; what was reserved for it is so again."""
+        self.flush()
+        if self._reserved("owner = ?", owner):
+            sql = "DELETE FROM grants WHERE owner = ? AND pool NOT IN ('address', 'mac', 'reserved')"
+            self._connection.exec_driver_sql(sql, (owner,))
+            self._networks.clear()
+        else:
+            self.free(owner)
+
+    def end_reservations(self, *, volume: Key | None = None, stack: str = "") -> None:
+        """Free what is reserved because of a volume, or in a stack; a key with another such volume keeps it."""
+        self.flush()
+        where, value = ("scope = ?", volume) if volume else ("owner GLOB ?", f"container/{stack}/*")
+        owners = self._reserved(where, value)
+        self._connection.exec_driver_sql(f"DELETE FROM grants WHERE pool = 'reserved' AND {where}", (value,))
+        for owner in owners:
+            if not self._is_used(owner) and not self._reserved("owner = ?", owner):
+                self.free(owner)
+
+    def forget_network(self, network: Key) -> None:
+        """Free the addresses of a network that are reserved, for it is gone."""
+        self.flush()
+        owners = self._reserved("value GLOB ?", f"{network} *")
+        for owner in owners:
+            rows = (owner, f"{network} *")
+            self._connection.exec_driver_sql(
+                "DELETE FROM grants WHERE owner = ? AND pool = 'reserved' AND value GLOB ?", rows
+            )
+            if not self._is_used(owner):
+                sql = "DELETE FROM grants WHERE owner = ? AND pool = 'address' AND scope = ?"
+                self._connection.exec_driver_sql(sql, (owner, network))
+                if not self._reserved("owner = ?", owner):
+                    self.free(owner)
+
+    def _reserved(self, where: str, value: str) -> list[Key]:
+        sql = f"SELECT DISTINCT owner FROM grants WHERE pool = 'reserved' AND {where}"
+        return [Key(owner) for (owner,) in self._sql.execute(sql, (value,)).fetchall()]
+
+    def _is_used(self, owner: Key) -> bool:
+        """Whether a key is on record, or about to be."""
+        sql = "SELECT 1 FROM records WHERE key = ?1 UNION SELECT 1 FROM intents WHERE key = ?1"
+        return self._sql.execute(sql, (owner,)).fetchone() is not None
+
     def _check_wanted(self, network: Key, owner: Key, wanted: str, *, subnet: str, gateway: str) -> None:
         if int(IPv4Address(wanted)) not in _free_in(subnet, ""):
             raise AddressTaken(owner, wanted, network, f"it is no address for a container in {subnet}")
         if wanted == gateway:
             raise AddressTaken(owner, wanted, network, "it is the gateway's")
         holder = self._addresses(network).taken.get(int(IPv4Address(wanted)))
-        if holder not in (None, owner):
-            raise AddressTaken(owner, wanted, network, f"it is held by {holder}")
+        if holder is not None and holder != owner:
+            away = " (scaled away; its volume keeps it)" if self._reserved("owner = ?", holder) else ""
+            raise AddressTaken(owner, wanted, network, f"it is held by {holder}{away}")
 
     def _check_port(self, owner: Key, host: str, scope: str) -> None:
         rows = self._sql.execute("SELECT value, owner FROM grants WHERE pool = 'port' AND scope = ?", (scope,)).fetchall()

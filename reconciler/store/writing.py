@@ -17,8 +17,8 @@ from sqlalchemy.pool import StaticPool
 
 from reconciler.model.errors import LockTimeout
 from reconciler.model.events import AnyEvent
-from reconciler.model.key import Key, stack_of
-from reconciler.model.record import Grants, Hold, Intent, Record, Stack, StackRecord
+from reconciler.model.key import Key, Kind, kind_of, stack_of
+from reconciler.model.record import Endpoint, Grants, Hold, Intent, Record, Stack, StackRecord
 from reconciler.store import events, journal, records, revisions
 from reconciler.store.database import write_serial
 from reconciler.store.pools import Pools
@@ -80,8 +80,19 @@ class Writing(Reading):
         records.put_statuses(self._connection, statuses, self._sealer)
 
     def delete_record(self, key: Key) -> None:
-        """Remove a record with its hold and all its grants."""
+        """Remove a record with its hold and all its grants; with a volume or a network, what is reserved because of it."""
         self._pools.free(key)
+        records.delete_record(self._connection, key)
+        if kind_of(key) is Kind.VOLUME:
+            self._pools.end_reservations(volume=key)
+        elif kind_of(key) is Kind.NETWORK:
+            self._pools.forget_network(key)
+        self.bump(stack_of(key))
+
+    def scale_away(self, key: Key, endpoints: Mapping[Key, Endpoint], volumes: Sequence[Key]) -> None:
+        """Remove a container's record as `delete_record` does; its addresses and MACs (`endpoints` by network) stay its own
+        until those volumes, that network or its stack are deleted."""
+        self._pools.reserve(key, endpoints, volumes)
         records.delete_record(self._connection, key)
         self.bump(stack_of(key))
 
@@ -112,6 +123,18 @@ class Writing(Reading):
     def grant_mac(self, mac: str, owner: Key) -> None:
         """A MAC address, in lower case. Raises NameTaken where another key holds it."""
         self._pools.give("mac", mac, owner)
+
+    def reserved_mac(self, network: Key, owner: Key) -> str:
+        """The MAC that a key had on a network when it was scaled away, empty where there is none."""
+        return self._pools.reserved_mac(network, owner)
+
+    def withdraw_grants(self, owner: Key) -> None:
+        """Take back all that a key was given and that did not come to be, but what was reserved for it before."""
+        self._pools.withdraw(owner)
+
+    def end_reservations(self, stack: str) -> None:
+        """Free what is reserved for containers of a stack that were scaled away: the stack is deleted."""
+        self._pools.end_reservations(stack=stack)
 
     def grant_volume_id(self, volume_id: str, owner: Key) -> None:
         """The generated id of a volume's folder. Raises NameTaken where another key holds it."""

@@ -6,7 +6,7 @@ from msgspec import Struct, structs
 
 from reconciler.converge.view import made_of
 from reconciler.model.errors import NotFound, OriginDiffers
-from reconciler.model.key import Key, Kind, kind_of, split_key
+from reconciler.model.key import Key, Kind, kind_of, make_key, split_key, split_replica_volume
 from reconciler.model.plan import Plan
 from reconciler.model.record import Record
 from reconciler.plan.delete import make_delete_plan
@@ -66,22 +66,32 @@ def _volumes(own: dict[Key, Record], doomed: Doomed) -> tuple[Key, ...]:
     volumes = {split_key(key).name: key for key in own if kind_of(key) is Kind.VOLUME}
     if doomed.all_volumes:
         return tuple(volumes.values())
+    found: list[Key] = []
     for name in doomed.volumes:
-        if name not in volumes:
+        named = [key for volume, key in volumes.items() if name in (volume, split_replica_volume(volume)[0])]
+        if not named:
             raise NotFound("volume", name, sorted(volumes))
-    return tuple(volumes[name] for name in doomed.volumes)
+        found += named
+    return tuple(dict.fromkeys(found))
 
 
 def find_stack_or_key(records: Sequence[Key], text: str) -> Doomed:
-    """What a name given to `delete` means: a stack, or a key in full."""
+    """What a name given to `delete` means: a stack, or a key in full; without its index, all replicas of a container or
+    their volumes."""
     if any(split_key(key).stack == text for key in records):
         return Doomed(stack=text)
-    matches = [key for key in records if text in (key, key.removesuffix("/1"))]
+    matches = tuple(key for key in records if text in (key, _without_index(key)))
     if not matches:
         raise NotFound("stack or resource", text, sorted({split_key(key).stack for key in records}))
-    key = matches[0]
-    volumes = (split_key(key).name,) if kind_of(key) is Kind.VOLUME else ()
-    return Doomed(stack=split_key(key).stack, keys=(key,), volumes=volumes)
+    volumes = tuple(split_key(key).name for key in matches if kind_of(key) is Kind.VOLUME)
+    return Doomed(stack=split_key(matches[0]).stack, keys=matches, volumes=volumes)
+
+
+def _without_index(key: Key) -> str:
+    parts = split_key(key)
+    if parts.kind is Kind.CONTAINER:
+        return key.rpartition("/")[0]
+    return make_key(parts.kind, parts.stack, split_replica_volume(parts.name)[0])
 
 
 def doomed_volumes(root: Root, doomed: Doomed) -> dict[Key, int]:

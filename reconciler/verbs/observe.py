@@ -8,7 +8,7 @@ from msgspec import Struct, structs
 
 from reconciler.model.errors import NotFound
 from reconciler.model.health import active_check
-from reconciler.model.key import Key, Kind, sort_key, split_key
+from reconciler.model.key import Key, Kind, sort_key, split_key, split_replica_volume
 from reconciler.model.observation import Health, Phase, Status, Stray
 from reconciler.model.plan import Plan
 from reconciler.model.record import Record
@@ -60,8 +60,10 @@ def _named(looked: Look, records: list[Record], kind: Kind | None, name: str) ->
 
 
 def _names(key: Key) -> tuple[str, ...]:
+    """What people may write: a name, with its stack; `data` means the volumes of all replicas."""
     parts = split_key(key)
-    return (parts.name, f"{parts.stack}/{parts.name}")
+    names = {parts.name, split_replica_volume(parts.name)[0] if parts.kind is Kind.VOLUME else parts.name}
+    return (*names, *(f"{parts.stack}/{name}" for name in names))
 
 
 def _status(looked: Look, record: Record) -> Status:

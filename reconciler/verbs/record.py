@@ -33,14 +33,18 @@ class Revisions(Struct, frozen=True, kw_only=True):
 
     def finish(self, result: Result) -> None:
         """Say how it ended. A stack of which nothing is left is forgotten; one that has volumes left keeps its origin, so
-        that no other manifest of its name gets at their data."""
+        that no other manifest of its name gets at their data; nothing else is kept for it."""
         failed = {split_key(key).stack for key in (*result.failed, *result.skipped)}
         with self.root.lock_root("record"), self.root.store.write() as tx:
-            left = {split_key(key).stack for key in tx.records(self.stacks)}
+            keys = tx.records(self.stacks)
+            left = {split_key(key).stack for key in keys}
+            running = {split_key(key).stack for key in keys if kind_of(key) is Kind.CONTAINER}
             known = tx.stacks()
             for stack, number in self.numbers.items():
                 tx.finish_revision(stack, number, result="failed" if stack in failed else "done")
             for stack in self.stacks:
+                if stack not in self.numbers and stack not in running:
+                    tx.end_reservations(stack)
                 if stack in known and stack not in left:
                     tx.delete_stack(stack)
 

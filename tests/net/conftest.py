@@ -54,6 +54,7 @@ def container(
     incarnation: str = "",
     aliases: tuple[str, ...] = (),
     stack: str = "blog",
+    index: int = 1,
     spec: dict[str, object] | None = None,
     **fields: object,
 ) -> Made:
@@ -68,7 +69,7 @@ def container(
             mac = "02:00:" + socket.inet_aton(address).hex(":")
             endpoints[label] = Endpoint(address=address, mac=mac, link=f"v{ROOT_ID}{incarnation[:8]}{place}")
     return Made(
-        key=container_key(stack, name),
+        key=container_key(stack, name, index),
         spec=ContainerSpec(image="app", networks=joined, ports=ports or {}, **(spec or {})),
         grants=Grants(endpoints=endpoints),
         incarnation=incarnation,

@@ -16,15 +16,15 @@ def test_files_of_a_stack(build):
     assert render(db, both, web, back, front) == {
         "babcde00000001": (
             "10.64.1.1\n"
-            "222222222222 10.64.1.9  both,both-1\n"
+            "222222222222 10.64.1.9  both,both-1,both.front,both-1.front\n"
             "222222222222 10.64.2.9  _222222222222\n"
-            "111111111111 10.64.1.2  web,web-1,www\n"
+            "111111111111 10.64.1.2  web,web-1,web.front,web-1.front,www\n"
         ),
         "babcde00000002": (
             "10.64.2.1\n"
-            "222222222222 10.64.2.9  both,both-1\n"
+            "222222222222 10.64.2.9  both,both-1,both.back,both-1.back\n"
             "222222222222 10.64.1.9  _222222222222\n"
-            "333333333333 10.64.2.3  db,db-1 127.255.255.255\n"
+            "333333333333 10.64.2.3  db,db-1,db.back,db-1.back 127.255.255.255\n"
         ),
     }
 
@@ -34,8 +34,8 @@ def test_stacks_do_not_see_each_others_names(build):
     web = build.container("web", ours, incarnation="1" * 12)
     other = build.container("web", theirs, incarnation="2" * 12, stack="shop")
     found = render(ours, theirs, web, other)
-    assert found["babcde00000001"] == "10.64.1.1\n111111111111 10.64.1.2  web,web-1\n"
-    assert found["babcde00000002"] == "10.64.2.1\n222222222222 10.64.2.2  web,web-1\n"
+    assert found["babcde00000001"] == "10.64.1.1\n111111111111 10.64.1.2  web,web-1,web.default,web-1.default\n"
+    assert found["babcde00000002"] == "10.64.2.1\n222222222222 10.64.2.2  web,web-1,web.default,web-1.default\n"
 
 
 def test_only_networks_with_their_gateway_have_a_file(build):
@@ -48,13 +48,15 @@ def test_only_networks_with_their_gateway_have_a_file(build):
 def test_a_name_that_aardvark_could_not_read_is_left_out(build):
     front = build.network("front", 1)
     web = build.container("web", front, incarnation="1" * 12, aliases=("a b", "x,y", "ü", "-", "", "ok"))
-    assert render(front, web) == {"babcde00000001": "10.64.1.1\n111111111111 10.64.1.2  web,web-1,ok\n"}
+    assert render(front, web) == {
+        "babcde00000001": "10.64.1.1\n111111111111 10.64.1.2  web,web-1,web.front,web-1.front,ok\n"
+    }
 
 
 def test_own_resolvers_are_asked_for_names_outside(build):
     front = build.network("front", 1)
     web = build.container("web", front, incarnation="1" * 12, spec={"dns": ("192.0.2.53", "192.0.2.54")})
-    assert render(front, web)["babcde00000001"].endswith("web,web-1 192.0.2.53,192.0.2.54\n")
+    assert render(front, web)["babcde00000001"].endswith("web,web-1,web.front,web-1.front 192.0.2.53,192.0.2.54\n")
 
 
 def test_held_container_has_no_name(build):

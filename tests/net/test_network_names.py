@@ -56,6 +56,31 @@ def test_names_and_aliases_answer_inside_their_network_only(either_machine, buil
     assert ask(m, m.neighbour, "10.64.1.1", "web", patience=0.4) == "silence"
 
 
+def test_replicas_are_one_name_and_each_has_its_own(either_machine, build):
+    m = either_machine
+    front, back = build.network("front", 1), build.network("back", 2)
+    first = build.container("db", front, back, host=5, aliases=("data",))
+    second = build.container("db", front, back, host=6, index=2, aliases=("data",))
+    asker = build.container("web", front, back, host=9)
+    m.up(front, back, first, second, asker)
+    both = ["10.64.1.5", "10.64.1.6"]
+    everywhere = [*both, "10.64.2.5", "10.64.2.6"]
+    answers = {
+        name: ask(m, asker, "10.64.1.1", name) for name in ("db", "data", "db.front", "db.back", "db-2", "db-2.back")
+    }
+    assert answers == {
+        "db": everywhere,
+        "data": everywhere,
+        "db.front": both,
+        "db.back": ["10.64.2.5", "10.64.2.6"],
+        "db-2": ["10.64.1.6", "10.64.2.6"],
+        "db-2.back": ["10.64.2.6"],
+    }
+    m.down(second)
+    assert ask(m, asker, "10.64.1.1", "db.front") == ["10.64.1.5"]
+    assert ask(m, asker, "10.64.1.1", "db-2.front", patience=1) in NO_ANSWER
+
+
 def test_a_published_port_53_leaves_the_resolver_alone(machine, build):
     front = build.network("front", 1)
     web = build.container("web", front, ports={"0.0.0.0:53/udp": 53})

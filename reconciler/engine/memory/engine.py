@@ -9,6 +9,7 @@ from msgspec import structs
 
 from reconciler.engine.memory.drivers import MemoryContainers, MemoryImages, MemoryNetworks, MemoryVolumes
 from reconciler.engine.memory.machine import Machine
+from reconciler.engine.names import names_on
 from reconciler.engine.protocol import Driver, ExecResult, LogLine, Traits
 from reconciler.model.errors import Failed, SubnetTaken
 from reconciler.model.health import NO_STREAK, active_check, note_probe
@@ -83,10 +84,11 @@ class MemoryEngine:
         ports = _wanted_ports(view)
         addresses: dict[str, tuple[str, ...]] = {}
         for made in view.made:
-            parts = split_key(made.key)
+            stack = split_key(made.key).stack
             for network, endpoint in made.grants.endpoints.items() if not made.held else ():
-                name = f"{named_key(Kind.NETWORK, parts.stack, network)} {parts.name}"
-                addresses[name] = (*addresses.get(name, ()), endpoint.address)
+                for name in names_on(made, network):
+                    place = f"{named_key(Kind.NETWORK, stack, network)} {name}"
+                    addresses[place] = (*addresses.get(place, ()), endpoint.address)
         with self.machine.lock:
             self.machine.open_ports = ports
             if names:

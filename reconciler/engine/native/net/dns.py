@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
+from reconciler.engine.names import names_on
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net.ports import read_listeners, read_port_holders
 from reconciler.engine.native.net.question import ask_addresses
@@ -24,7 +25,7 @@ from reconciler.engine.native.net.words import saying
 from reconciler.linux import cgroups
 from reconciler.linux.files import staging_name
 from reconciler.model.errors import ProgramFailed, ProgramMissing
-from reconciler.model.key import Key, Kind, kind_of, named_key, split_key, stack_of
+from reconciler.model.key import Key, Kind, kind_of, named_key, stack_of
 from reconciler.model.observation import PRESENT, Part, altered, missing
 from reconciler.model.record import Made, View
 from reconciler.model.spec import ContainerSpec, NetworkSpec
@@ -94,13 +95,9 @@ def _line(made: Made, network: str, names: Sequence[str], resolvers: str) -> str
 
 
 def _names(made: Made, network: str) -> list[str]:
-    """What a container is called on a network: its name, with its index too, and its aliases; lower case."""
-    assert isinstance(made.spec, ContainerSpec)
-    parts = split_key(made.key)
-    attachment = made.spec.networks.get(network)
-    words = (parts.name, f"{parts.name}-{parts.index}", *(attachment.aliases if attachment is not None else ()))
+    """What a container is called on a network, in lower case."""
     # Compat: one line that aardvark can't read silences every network; validate let no such name pass.
-    return list(dict.fromkeys(word for word in map(str.lower, words) if _NAME.fullmatch(word)))
+    return list(dict.fromkeys(word for word in map(str.lower, names_on(made, network)) if _NAME.fullmatch(word)))
 
 
 # ---------------------------------------------------------------- making it so
