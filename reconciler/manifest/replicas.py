@@ -17,7 +17,7 @@ SHARED = "shared"
 def blame_replicas(draft: Draft) -> None:
     """What replicas can't have together, and volumes that are to be both shared and one each."""
     for name, written in draft.section("volumes").items():
-        if (written or {}).get("per_replica") and "access" in written:
+        if _is_per_replica(draft, name) and "access" in written:
             path: Path = ("volumes", name, "access")
             draft.blame(
                 path, "one volume for each replica is shared by none", "keep `access` or `per_replica`", at_key=True
@@ -83,7 +83,8 @@ def _is_of(mount: Mount, volumes: set[str]) -> bool:
 
 
 def _is_per_replica(draft: Draft, volume: str) -> bool:
-    return bool((draft.section("volumes").get(volume) or {}).get("per_replica"))
+    written = draft.section("volumes").get(volume) or {}
+    return bool(written.get("per_replica")) and ("volumes", volume) not in draft.borrowed
 
 
 def _count(draft: Draft, name: str) -> int:
