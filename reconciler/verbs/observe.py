@@ -13,6 +13,7 @@ from reconciler.model.observation import Health, Phase, Status, Stray
 from reconciler.model.plan import Plan
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, spec_builtins
+from reconciler.plan.borrowing import find_borrowers
 from reconciler.plan.make import make_drift_plan
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.names import find_containers
@@ -139,18 +140,26 @@ def _part(name: str, seen: Seen) -> dict[str, str]:
 def describe(root: Root, kind: Kind | None, name: str) -> list[dict[str, Any]]:
     """Everything known of the resources that a name means: `get`'s form, with parts and the last events."""
     out = []
-    for seen in get(root, kind, name):
+    found = get(root, kind, name)
+    lent = _find_lent(root) if any(split_key(seen.key).kind in (Kind.NETWORK, Kind.VOLUME) for seen in found) else {}
+    for seen in found:
         with root.store.read() as tx:
             events = [event for event in tx.events(stack=split_key(seen.key).stack) if event.key == seen.key][-10:]
         out.append(
             {
                 **seen_json(seen),
                 "created_at": seen.record.created_at,
+                **({"borrowed_by": list(lent[seen.key])} if seen.key in lent else {}),
                 "parts": {part: value.state for part, value in sorted(seen.status.parts.items())},
                 "events": [{"at": event.at, **msgspec.to_builtins(event.event)} for event in events],
             }
         )
     return out
+
+
+def _find_lent(root: Root) -> dict[Key, tuple[Key, ...]]:
+    with root.store.read() as tx:
+        return find_borrowers((key, record.spec) for key, record in tx.records().items())
 
 
 def drift(root: Root, stack: str = "") -> Drift:
