@@ -164,9 +164,7 @@ class Pools:
         owners = self._reserved("value GLOB ?", f"{network} *")
         for owner in owners:
             rows = (owner, f"{network} *")
-            self._sql.execute(
-                "DELETE FROM grants WHERE owner = ? AND pool = 'reserved' AND value GLOB ?", rows
-            )
+            self._sql.execute("DELETE FROM grants WHERE owner = ? AND pool = 'reserved' AND value GLOB ?", rows)
             if not self._is_used(owner):
                 sql = "DELETE FROM grants WHERE owner = ? AND pool = 'address' AND scope = ?"
                 self._sql.execute(sql, (owner, network))
