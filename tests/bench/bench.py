@@ -335,6 +335,26 @@ class Refusals:
             return False
 
 
+def limits(bench: Bench) -> list[Row]:
+    """Another memory limit for 50 containers that run, in place; Compose makes them anew, which nobody compares."""
+    ours = []
+    bench.ours("apply", bench.stack(50, resources={"memory": "64M"}), "--yes", "--no-wait")
+    for turn in range(bench.rounds):
+        ours.append(bench.ours("apply", bench.stack(50, resources={"memory": f"{65 + turn}M"}), "--yes"))
+    bench.ours("delete", "bench", "--yes")
+    return [Row("limits of 50 containers changed in place", ours, [], 1.0)]
+
+
+def short(bench: Bench) -> list[Row]:
+    """`run --rm` of a command that does nothing."""
+    ours, theirs = [], []
+    for _ in range(bench.rounds * 2):
+        ours.append(bench.ours("run", "--rm", IMAGE, "true"))
+        if bench.peer:
+            theirs.append(bench.theirs("docker", "run", "--rm", IMAGE, "true"))
+    return [Row("`run --rm IMAGE true`, no controller yet", ours, theirs, 1.5)]
+
+
 def memory(bench: Bench) -> list[Row]:
     """PSS of every process that 20 idle containers need, theirs with the daemons."""
     bench.ours("apply", bench.stack(20), "--yes")
@@ -428,6 +448,8 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "one": one,
     "killed": killed,
     "replace": replace,
+    "limits": limits,
+    "short": short,
     "memory": memory,
     "inside": inside,
     "pull": pull,
