@@ -337,10 +337,10 @@ class Refusals:
 
 def limits(bench: Bench) -> list[Row]:
     """Another memory limit for 50 containers that run, in place; Compose makes them anew, which nobody compares."""
-    ours = []
     bench.ours("apply", bench.stack(50, resources={"memory": "64M"}), "--yes", "--no-wait")
-    for turn in range(bench.rounds):
-        ours.append(bench.ours("apply", bench.stack(50, resources={"memory": f"{65 + turn}M"}), "--yes"))
+    ours = [
+        bench.ours("apply", bench.stack(50, resources={"memory": f"{65 + turn}M"}), "--yes") for turn in range(bench.rounds)
+    ]
     bench.ours("delete", "bench", "--yes")
     return [Row("limits of 50 containers changed in place", ours, [], 1.0)]
 
