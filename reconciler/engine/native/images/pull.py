@@ -75,8 +75,10 @@ def pull_image(session: Session, reference: Reference, digest: str, *, key: Key,
     parts = known or _found_parts(session, reference, find_image(session, reference, target=digest))
 
     def source(wanted: Wanted) -> Source:
-        client = session.client(reference.host)
-        return lambda start: client.read_blob(reference, wanted.digest, size=wanted.size, start=start)
+        # The client is made when bytes are asked for: importing it is a tenth of an apply whose images are here.
+        return lambda start: session.client(reference.host).read_blob(
+            reference, wanted.digest, size=wanted.size, start=start
+        )
 
     gather_image(session.layout, parts, source=source, pool=session.pool, closing=session.closing, key=key, emit=emit)
     return parts.digest
