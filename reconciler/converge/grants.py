@@ -1,7 +1,8 @@
 """An action → a job: what it needs is granted in the wave's transaction, and its intent is written.
 
 Grants belong to the key: a container that is replaced keeps its address, its MAC and its ports, and gets links of its own
-incarnation. Called by run.py under the root's lock; nothing here touches the machine.
+incarnation; only one that starts first takes a fresh address and MAC. Called by run.py under the root's lock; nothing
+here touches the machine.
 """
 
 import ipaddress
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, structs
 
 from reconciler.converge.ground import Ground
-from reconciler.converge.view import made_of
+from reconciler.converge.view import made_of, rests
 from reconciler.engine.protocol import Uses
 from reconciler.model.errors import Borrowed, Failed, NameTaken
 from reconciler.model.key import Key, Kind, make_key, named_key, split_key, split_replica_volume
 from reconciler.model.plan import Action, Plan, Reason, Verb
 from reconciler.model.record import Endpoint, Grants, Intent, Made, Record
-from reconciler.model.spec import ContainerSpec, NetworkSpec, Spec, VolumeSpec
+from reconciler.model.spec import START_FIRST, ContainerSpec, NetworkSpec, Spec, VolumeSpec
 from reconciler.plan.borrowing import borrowed_keys, find_borrowers
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class Job(Struct, frozen=True, kw_only=True):
     old: Made | None
     new: Made | None
     uses: Uses
+    """What the new and the old one are made of."""
+    rested: bool = False
+    """The old one had ended and its policy let it rest: bringing it back does not start it."""
     members: tuple[Made, ...] = ()
     """A network that is replaced: the containers that sit on it; `uses` is then theirs."""
     created_at: float = 0.0
@@ -66,10 +70,12 @@ def take_job(tx: "Writing", action: Action, plan: Plan, records: Records, ground
             begun_at=ground.now(),
             old=old,
             new=new,
+            stage=action.order,
         ),
         old=old,
         new=new,
-        uses={key: used for made in (new or old, *members) if made for key, used in find_uses(records, made).items()},
+        uses={key: used for made in (old, new, *members) if made for key, used in find_uses(records, made).items()},
+        rested=record is not None and rests(record),
         members=members,
         created_at=record.created_at if record else ground.now(),
     )
@@ -143,7 +149,9 @@ def _make_new(tx: "Writing", action: Action, plan: Plan, records: Records, groun
     )
     fresh = action.verb is Verb.REPLACE
     if isinstance(spec, ContainerSpec):
-        return _grant_container(tx, made, spec, records, ground, fresh=fresh)
+        if fresh:
+            made = structs.replace(made, incarnation=ground.token(12))
+        return _grant_container(tx, made, spec, records, ground, beside=action.order == START_FIRST)
     if isinstance(spec, NetworkSpec):
         return _grant_network(tx, made, spec, record, ground, fresh=fresh)
     return _grant_volume(tx, made, ground) if isinstance(spec, VolumeSpec) else made
@@ -185,10 +193,11 @@ def _grant_network(
 
 
 def _grant_container(
-    tx: "Writing", made: Made, spec: ContainerSpec, records: Records, ground: Ground, *, fresh: bool
+    tx: "Writing", made: Made, spec: ContainerSpec, records: Records, ground: Ground, *, beside: bool
 ) -> Made:
+    """With `beside` addresses and MACs are other ones than the key holds: two incarnations run side by side."""
     stack = split_key(made.key).stack
-    incarnation = ground.token(12) if fresh or not made.incarnation else made.incarnation
+    incarnation = made.incarnation or ground.token(12)
     endpoints: dict[str, Endpoint] = {}
     for place, (name, attachment) in enumerate(sorted(spec.networks.items())):
         network = records.get(named_key(Kind.NETWORK, stack, name))
@@ -200,9 +209,10 @@ def _grant_container(
             subnet=network.grants.subnet,
             gateway=network.grants.gateway,
             wanted=attachment.ipv4,
+            fresh=beside,
         )
         held = made.grants.endpoints.get(name)
-        mac = held.mac if held else tx.reserved_mac(network.key, made.key)
+        mac = "" if beside else held.mac if held else tx.reserved_mac(network.key, made.key)
         mac = mac or _fresh(lambda: _mac(ground.token(10)), lambda mac: tx.grant_mac(mac, made.key))
         link = f"v{ground.root_id}{incarnation[:8]}{BASE32[place]}"
         tx.grant_link(link, made.key)

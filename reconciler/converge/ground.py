@@ -1,5 +1,6 @@
 """What converge stands on: store, engine, the root's lock, and the sources of time and chance, handed in from outside."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -25,3 +26,5 @@ class Ground(Struct, frozen=True, kw_only=True):
     """Seconds of a clock that only goes forward."""
     token: Callable[[int], str]
     """So many random hex digits."""
+    pause: Callable[[float], None] = time.sleep
+    """Wait so many seconds. Called from worker threads."""

@@ -5,6 +5,7 @@ A job of a container has two halves, with the wait for it to be seen running bet
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from reconciler.converge.grants import Job
 from reconciler.converge.ground import Ground
@@ -15,8 +16,11 @@ from reconciler.model.key import Kind, kind_of
 from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Verb
 from reconciler.model.record import Made
+from reconciler.model.spec import START_FIRST
 
 Act = Callable[[Job, Ground, Emit], Status]
+LINGER = 0.2
+"""Seconds between the names having moved and the old one being told to end: who asked for them just before connects."""
 GONE = Status(phase=Phase.MISSING)
 
 
@@ -27,21 +31,72 @@ def begin(job: Job, ground: Ground, emit: Emit) -> Status:
 
 
 def finish(job: Job, ground: Ground) -> None:
-    """The new incarnation was seen running: remove the old one."""
-    if job.action.verb is Verb.REPLACE and job.old and job.new and kind_of(job.action.key) is Kind.CONTAINER:
-        ground.engine.containers.delete(job.old)
+    """The new incarnation was seen running: remove the old one. A stop that came meanwhile holds for the new one."""
+    if not replaces_container(job):
+        return
+    assert job.old is not None
+    assert job.new is not None
+    if not job.new.held and _is_held(job, ground):
+        ground.engine.containers.stop(job.new, mark="hold", apply=ground.apply)
+    if job.action.order == START_FIRST:
+        ground.pause(LINGER)
+    ground.engine.containers.delete(job.old)
 
 
-def revert(job: Job, ground: Ground, uses: Uses) -> None:
-    """The new incarnation did not run: remove it, and let the old one run again. Raises when that fails too."""
+def revert(job: Job, ground: Ground) -> None:
+    """The new incarnation was not seen running: remove it, and let the old one run again if it ever stopped.
+
+    Raises when that fails. Order: the old one runs again even where something of the new one could not be removed; that is
+    the sweep's.
+    """
     assert job.old is not None
     assert job.new is not None
     containers = ground.engine.containers
-    containers.stop(job.new, mark="gone", apply=ground.apply, grace=0)
-    containers.delete(job.new)
-    containers.unmark(job.old)
-    if not job.old.held:
-        containers.start(job.old, uses=uses)
+    # Order: while the new one runs it has the address and the ports, so that nothing is started before this.
+    containers.stop(job.new, mark="gone", apply=ground.apply)
+    left: ReconcileError | None = None
+    try:
+        containers.delete(job.new)
+    except ReconcileError as error:
+        left = error
+    if job.action.order != START_FIRST:
+        bring_back(job.old, ground, uses=job.uses, held=_is_held(job, ground), rested=job.rested)
+    if left is not None:
+        raise left
+
+
+def bring_back(old: Made, ground: Ground, *, uses: Uses, held: bool, rested: bool) -> None:
+    """What a replace had stopped is as it was: it runs, unless a stop holds it or it had ended and was let rest."""
+    containers = ground.engine.containers
+    if held:
+        containers.stop(old, mark="hold", apply=ground.apply)
+        return
+    containers.unmark(old)
+    if not rested:
+        containers.start(old, uses=uses)
+
+
+def say_reverted(job: Job, error: ReconcileError, second: ReconcileError | None) -> None:
+    """Add to an error what became of the old one."""
+    if second is not None:
+        error.detail = f"{error.detail}\nand going back to the old one failed: {second.brief}".strip()
+    elif job.action.order == START_FIRST:
+        error.detail = f"{error.detail}\nthe old one was not touched and runs".strip()
+    else:
+        back = "is as it was" if job.rested or (job.old and job.old.held) else "runs again"
+        error.detail = f"{error.detail}\nthe old one {back}".strip()
+
+
+def replaces_container(job: Job) -> bool:
+    """Whether it has two incarnations, of which one goes at its end."""
+    return job.action.verb is Verb.REPLACE and kind_of(job.action.key) is Kind.CONTAINER
+
+
+def _is_held(job: Job, ground: Ground) -> bool:
+    """Whether a stop holds the key now."""
+    with ground.store.read() as tx:
+        record = tx.record(job.action.key)
+    return record is not None and record.hold is not None
 
 
 def clean_up(job: Job, ground: Ground) -> None:
@@ -107,20 +162,22 @@ def _replace_container(job: Job, ground: Ground, emit: Emit) -> Status:
     try:
         containers.prepare(job.new, uses=job.uses, emit=emit)
     except ReconcileError:
-        containers.delete(job.new)
+        with suppress(ReconcileError):  # What is left of it is the sweep's.
+            containers.delete(job.new)
         raise
-    _step(job, emit, "stopping the old one")
-    containers.stop(job.old, mark="replaced", apply=ground.apply)
     try:
+        if job.action.order != START_FIRST:
+            _step(job, emit, "stopping the old one")
+            containers.stop(job.old, mark="replaced", apply=ground.apply)
         return _start_unless_held(job, job.new, ground, emit)
     except ReconcileError as error:
-        _step(job, emit, "starting the old one again")
+        _step(job, emit, "going back to the old one")
+        second: ReconcileError | None = None
         try:
-            revert(job, ground, job.uses)
-        except ReconcileError as second:
-            error.detail = f"{error.detail}\nand the old one could not be started again: {second.brief}".strip()
-        else:
-            error.detail = f"{error.detail}\nthe old one runs again".strip()
+            revert(job, ground)
+        except ReconcileError as failure:
+            second = failure
+        say_reverted(job, error, second)
         raise
 
 

@@ -12,11 +12,13 @@ from msgspec import Struct
 
 from reconciler.converge.grants import drop_record, find_uses, give_back
 from reconciler.converge.ground import Ground
-from reconciler.converge.view import made_of
+from reconciler.converge.perform import bring_back
+from reconciler.converge.view import compose_view, made_of, rests
 from reconciler.model.events import Emit, Note
 from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.observation import Observation, Phase, Status
 from reconciler.model.record import Intent, Made, Record
+from reconciler.model.spec import START_FIRST
 
 
 class Folded(Struct, frozen=True, kw_only=True):
@@ -83,7 +85,10 @@ def _winner(intent: Intent, observation: Observation) -> tuple[Made | None, Made
     new = _status(observation, intent.new)
     if kind_of(intent.key) is Kind.CONTAINER:
         runs = new.phase is Phase.RUNNING or (intent.new.held and new.phase is not Phase.MISSING)
-        return (intent.new, intent.old) if runs else (intent.old, intent.new)
+        if intent.stage == START_FIRST:
+            # It was not seen: as long as the old one runs, that one stays.
+            runs = runs and _status(observation, intent.old).phase not in (Phase.RUNNING, Phase.PAUSED)
+        return (intent.new, intent.old) if runs or intent.stage == "moved" else (intent.old, intent.new)
     # A network: what is not there yet is made again by the plan; two at once are never left.
     return (intent.old, intent.new) if new.phase is Phase.MISSING else (intent.new, intent.old)
 
@@ -118,18 +123,22 @@ def resume(folded: Folded, ground: Ground, emit: Emit) -> None:
     for made in folded.remove:
         _remove(made, ground)
     for made in folded.revive:
-        ground.engine.containers.unmark(made)
-        if not made.held:
-            ground.engine.containers.start(made, uses=find_uses(folded.records, made))
-    with ground.lock_root("resume"), ground.store.write() as tx:
-        tx.put_records([folded.records[key] for key in folded.changed])
-        # Order: what an open intent names counts as used, and its grants would stay.
-        tx.finish_intents([intent.id for intent in folded.intents])
-        gone = {intent.key: intent.old for intent in folded.intents}
-        for key in folded.dropped:
-            drop_record(tx, key, gone[key])
-        for made in folded.remove:
-            give_back(tx, made.key, made_of(folded.records[made.key]))
+        record = folded.records[made.key]
+        uses = find_uses(folded.records, made)
+        bring_back(made, ground, uses=uses, held=record.hold is not None, rested=rests(record))
+    with ground.lock_root("resume"):
+        with ground.store.write() as tx:
+            tx.put_records([folded.records[key] for key in folded.changed])
+            # Order: what an open intent names counts as used, and its grants would stay.
+            tx.finish_intents([intent.id for intent in folded.intents])
+            gone = {intent.key: intent.old for intent in folded.intents}
+            for key in folded.dropped:
+                drop_record(tx, key, gone[key])
+            for made in folded.remove:
+                give_back(tx, made.key, made_of(folded.records[made.key]))
+            view = compose_view(tx.records(), tx.intents())
+        # What was opened or named for the one that went closes with it.
+        ground.engine.settle(view)
 
 
 def _remove(made: Made, ground: Ground) -> None:

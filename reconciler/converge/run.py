@@ -28,6 +28,7 @@ from reconciler.model.key import Key, Kind, kind_of, split_key
 from reconciler.model.observation import Status
 from reconciler.model.plan import Action, Plan, Verb
 from reconciler.model.record import Made, Record, View
+from reconciler.model.spec import START_FIRST
 
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
@@ -94,6 +95,8 @@ class Walk:
     outcomes: "queue.SimpleQueue[Outcome]" = field(default_factory=queue.SimpleQueue)
     interrupted: bool = False
     settle_again: bool = False
+    moving: list[Job] = field(default_factory=list)
+    """Replacements that started first and were seen: record and names are theirs with the next transaction."""
 
     def walk(self) -> Result:
         """Go on until nothing runs and nothing can begin."""
@@ -105,20 +108,31 @@ class Walk:
             self._advance(batch)
             if not self._busy():
                 break
+            verdicts: Sequence[Verdict] = ()
             try:
                 batch = self._gather()
+                verdicts = self.watchlist.poll()
             except KeyboardInterrupt:
                 if self.interrupted:
                     raise
-                self.interrupted = True
-                self.emit(Note(text="interrupted: finishing what has begun, waiting for nothing", level="warning"))
-                batch = []
-                for key in list(self.watchlist.watches):
-                    del self.watchlist.watches[key]
-                    self._judged(Verdict(key=key, ok=True))
-            for verdict in self.watchlist.poll():
+                batch, verdicts = [], self._interrupt()
+            for verdict in verdicts:
                 self._judged(verdict)
         return self._result()
+
+    def _interrupt(self) -> list[Verdict]:
+        """Nothing begins any more, and all waits are given up: their verdicts."""
+        self.interrupted = True
+        self.emit(Note(text="interrupted: finishing what has begun, waiting for nothing", level="warning"))
+        self.watchlist.watches.clear()
+        return [self._cut_short(key) for key in self.board.keys(State.STARTED)]
+
+    def _cut_short(self, key: Key) -> Verdict:
+        """What a wait that is given up comes to: well, but where the old one runs still and is not to go unseen."""
+        action = self.board.making(key)
+        if action is not None and action.order == START_FIRST:
+            return Verdict(key=key, ok=False, text="interrupted before it was seen")
+        return Verdict(key=key, ok=True)
 
     def _busy(self) -> bool:
         return bool(self.watchlist.watches or self.board.count(State.RUNNING) or self.board.count(State.STARTED))
@@ -139,13 +153,16 @@ class Walk:
         for outcome in batch:
             self._came_back(outcome)
         ready = [] if self.interrupted else self._ready()
-        if not batch and not ready:
+        moving, self.moving = self.moving, []
+        if not batch and not ready and not moving:
             return
         view: View | None = None
         with self.ground.lock_root("apply"):
             with self.ground.store.write() as tx:
                 for outcome in batch:
                     self._record(tx, outcome)
+                for job in moving:
+                    self._move(tx, job)
                 records = tx.records() if ready or self.settle_again else {}
                 jobs = self._take(tx, ready, records)
                 if self.settle_again or any(_concerns_settle(job.action) for job in jobs):
@@ -153,6 +170,8 @@ class Walk:
             if view is not None:
                 self.settle_again = False
                 self.ground.engine.settle(view)
+        for job in moving:
+            self._submit(job, "finish", self._finish)
         for job in jobs:
             self._submit(job, "begin", self._begin)
 
@@ -241,13 +260,10 @@ class Walk:
 
     def _begin(self, job: Job) -> Status:
         try:
-            status = perform.begin(job, self.ground, self.emit)
+            return perform.begin(job, self.ground, self.emit)
         except BaseException:
             perform.clean_up(job, self.ground)
             raise
-        if not self._waits(job):
-            perform.finish(job, self.ground)
-        return status
 
     def _waits(self, job: Job) -> bool:
         """Whether this container is to be seen running before it is done."""
@@ -255,13 +271,14 @@ class Walk:
             return False
         if job.new is None or job.new.held:
             return False
-        return self.options.wait or self.board.is_awaited(job.action)
+        # Nobody else would end a replacement that started first: it is waited for in every case.
+        return self.options.wait or self.board.is_awaited(job.action) or job.action.order == START_FIRST
 
     def _finish(self, job: Job) -> None:
         perform.finish(job, self.ground)
 
     def _revert(self, job: Job) -> None:
-        perform.revert(job, self.ground, job.uses)
+        perform.revert(job, self.ground)
 
     # --- what came back ---
 
@@ -277,6 +294,10 @@ class Walk:
             self.board.states[action.id] = State.STARTED
             self.statuses[action.id] = outcome.status
             self.watchlist.add(job.new, outcome.status)
+        elif perform.replaces_container(job):
+            assert outcome.status is not None
+            self.statuses[action.id] = outcome.status
+            self._submit(job, "finish", self._finish)
         else:
             self._done(action)
 
@@ -285,12 +306,11 @@ class Walk:
         action = outcome.job.action
         error: ReconcileError | None = self.wrong.get(action.id)
         if outcome.half == "revert" and error is not None:
-            back = "the old one runs again" if outcome.error is None else "and the old one could not be started again"
-            error.detail = f"{error.detail}\n{back}".strip()
+            perform.say_reverted(outcome.job, error, outcome.error)
         error = error or outcome.error
         if error is None:
             self._done(action)
-        else:  # one that runs and is unhealthy stays: the old one is not wanted back, but done means healthy
+        else:
             self._fail(action, error)
 
     def _judged(self, verdict: Verdict) -> None:
@@ -303,9 +323,13 @@ class Walk:
         job = self.jobs[action.id]
         if not verdict.ok:  # Order: its log is read before it is removed.
             self.wrong[action.id] = self._verdict_error(job, verdict)
-        if action.verb is Verb.REPLACE:
-            undo = verdict.ended and not verdict.ok
-            self._submit(job, "revert" if undo else "finish", self._revert if undo else self._finish)
+        if action.verb is Verb.REPLACE and not verdict.ok:
+            # Unhealthy as well as ended: the old one is gone only once the new one was seen to be well.
+            self._submit(job, "revert", self._revert)
+        elif action.order == START_FIRST:
+            self.moving.append(job)
+        elif action.verb is Verb.REPLACE:
+            self._submit(job, "finish", self._finish)
         elif verdict.ok:
             self._done(action)
         else:
@@ -350,7 +374,7 @@ class Walk:
     def _record(self, tx: "Writing", outcome: Outcome) -> None:
         """Write what is known now. A replaced container's record changes only when its old incarnation is gone or back."""
         job, action = outcome.job, outcome.job.action
-        if outcome.half == "begin" and self.board.states[action.id] is State.STARTED and action.verb is Verb.REPLACE:
+        if outcome.half == "begin" and outcome.error is None and perform.replaces_container(job):
             return
         self.settle_again |= _changes_names(action) or outcome.error is not None
         if outcome.half == "revert" or (outcome.error is not None and outcome.half == "begin"):
@@ -362,7 +386,18 @@ class Walk:
         tx.finish_intent(self.intents[action.id])
         tx.bump(split_key(action.key).stack)
 
+    def _move(self, tx: "Writing", job: Job) -> None:
+        """A replacement that started first was seen: it is on record and has the names; the old one is only to go."""
+        self._put_made(tx, job, self.statuses.get(job.action.id))
+        tx.finish_intent(self.intents[job.action.id])
+        self.intents[job.action.id] = tx.put_intent(msgspec.structs.replace(job.intent, stage="moved"))
+        self.settle_again = True
+
     def _record_made(self, tx: "Writing", job: Job, status: Status | None) -> None:
+        self._put_made(tx, job, status)
+        give_back(tx, job.action.key, job.new)
+
+    def _put_made(self, tx: "Writing", job: Job, status: Status | None) -> None:
         made = job.new
         assert made is not None
         record = Record(
@@ -375,7 +410,6 @@ class Walk:
             created_at=job.created_at if job.action.verb is not Verb.REPLACE else self.ground.now(),
         )
         tx.put_record(record)
-        give_back(tx, made.key, made)
 
     def _result(self) -> Result:
         keys = self.board.keys

@@ -17,6 +17,7 @@ from reconciler.manifest.mounts import read_mounts
 from reconciler.manifest.networks import BUILT_IN, read_attachments
 from reconciler.manifest.pairs import read_env, read_labels, read_pairs
 from reconciler.manifest.ports import read_ports
+from reconciler.manifest.updates import read_update
 from reconciler.model.key import Kind, make_key, named_key
 from reconciler.model.reference import canonical_reference
 from reconciler.model.spec import (
@@ -68,6 +69,7 @@ def make_container(draft: Draft, name: str, written: dict[str, Any]) -> Containe
         depends_on=_read_dependencies(written.get("depends_on")),
         healthcheck=read_healthcheck(draft, written.get("healthcheck"), (*path, "healthcheck")),
         runtime=written.get("runtime", "runc"),
+        update=read_update(draft, written.get("update")),
         logs=_read_logs(draft, written.get("logs"), (*path, "logs")),
         cap_add=_read_capabilities(written.get("cap_add")),
         cap_drop=_read_capabilities(written.get("cap_drop")),

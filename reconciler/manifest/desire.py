@@ -16,6 +16,7 @@ from reconciler.manifest.faults import DROPPED, Fault, shorten
 from reconciler.manifest.networks import draft_networks
 from reconciler.manifest.pairs import read_labels
 from reconciler.manifest.replicas import blame_replicas, draft_replicas
+from reconciler.manifest.updates import blame_start_first
 from reconciler.model.key import Kind, make_key
 from reconciler.model.reference import canonical_reference
 from reconciler.model.spec import ImageSpec, VolumeSpec
@@ -39,6 +40,7 @@ def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, s
     blame_names(draft)
     blame_dependencies(draft)
     blame_addresses(draft)
+    blame_start_first(draft)
     blame_replicas(draft)
     draft_replicas(draft)
     return draft

@@ -77,6 +77,8 @@ class Action(Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
     """Lines for people: what a port opens, what the writable layer discards, what is kept."""
+    order: str = ""
+    """A container's replace: `start-first`, or empty for stop-first."""
 
 
 class Line(Struct, frozen=True, kw_only=True):

@@ -135,6 +135,9 @@ class View(Struct, frozen=True, kw_only=True):
     made: tuple[Made, ...] = ()
     pending: tuple[Key, ...] = ()
     """Networks that are on their way: their policy is loaded already, their names only once the bridge has its address."""
+    nameless: tuple[str, ...] = ()
+    """Incarnations that nobody finds by a name: of two that run side by side the one that is not seen yet, then the one
+    that is to go."""
 
 
 class ApplyId(Struct, frozen=True, kw_only=True):
@@ -162,3 +165,6 @@ class Intent(Struct, frozen=True, kw_only=True):
     begun_at: float
     old: Made | None = None
     new: Made | None = None
+    stage: str = ""
+    """A container's replace: `start-first` while the old one runs beside the new one, `moved` from when the new one was
+    seen, is on record and has the names. Empty: the old one stops before the new one starts."""

@@ -119,6 +119,19 @@ class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pids: int = 0
 
 
+START_FIRST = "start-first"
+"""`update.order`: the new one runs, and is seen, before the old one stops."""
+
+
+class Update(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a new version takes the old one's place. No change of it changes anything that runs."""
+
+    order: str = "stop-first"
+    """stop-first | start-first"""
+    on_failure: str = ""
+    """stop | rollback; empty: what is usual for whoever applies (`stop` by hand)."""
+
+
 class Logs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Bounds of the container's log: bytes of one file, and how many rotated ones are kept."""
 
@@ -161,6 +174,7 @@ class ContainerSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     healthcheck: Healthcheck | None = None
     """None: the image's own, if it has one."""
     runtime: str = "runc"
+    update: Update = Update()
     logs: Logs = Logs()
     cap_add: tuple[str, ...] = ()
     """With `CAP_`, sorted; `ALL` alone is `ALL`."""

@@ -29,6 +29,7 @@ from reconciler.plan.notes import render_notes
 from reconciler.plan.refusal import refusal_error
 from reconciler.plan.scene import Scene, image_key
 from reconciler.plan.stale import collect_phases
+from reconciler.plan.updates import check_start_first, choose_order
 from reconciler.schema.load import change_effect
 
 
@@ -52,6 +53,7 @@ def make_plan(
         desired, stacks=stacks, records=records, observation=observation, options=options, now=now, effect_of=effect_of
     )
     check_borrowing(plan, records=records, observation=observation)
+    check_start_first(plan.specs, records)
     lent = render_lent(plan, records)
     return replace(plan, lines=_sorted_lines([*plan.lines, *lent])) if lent else plan
 
@@ -166,6 +168,7 @@ def make_actions(steps: tuple[Step, ...], scene: Scene) -> tuple[Action, ...]:
             reason=step.decision.reason,
             changes=step.decision.changes,
             notes=render_notes(step, scene, replaced=replaced),
+            order=choose_order(step, scene, replaced=replaced),
         )
         for step in steps
     )

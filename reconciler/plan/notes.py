@@ -14,6 +14,7 @@ from reconciler.plan.borrowing import borrowed_keys
 from reconciler.plan.complete import implicit_volumes
 from reconciler.plan.graph import Step
 from reconciler.plan.scene import Scene
+from reconciler.plan.updates import choose_order
 
 
 def render_notes(step: Step, scene: Scene, *, replaced: frozenset[Key]) -> tuple[str, ...]:
@@ -59,6 +60,8 @@ def _container_notes(step: Step, scene: Scene, replaced: frozenset[Key]) -> Iter
         yield from (f"closes {port}" for port in sorted(recorded.ports))
     if step.decision.reason is Reason.NOT_WANTED and record is not None and recorded is not None:
         yield from _return_notes(record, recorded)
+    if choose_order(step, scene, replaced=replaced):
+        yield "starts the new one first, with another address; its names move once it is seen"
     if verb in (Verb.REPLACE, Verb.DELETE) and recorded is not None and scene.is_there(key) and not recorded.read_only:
         size = scene.status(key).size
         yield "discards its writable layer" + (f" ({render_size_rounded(size)})" if size else "")
@@ -78,7 +81,7 @@ def _return_notes(record: Record, recorded: ContainerSpec) -> Iterator[str]:
     volumes = sorted({mount.source for mount in mounts if mount.type == "volume" and split_replica_volume(mount.source)[1]})
     if volumes:
         places = [f"{place.address} on {name}" for name, place in sorted(record.grants.endpoints.items())]
-        yield f"keeps for when it is scaled up again: {', '.join([f'volume {name}' for name in volumes] + places)}"
+        yield f"keeps {', '.join([f'volume {name}' for name in volumes] + places)} for when it comes back"
 
 
 def _port_notes(key: Key, wanted: ContainerSpec, recorded: ContainerSpec | None) -> Iterator[str]:

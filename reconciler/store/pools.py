@@ -10,11 +10,21 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
+from sqlalchemy import Connection, and_, bindparam, delete, insert
+
 from reconciler.model.errors import AddressesUsedUp, AddressTaken, NameTaken, PortTaken, SubnetTaken
 from reconciler.model.key import Key
 from reconciler.model.record import Endpoint, Grants
-from reconciler.store import statements
+from reconciler.store import tables
 
+_INSERT = insert(tables.grants)
+_DELETE = delete(tables.grants).where(
+    and_(
+        tables.grants.c.pool == bindparam("of_pool"),
+        tables.grants.c.scope == bindparam("of_scope"),
+        tables.grants.c.value == bindparam("of_value"),
+    )
+)
 _NOTHING = Grants()
 _WILDCARDS = {"0.0.0.0", "::"}
 
@@ -25,7 +35,8 @@ Place = tuple[str, str, str]
 class Pools:
     """The grants as one transaction sees them: what it gives is kept here and written together by `flush`."""
 
-    def __init__(self, sql: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection, sql: sqlite3.Connection) -> None:
+        self._connection = connection
         self._sql = sql
         self._new: dict[Place, Key] = {}
         self._networks: dict[Key, _Addresses] = {}
@@ -42,7 +53,7 @@ class Pools:
                 dict(zip(("pool", "scope", "value"), place, strict=True), owner=key) for place, key in self._new.items()
             ]
             self._new.clear()
-            self._sql.executemany(statements.PUT_GRANT, rows)
+            self._connection.execute(_INSERT, rows)
 
     def holder(self, pool: str, scope: str, value: str) -> Key | None:
         """Who holds one thing."""
@@ -120,7 +131,7 @@ class Pools:
         ]
         if gone:
             self._networks.clear()
-            self._sql.executemany(statements.DELETE_GRANT, gone)
+            self._connection.execute(_DELETE, gone)
 
     # Reservations: pool `reserved`, scope the volume that keeps it, value `NETWORK MAC`, owner the container
 
@@ -143,7 +154,7 @@ class Pools:
         self.flush()
         if self._reserved("owner = ?", owner):
             sql = "DELETE FROM grants WHERE owner = ? AND pool NOT IN ('address', 'mac', 'reserved')"
-            self._sql.execute(sql, (owner,))
+            self._connection.exec_driver_sql(sql, (owner,))
             self._networks.clear()
         else:
             self.free(owner)
@@ -153,7 +164,7 @@ class Pools:
         self.flush()
         where, value = ("scope = ?", volume) if volume else ("owner GLOB ?", f"container/{stack}/*")
         owners = self._reserved(where, value)
-        self._sql.execute(f"DELETE FROM grants WHERE pool = 'reserved' AND {where}", (value,))
+        self._connection.exec_driver_sql(f"DELETE FROM grants WHERE pool = 'reserved' AND {where}", (value,))
         for owner in owners:
             if not self._is_used(owner) and not self._reserved("owner = ?", owner):
                 self.free(owner)
@@ -164,10 +175,12 @@ class Pools:
         owners = self._reserved("value GLOB ?", f"{network} *")
         for owner in owners:
             rows = (owner, f"{network} *")
-            self._sql.execute("DELETE FROM grants WHERE owner = ? AND pool = 'reserved' AND value GLOB ?", rows)
+            self._connection.exec_driver_sql(
+                "DELETE FROM grants WHERE owner = ? AND pool = 'reserved' AND value GLOB ?", rows
+            )
             if not self._is_used(owner):
                 sql = "DELETE FROM grants WHERE owner = ? AND pool = 'address' AND scope = ?"
-                self._sql.execute(sql, (owner, network))
+                self._connection.exec_driver_sql(sql, (owner, network))
                 if not self._reserved("owner = ?", owner):
                     self.free(owner)
 

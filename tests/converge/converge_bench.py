@@ -3,12 +3,15 @@
 import hashlib
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from reconciler.converge import run
 from reconciler.converge.grants import take_job
 from reconciler.converge.ground import Ground
 from reconciler.converge.resume import Folded, fold_intents, resume
@@ -47,6 +50,7 @@ class Bench:
             lock_root=lambda _: nullcontext(),
             now=lambda: self.machine.now,
             clock=lambda: self.machine.now,
+            pause=lambda _: None,
             token=lambda digits: hashlib.sha256(b"%d" % next(self.numbers)).hexdigest()[:digits],
         )
 
@@ -130,6 +134,53 @@ class Bench:
 
     def pids(self) -> dict[Key, int]:
         return {thing.made.key: thing.pid for thing in self.machine.containers.values() if thing.pid}
+
+
+class Died(BaseException):
+    """The process ended here."""
+
+
+def die_after(bench: Bench, wanted: Stack, calls: int) -> bool:
+    """Apply, and die as a kill would before the driver call after so many; whether it came so far.
+
+    All in this thread, so that nothing is written after the death.
+    """
+    left, called = calls, bench.machine.called
+
+    def dying(verb: str, key: Key) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Died
+        called(verb, key)
+
+    bench.machine.called = dying  # type: ignore[method-assign]
+    try:
+        with mock.patch.object(run, "ThreadPoolExecutor", Now), mock.patch.object(run.perform, "clean_up"):
+            bench.apply(wanted)
+    except Died:
+        return True
+    finally:
+        bench.machine.called = called  # type: ignore[method-assign]
+    return False
+
+
+class Now:
+    """An executor that works at once, in the caller's thread."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> "Now":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work, *arguments, **named):
+        future: Future[object] = Future()
+        future.set_result(work(*arguments, **named))
+        return future
 
 
 @pytest.fixture

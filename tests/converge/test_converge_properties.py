@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from converge_bench import Bench
+from converge_bench import Bench, die_after
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -151,10 +151,6 @@ def bench_view(bench: Bench):
     return compose_view(bench.records(), [])
 
 
-class Died(BaseException):
-    """The process ended here."""
-
-
 @relaxed
 @given(stacks(), stacks(), st.integers(0, 40))
 def test_kill_at_any_driver_call_is_taken_up_by_the_next_apply(first: Stack, second: Stack, after: int) -> None:
@@ -162,58 +158,13 @@ def test_kill_at_any_driver_call_is_taken_up_by_the_next_apply(first: Stack, sec
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         bench = open_bench(folder)
         bench.apply(first)
-        left = after
-        called = bench.machine.called
-
-        def dying(verb: str, key: Key) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Died
-            called(verb, key)
-
-        bench.machine.called = dying  # type: ignore[method-assign]
-        died = run_until_death(bench, second)
-        bench.machine.called = called  # type: ignore[method-assign]
+        died = die_after(bench, second, after)
         assert bench.apply(second).failed == () or died
         assert bench.apply(second).failed == ()
         bench.engine.sweep(bench_view(bench))
         assert bench.fold().intents == ()
         assert_machine_agrees(bench, second)
         bench.store.close()
-
-
-def run_until_death(bench: Bench, wanted: Stack) -> bool:
-    """Apply in this thread alone, so that a death ends it as a kill would: nothing is written after it."""
-    from unittest import mock
-
-    from reconciler.converge import run
-
-    class Now:
-        """An executor that works at once, in the caller's thread."""
-
-        def __init__(self, *_: object, **__: object) -> None:
-            pass
-
-        def __enter__(self) -> "Now":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def submit(self, work, *arguments, **named):
-            from concurrent.futures import Future
-
-            future: Future[object] = Future()
-            future.set_result(work(*arguments, **named))
-            return future
-
-    with mock.patch.object(run, "ThreadPoolExecutor", Now), mock.patch.object(run.perform, "clean_up"):
-        try:
-            bench.apply(wanted)
-        except Died:
-            return True
-    return False
 
 
 @relaxed

@@ -181,6 +181,22 @@ FAULTS = {
     "containers: {w: }": "1:14 containers.w: found nothing; expected a map of the container's properties",
     "containers: {w: {image: a/b:1, job: true}}": "1:32 containers.w.job: not built yet",
     "containers: {web: {image: a/b:1}, web-2: {image: a/b:1}}": "1:35 containers.web-2: web-2 is another way to say web/2",
+    # what can't run twice
+    "containers: {w: {image: a/b:1, update: {order: start_first}}}": '1:48 containers.w.update.order: found "start_first"',
+    "containers: {w: {image: a/b:1, ports: ['1:1'], update: {order: start-first}}}": (
+        "1:64 containers.w.update.order: w can't start first: its host port 0.0.0.0:1/tcp can't be had twice"
+    ),
+    "update: {order: start-first}\ncontainers: {w: {image: a/b:1, ports: ['1:1']}}": (
+        "1:17 update.order: w can't start first: its host port 0.0.0.0:1/tcp can't be had twice"
+    ),
+    "containers: {w: {image: a/b:1, networks: [host], update: {order: start-first}}}": (
+        "1:66 containers.w.update.order: w can't start first: on the host network old and new would listen on the same"
+    ),
+    "networks: {n: {subnet: 10.9.0.0/24}}\ncontainers: {w: {image: a/b:1, networks: {n: {ipv4: 10.9.0.5}}, update: "
+    "{order: start-first}}}": "2:81 containers.w.update.order: w can't start first: its address on n, 10.9.0.5, can't be",
+    "volumes: {v: }\ncontainers: {w: {image: a/b:1, mounts: ['v:/v'], update: {order: start-first}}}": (
+        "2:66 containers.w.update.order: w can't start first: old and new would both write the volume v (at /v)"
+    ),
     "secrets: {}": "1:1 secrets: not built yet",
     "x-only: 1": "1:1 : the manifest names no image, network, volume or container",
 }

@@ -20,6 +20,7 @@ from reconciler.model.spec import (
     Mount,
     NetworkSpec,
     Resources,
+    Update,
     VolumeSpec,
 )
 
@@ -102,6 +103,7 @@ SAME = {
     "octal": ("mounts: [{type: tmpfs, target: /t, mode: 755}]", "mounts: [{type: tmpfs, target: /t, mode: 0o755}]"),
     "depends_on": ("depends_on: [w2]", "depends_on: {w2: started}"),
     "depends_on long": ("depends_on: {w2: healthy}", "depends_on: {w2: {condition: healthy}}"),
+    "update": ("{}", "update: {order: stop-first}"),
     "durations": ("stop_grace: 90s", "stop_grace: 1m30s"),
     "seconds": ("stop_grace: 5", "stop_grace: 5000ms"),
     "sizes": ("shm_size: 1G", "shm_size: 1024Mi"),
@@ -284,3 +286,20 @@ def test_order_of_the_input_changes_nothing(data: dict[str, Any], chance: random
 @given(MANIFESTS)
 def test_a_manifest_that_was_emitted_is_read_as_the_same(data: dict[str, Any]):
     assert read(dump(data)) == read(dump(data))
+
+
+def test_update_of_the_stack_holds_for_containers_that_say_nothing_else():
+    text = "update: {order: start-first, on_failure: rollback}\ncontainers:\n  web:\n    image: a/b:1\n"
+    assert container(text).update == Update(order="start-first", on_failure="rollback")
+    assert container(text + "    update: {order: stop-first}\n").update == Update(on_failure="rollback")
+    assert container(text + "    update: {on_failure: stop}\n").update == Update(order="start-first", on_failure="stop")
+
+
+def test_start_first_may_read_a_volume():
+    web = "  web: {image: a/b:1, mounts: ['v:/v:ro'], update: {order: start-first}}\n"
+    assert container(f"volumes: {{v: }}\ncontainers:\n{web}").update.order == "start-first"
+
+
+def test_start_first_may_write_a_volume_that_is_shared():
+    web = "  web: {image: a/b:1, mounts: ['v:/v'], update: {order: start-first}}\n"
+    assert container(f"volumes: {{v: {{access: shared}}}}\ncontainers:\n{web}").update.order == "start-first"

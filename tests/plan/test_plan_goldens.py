@@ -19,7 +19,7 @@ from plan.builders import (
 )
 from reconciler.model.observation import Phase, altered, missing
 from reconciler.model.record import UNKNOWN, ImageFact
-from reconciler.model.spec import Attachment, Healthcheck, ImageSpec, NetworkSpec, Resources, Sensitive
+from reconciler.model.spec import Attachment, Healthcheck, ImageSpec, NetworkSpec, Resources, Sensitive, Update
 
 web = container(
     networks=("front",),
@@ -374,3 +374,29 @@ def test_two_stacks_are_planned_together():
           2 create   container/shop/web/1  after 1  because it is new in the manifest
         2 actions: 2 create
     """)
+
+
+def test_replace_that_starts_first_says_so():
+    first = replace(alone.specs[WEB], networks={"front": Attachment()}, update=Update(order="start-first"))
+    plan = Known.of(stack(web=first)).plan(stack(web=replace(first, env={"LOG": "debug"})))
+    assert [action.order for action in plan.actions] == ["start-first"]
+    assert text(plan) == golden("""
+          1 replace  container/blog/web/1  because /env/LOG changed
+              /env/LOG  (unset) → debug  (replace)
+              starts the new one first, with another address; its names move once it is seen
+              discards its writable layer
+        1 action: 1 replace
+    """)
+
+
+def test_another_way_of_replacing_changes_nothing_that_runs():
+    plan = Known.of(alone).plan(stack(web=container(update=Update(order="start-first", on_failure="rollback"))))
+    assert text(plan) == "nothing to do"
+
+
+def test_what_is_held_or_does_not_run_is_not_started_first():
+    first = container(update=Update(order="start-first"))
+    other = stack(web=replace(first, command=("b",)))
+    known = Known.of(stack(web=first))
+    assert [action.order for action in known.held(WEB).plan(other).actions] == [""]
+    assert [action.order for action in known.seen(WEB, Phase.EXITED, exit_code=1).plan(other).actions] == [""]

@@ -55,6 +55,7 @@ CHANGES: dict[str, tuple[Any, Any]] = {
 }
 ELSEWHERE = {
     "env_file": "its values are part of env: test_value_in_an_env_file_replaces",
+    "update": "how, not what: test_replace.py",
     "runtime": "only one runtime is installed",
 }
 

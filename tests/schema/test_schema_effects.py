@@ -17,7 +17,7 @@ CONTAINER = {
         "image command entrypoint env env/A workdir user read_only networks networks/front networks/front/ipv4 mounts"
         " mounts/~1data mounts/~1data/read_only runtime sysctls"
     ),
-    "ignore": "env_file env_file/0",
+    "ignore": "env_file env_file/0 update update/order update/on_failure",
 }
 OTHERS = {
     Kind.IMAGE: {"in-place": "reference archive", "ignore": "pull"},

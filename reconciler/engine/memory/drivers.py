@@ -7,7 +7,7 @@ from msgspec import structs
 from reconciler.engine.memory.machine import Machine, Published, Thing
 from reconciler.engine.protocol import LocalImage, Uses
 from reconciler.model.errors import Failed, RegistryError
-from reconciler.model.events import Emit, Progress
+from reconciler.model.events import Emit, Progress, silent
 from reconciler.model.health import active_check, is_unhealthy
 from reconciler.model.key import Key, Kind, named_key, split_key
 from reconciler.model.observation import Health, Phase, Status
@@ -185,6 +185,8 @@ class MemoryContainers:
 
     def start(self, made: Made, *, uses: Uses) -> Status:
         """Run it."""
+        if made.incarnation not in self.machine.containers:
+            self.prepare(made, uses=uses, emit=silent)
         thing = self.machine.containers[made.incarnation]
         try:
             self.machine.called("start", made.key)

@@ -85,7 +85,7 @@ class MemoryEngine:
         addresses: dict[str, tuple[str, ...]] = {}
         for made in view.made:
             stack = split_key(made.key).stack
-            for network, endpoint in made.grants.endpoints.items() if not made.held else ():
+            for network, endpoint in made.grants.endpoints.items() if _has_names(made, view) else ():
                 for name in names_on(made, network):
                     place = f"{named_key(Kind.NETWORK, stack, network)} {name}"
                     addresses[place] = (*addresses.get(place, ()), endpoint.address)
@@ -126,6 +126,10 @@ class MemoryEngine:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _has_names(made: Made, view: View) -> bool:
+    return not made.held and made.incarnation not in view.nameless
 
 
 def _wanted_ports(view: View) -> dict[str, Key]:

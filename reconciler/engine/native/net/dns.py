@@ -73,12 +73,13 @@ def _lines(view: View) -> Iterator[tuple[Made, str, Key]]:
         }
         resolvers = _resolvers(made, joined.values())
         for name, network in joined.items():
-            names = [] if made.key in named else _names(made, name)
+            names = [] if made.key in named or made.incarnation in view.nameless else _names(made, name)
             yield network, _line(made, name, names, resolvers), made.key
             # aardvark answers whoever asks from all networks whose files have his address: one resolver does for him.
             for other in sorted(joined.keys() - {name}):
                 yield network, _line(made, other, [], resolvers), made.key
-        named.add(made.key)
+        if made.incarnation not in view.nameless:
+            named.add(made.key)
 
 
 def _resolvers(made: Made, networks: Collection[Made]) -> str:
