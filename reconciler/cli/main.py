@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restart": ("containers", "Stop and start containers."),
     "kill": ("containers", "Send a signal to containers."),
     "boot": ("boot", "Bring everything back after a reboot, as recorded."),
+    "recover": ("recover", "Rebuild a lost database from what is there."),
     "pull": ("images", "Pull an image by hand."),
     "images": ("images", "List, inspect, remove and prune images."),
     "history": ("history", "List the revisions of a stack."),
@@ -41,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 NOT_BUILT = frozenset(
     "lock cp stats top attach wait pause unpause run rollback status explain export approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
-    " load login logout build prune recover backup restore".split()
+    " load login logout build prune backup restore".split()
 )
 """Verbs of the design that are refused by name until they are built."""
 

@@ -52,14 +52,21 @@ def opened(
     ctx: click.Context, root: Path | None, *, create: bool = False, lock_timeout: float | None = None
 ) -> "Iterator[Root]":
     """The root that the options, the environment or the default name."""
-    from reconciler.verbs.root import DEFAULT_ROOT, opened_root
+    from reconciler.verbs.root import opened_root
 
-    # While the shell completes, no group was called that could have put the root into `obj`.
-    path = root or (ctx.obj or ctx.find_root().params)["root"] or DEFAULT_ROOT
-    with opened_root(path, create=create) as found:
+    with opened_root(root_path(ctx, root), create=create) as found:
         if lock_timeout is not None:
             found.lock_timeout = lock_timeout
         yield found
+
+
+def root_path(ctx: click.Context, root: Path | None) -> Path:
+    """Where the root is, by the options, the environment or the default."""
+    from reconciler.verbs.root import DEFAULT_ROOT
+
+    # While the shell completes, no group was called that could have put the root into `obj`.
+    path: Path = root or (ctx.obj or ctx.find_root().params)["root"] or DEFAULT_ROOT
+    return path
 
 
 def not_built(ctx: click.Context, **flags: object) -> None:

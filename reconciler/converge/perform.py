@@ -17,6 +17,7 @@ from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Verb
 from reconciler.model.record import Made
 from reconciler.model.spec import START_FIRST
+from reconciler.store.sealed import map_sensitive
 
 Act = Callable[[Job, Ground, Emit], Status]
 LINGER = 0.2
@@ -27,7 +28,16 @@ GONE = Status(phase=Phase.MISSING)
 def begin(job: Job, ground: Ground, emit: Emit) -> Status:
     """Do it, for a replaced container up to the point where the new one was started. Raises what the driver raised."""
     table = _CONTAINER if kind_of(job.action.key) is Kind.CONTAINER else _THING
-    return table[job.action.verb](job, ground, emit)
+    status = table[job.action.verb](job, ground, emit)
+    remember(job, ground)
+    return status
+
+
+def remember(job: Job, ground: Ground) -> None:
+    """Keep beside the thing what it is now, with sensitive values sealed: a database may be lost."""
+    if job.new is not None:
+        uses = job.uses if kind_of(job.new.key) is Kind.CONTAINER else {}
+        ground.engine.remember(map_sensitive(job.new, ground.store.sealer.seal), uses)
 
 
 def finish(job: Job, ground: Ground) -> None:

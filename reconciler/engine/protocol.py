@@ -114,6 +114,16 @@ class Traits(Struct, frozen=True, kw_only=True):
     probes: bool = True
 
 
+class Recollection(Struct, frozen=True, kw_only=True):
+    """What things say of themselves, without any record."""
+
+    made: tuple[Made, ...]
+    """Two of one container key where a replace was under way. `held` of a container says that it was stopped by hand;
+    sensitive values are sealed."""
+    unreadable: tuple[str, ...] = ()
+    """A line for each thing that does not say what it is."""
+
+
 class Engine(Protocol):
     """A set of drivers over one root."""
 
@@ -145,6 +155,13 @@ class Engine(Protocol):
 
     def check_subnet(self, key: Key, subnet: str) -> None:
         """Raise SubnetTaken where a route of the host, not ours, overlaps it."""
+
+    def remember(self, made: Made, uses: Uses) -> None:
+        """Keep beside a thing that was made or changed what it is, for `recall`; sensitive values come sealed. Called from
+        worker threads. Goes with the thing."""
+
+    def recall(self) -> Recollection:
+        """What all things of this root say of themselves, for a database that was lost. Changes nothing."""
 
     def read_warnings(self) -> Sequence[str]:
         """What on this machine would keep published ports and networks from working, for people: other programs'

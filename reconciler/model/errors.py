@@ -13,7 +13,7 @@
     │   ├── ConvergeFailed                    some actions failed; the others are done
     │   └── TimedOut
     ├── Refused                         3     a rule that a flag or an answer can lift
-    │   ├── StalePlan, OriginDiffers, Borrowed, NeedsYes, NeedsAllowDelete
+    │   ├── StalePlan, OriginDiffers, Borrowed, NeedsYes, NeedsAllowDelete, RootInUse
     ├── LockTimeout                     5
     ├── Usage                           64    flags
     └── BadManifest                     65    whatever `validate` can know; carries all problems of a file
@@ -246,6 +246,13 @@ class NeedsAllowDelete(Refused):
             f"stack {stack}: the plan deletes {deleted} of {running} running containers",
             hint="if that is meant, give --allow-delete",
         )
+
+
+class RootInUse(Refused):
+    """A database would be made where there is one."""
+
+    def __init__(self, path: str, tried: str, hint: str) -> None:
+        super().__init__(f"{tried}: {path} has a database: nothing was changed", hint=hint)
 
 
 class LockTimeout(ReconcileError):

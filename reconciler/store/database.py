@@ -180,13 +180,29 @@ def stage_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.new-{os.getpid()}-{os.urandom(4).hex()}")
 
 
+def link_new(staged: Path, path: Path) -> None:
+    """Give a finished database its name, on the disk. Raises RootError where there is one already."""
+    try:
+        os.link(staged, path)
+    except FileExistsError as error:
+        raise RootError(
+            f"{path}: there is a database already", hint="nothing was changed; look which one is right"
+        ) from error
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names of a folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def link_into_place(staged: Path, path: Path) -> None:
     """Give a finished file its name, unless somebody was faster; either way the staged name goes."""
     with suppress(FileExistsError):
         os.link(staged, path)
     staged.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

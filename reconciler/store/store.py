@@ -4,10 +4,11 @@ Opening looks at one number of the file and migrates or makes nothing by itself 
 only reads (`plan`, `get`) leaves no file behind but SQLite's own -wal and -shm, and none at all where there is no root.
 """
 
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ from reconciler.store.database import (
     database_path,
     explained,
     link_into_place,
+    link_new,
     read_version,
+    serial_path,
     stage_path,
 )
 from reconciler.store.reading import Reading
@@ -160,7 +163,7 @@ def _check_not_lost(root: Path, path: Path) -> None:
     if (root / "id").exists():
         raise RootError(
             f"{path}: this root has an id but no database: it is lost, not new",
-            hint="put the database back from a copy; rebuilding it from what is there (`recover`) is not built yet",
+            hint="`reconcile recover` rebuilds it from what is there; or put a copy of it back",
         )
 
 
@@ -168,9 +171,61 @@ def _create_root(root: Path, path: Path) -> None:
     from reconciler.store.upgrade import create_database
 
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ensure_key(root)
+    create_database(path)
+
+
+@contextmanager
+def building_store(root: Path) -> Iterator[Store]:
+    """A new store to fill, which becomes the root's, whole, when the `with` ends without an error; else nothing is left.
+
+    The root's key is used, or made where it has none. Raises RootError where the root has a database, or gets one
+    meanwhile. What SQLite left of an older one (its log would be played into the new one) is moved aside.
+    """
+    path, staged = database_path(root), root / f"new-{secrets.token_hex(6)}"
+    staged.mkdir(mode=0o700)
+    try:
+        ensure_key(root)
+        (staged / "key").hardlink_to(root / "key")
+        store = open_store(staged, create=True)
+        try:
+            yield store
+        finally:
+            store.close()
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(path.with_name(f"{path.name}{suffix}.lost"))
+        serial_path(path).unlink(missing_ok=True)
+        link_new(store.path, path)
+    except OSError as error:
+        raise RootError(f"{path}: the database can't be made: {error.strerror}", hint="look at the disk") from error
+    finally:
+        for file in staged.iterdir():
+            file.unlink()
+        staged.rmdir()
+
+
+def ensure_key(root: Path) -> None:
+    """Make the root's key where it has none."""
     key = root / "key"
     if not key.exists():
         staged = stage_path(key)
         write_key(staged)
         link_into_place(staged, key)
-    create_database(path)
+
+
+def copy_database(root: Path) -> bytes:
+    """The whole database of a root as one file, of one moment, while others write. Raises RootError where there is none."""
+    path = database_path(root)
+    with explained(path):
+        source = connect(path, timeout=TIMEOUT)
+        copy = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            source.backup(copy)
+            image = bytearray(copy.serialize())
+        finally:
+            source.close()
+            copy.close()
+    # A file in WAL mode says so in bytes 18 and 19; this one has no log beside it (sqlite.org/fileformat2.html).
+    image[18:20] = b"\x01\x01"
+    return bytes(image)

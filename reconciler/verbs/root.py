@@ -98,7 +98,7 @@ def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> 
     if os.geteuid() != 0 and engine == "native":
         raise NotRoot(f"open the root {path}")
     path = path.resolve()
-    root_id = _read_id(path)
+    root_id = read_root_id(path)
     # Order: the database before the id, for an id without a database means that it was lost.
     store = open_store(path, create=create)
     if root_id is None and create:
@@ -122,7 +122,7 @@ def _create(path: Path) -> str:
         try:
             (path / "id").hardlink_to(staged)
         except FileExistsError:  # Race: another process made it first; its id holds.
-            return _read_id(path) or root_id
+            return read_root_id(path) or root_id
         finally:
             staged.unlink()
     except OSError as error:
@@ -130,7 +130,7 @@ def _create(path: Path) -> str:
     return root_id
 
 
-def _read_id(path: Path) -> str | None:
+def read_root_id(path: Path) -> str | None:
     """The root's id; None where there is none. Raises RootError for a copy."""
     try:
         text = (path / "id").read_text()

@@ -10,7 +10,7 @@ from msgspec import structs
 from reconciler.engine.memory.drivers import MemoryContainers, MemoryImages, MemoryNetworks, MemoryVolumes
 from reconciler.engine.memory.machine import Machine
 from reconciler.engine.names import names_on
-from reconciler.engine.protocol import Driver, ExecResult, LogLine, Traits
+from reconciler.engine.protocol import Driver, ExecResult, LogLine, Recollection, Traits, Uses
 from reconciler.model.errors import Failed, SubnetTaken
 from reconciler.model.health import NO_STREAK, active_check, note_probe
 from reconciler.model.key import Key, Kind, named_key, split_key
@@ -119,6 +119,26 @@ class MemoryEngine:
         for route in self.machine.routes:
             if wanted.overlaps(ipaddress.ip_network(route)):
                 raise SubnetTaken(key, subnet, f"the route {route}")
+
+    def remember(self, made: Made, uses: Uses) -> None:
+        """As values, beside the machine's things."""
+        with self.machine.lock:
+            for each in (made, *uses.values()):
+                self.machine.remembered[each.key, each.incarnation] = each
+
+    def recall(self) -> Recollection:
+        """Of what is still there."""
+        with self.machine.lock:
+            links = {thing.made.key for pool in (self.machine.networks, self.machine.volumes) for thing in pool.values()}
+            found = [
+                structs.replace(made, held=incarnation in self.machine.containers and self._is_held(incarnation))
+                for (key, incarnation), made in sorted(self.machine.remembered.items())
+                if split_key(key).kind is Kind.IMAGE or key in links or incarnation in self.machine.containers
+            ]
+        return Recollection(made=tuple(found))
+
+    def _is_held(self, incarnation: str) -> bool:
+        return self.machine.containers[incarnation].mark == "hold"
 
     def read_warnings(self) -> Sequence[str]:
         """Values get along."""

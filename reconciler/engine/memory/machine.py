@@ -71,6 +71,8 @@ class Machine:
         self.port_holders: dict[str, str] = {}
         self.routes: list[str] = []
         """Subnets that the host routes already."""
+        self.remembered: dict[tuple[Key, str], Made] = {}
+        """What things say of themselves, by key and incarnation."""
         self.now = 1_000_000.0
         self.boot_id = "boot-1"
         self.calls: list[str] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from reconciler.engine.native import settle
+from reconciler.engine.native import keepsakes, settle
 from reconciler.engine.native.drivers.container import ContainerDriver
 from reconciler.engine.native.drivers.image import ImageDriver
 from reconciler.engine.native.drivers.network import NetworkDriver
@@ -20,7 +20,7 @@ from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import foreign, pools
 from reconciler.engine.native.net import ports as host_ports
 from reconciler.engine.native.runtime.inside import NativeInside
-from reconciler.engine.protocol import Driver, Traits
+from reconciler.engine.protocol import Driver, Recollection, Traits, Uses
 from reconciler.linux import mounts, process
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, Kind, kind_of
@@ -116,6 +116,14 @@ class NativeEngine:
     def check_subnet(self, key: Key, subnet: str) -> None:
         """Raise SubnetTaken where a route of the host overlaps it."""
         pools.check_subnet(self.layout, key, subnet)
+
+    def remember(self, made: Made, uses: Uses) -> None:
+        """A small file beside it."""
+        keepsakes.write_keepsake(self.layout, made, uses)
+
+    def recall(self) -> Recollection:
+        """What the small files say."""
+        return keepsakes.recall(self.layout)
 
     def read_warnings(self) -> Sequence[str]:
         """Chains of other programs that drop what our bridges forward."""

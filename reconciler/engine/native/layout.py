@@ -39,7 +39,7 @@ class Layout(Struct, frozen=True):
 
     @property
     def containers(self) -> Path:
-        """`ROOT/containers/INCARNATION/{upper/,work/,logs/}`: writable layers and logs."""
+        """`ROOT/containers/INCARNATION/{upper/,work/,logs/,record.json,ended.json}`: writable layers and logs."""
         return self.root / "containers"
 
     @property

@@ -6,6 +6,7 @@ Thin: `net/bridge.py` does it. Firewall and names are `settle.py`'s, links of co
 from collections.abc import Sequence
 
 from reconciler.engine.native.glimpse import Glimpse
+from reconciler.engine.native.keepsakes import remove_network_keepsake
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import bridge
 from reconciler.engine.native.net.rules import bridge_networks
@@ -42,6 +43,7 @@ class NetworkDriver:
         """Remove its bridge; one that is gone is no error."""
         if _driver_of(made) == "bridge":
             bridge.remove_bridge(made)
+        remove_network_keepsake(self.layout, made.grants.link)
 
     def observe(self, mades: Sequence[Made], glimpse: Glimpse) -> dict[Key, Status]:
         """Statuses of networks from one dump of links, one of addresses and one of routes."""
@@ -72,6 +74,7 @@ class NetworkDriver:
             match stray.kind:
                 case "link":
                     netlink.send([netlink.link_removal(stray.name)])
+                    remove_network_keepsake(self.layout, stray.name)
                 case "netns":
                     namespaces.remove_netns(self.layout.netns / stray.name)
                 case _:

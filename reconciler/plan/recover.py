@@ -1,0 +1,77 @@
+"""Turns what things say of themselves, and what was seen of them, into records: for a database that was lost. Pure.
+
+Neighbours: `verbs/recover.py` asks the engine and writes. What can't be known is not guessed: revisions, origins, who held
+a container and why.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from reconciler.model.key import Key, sort_key
+from reconciler.model.observation import Observation, Phase, Status
+from reconciler.model.record import Hold, Made, Record
+
+_WHO = "recover"
+
+
+class Recovered(Struct, frozen=True, kw_only=True):
+    """What a new database is to hold."""
+
+    records: tuple[Record, ...]
+    """In the order in which one needs the other."""
+    left_out: tuple[str, ...] = ()
+    """A line for each thing that gets no record though it says what it is."""
+
+
+def choose_records(found: Iterable[Made], observation: Observation, *, now: float) -> Recovered:
+    """One record a key. Of two incarnations the one that runs, else the younger: a replace was under way."""
+    by_key: dict[Key, list[Made]] = {}
+    for made in found:
+        by_key.setdefault(made.key, []).append(made)
+    records, left_out = [], []
+    for key in sorted(by_key, key=sort_key):
+        chosen = max(by_key[key], key=lambda made: _rank(made, observation))
+        records.append(_record(chosen, status_of(observation, chosen), now=now))
+        left_out += [
+            f"{key}: its incarnation {other.incarnation} is not the one that counts; the next apply removes it"
+            for other in by_key[key]
+            if other is not chosen
+        ]
+    return Recovered(records=tuple(records), left_out=tuple(left_out))
+
+
+def status_of(observation: Observation, made: Made) -> Status:
+    """What was seen of this very incarnation."""
+    status = observation.statuses.get(made.key)
+    if made.incarnation and (status is None or status.incarnation != made.incarnation):
+        status = observation.others.get(made.incarnation)
+    return status or Status(phase=Phase.MISSING)
+
+
+def _rank(made: Made, observation: Observation) -> tuple[bool, float, str]:
+    runs = status_of(observation, made).phase in (Phase.RUNNING, Phase.PAUSED)
+    return (runs, made.created_at, made.incarnation)
+
+
+def _record(made: Made, status: Status, *, now: float) -> Record:
+    return Record(
+        key=made.key,
+        spec=made.spec,
+        image=made.image,
+        grants=made.grants,
+        incarnation=made.incarnation,
+        hold=_hold(made, status, now=now),
+        status=msgspec.to_builtins(status),
+        created_at=made.created_at,
+    )
+
+
+def _hold(made: Made, status: Status, *, now: float) -> Hold | None:
+    """A stop or a pause by hand, as the thing itself shows it: what was held must not start because a file was lost."""
+    if status.phase is Phase.PAUSED:
+        return Hold(kind="pause", who=_WHO, when=now, why="it was paused when its record was lost")
+    if made.held and status.phase is not Phase.RUNNING:
+        return Hold(kind="stop", who=_WHO, when=now, why="it was stopped by hand when its record was lost")
+    return None
