@@ -40,7 +40,8 @@ def test_example_validates_and_is_named_after_its_folder(name: str):
 
 
 def test_there_is_an_example_for_each_major_feature():
-    assert {"blog", "three-tier", "ports", "volumes", "networks", "health", "variables", "limits"} <= set(EXAMPLES)
+    features = {"ports", "volumes", "networks", "health", "variables", "limits", "replicas"}
+    assert {"blog", "three-tier", *features} <= set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
