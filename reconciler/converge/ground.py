@@ -7,8 +7,12 @@ from contextlib import AbstractContextManager
 from msgspec import Struct
 
 from reconciler.engine.protocol import Engine
-from reconciler.model.record import ApplyId
+from reconciler.model.record import ApplyId, Made
 from reconciler.store.store import Store
+
+
+def let_begin(made: Made) -> None:  # noqa: ARG001 the signature of `created`
+    """Nobody attaches."""
 
 
 class Ground(Struct, frozen=True, kw_only=True):
@@ -28,3 +32,5 @@ class Ground(Struct, frozen=True, kw_only=True):
     """So many random hex digits."""
     pause: Callable[[float], None] = time.sleep
     """Wait so many seconds. Called from worker threads."""
+    created: Callable[[Made], None] = let_begin
+    """Called with a new container once it is made and before it begins: who attaches there misses nothing."""

@@ -143,7 +143,7 @@ def _start_unless_held(job: Job, made: Made, ground: Ground, emit: Emit) -> Stat
     if made.held:
         return Status(phase=Phase.CREATED, incarnation=made.incarnation)
     _step(job, emit, "starting")
-    return ground.engine.containers.start(made, uses=job.uses)
+    return ground.engine.containers.start(made, uses=job.uses, created=lambda: ground.created(made))
 
 
 def _update_container(job: Job, ground: Ground, emit: Emit) -> Status:

@@ -83,9 +83,9 @@ class ContainerDriver(Protocol):
         """Everything but running: writable layer, root mount, namespaces, veths (down), bundle. Nothing of another
         incarnation of the key is touched. Calling again changes nothing. May be called while the old one runs."""
 
-    def start(self, made: Made, *, uses: Uses) -> Status:
+    def start(self, made: Made, *, uses: Uses, created: Callable[[], None] | None = None) -> Status:
         """Links up, runtime create under the monitor, runtime start. Takes the container's lock. One that runs already
-        is left alone. On error it is prepared still, and `status.error` of the next observe has the runtime's words."""
+        is left alone. `created` is called once it is made and before it begins: who attaches there misses nothing. On error it is prepared still, and `status.error` of the next observe has the runtime's words."""
 
     def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:
         """Write the mark (`hold`, `gone`, `replaced`, or "" for none: a restart follows) under the container's lock,
@@ -190,6 +190,27 @@ class LogLine(Struct, frozen=True, kw_only=True):
     lost: bool = False
 
 
+class Attached(Struct, frozen=True, kw_only=True):
+    """How a line to a container ended."""
+
+    exit_code: int | None = None
+    """Its exit code; None where it goes on: the line was let go, or nobody reads what it writes any more."""
+    unread: bool = False
+    """Nobody reads our output any more."""
+
+
+class Line(Protocol):
+    """A line to a container's first process, opened by `Inside.attach`: what it writes is kept until `relay`."""
+
+    def relay(self, *, stdin: bool, keys: bytes = b"", signals: bool = True) -> Attached:
+        """Pass everything through until it ends: its stdout and stderr to ours, our stdin (if asked) to its, with a terminal
+        raw and with its size. `keys` typed on a terminal let go of it; `signals` that we get are passed on. Called from
+        the main thread. Raises Failed where nobody can say how it ended."""
+
+    def close(self) -> None:
+        """Let go of it. It goes on."""
+
+
 class Inside(Protocol):
     """What looks into containers that run: a second, separate protocol."""
 
@@ -211,6 +232,12 @@ class Inside(Protocol):
     ) -> ExecResult:
         """Run a command in it with our own stdin (if asked), stdout and stderr. With `tty` the terminal is passed
         through, with its size. 126: not executable, 127: not found."""
+
+    def attach(self, made: Made) -> Line:
+        """Open a line to one that was made or runs. Raises Failed where nothing runs."""
+
+    def wait(self, made: Made, *, seconds: float) -> Status:
+        """Wait until it has ended and is not about to be started again, at most so long; its status then."""
 
     def probe(self, made: Made, *, timeout: float) -> tuple[Health, str]:
         """Run its health check once: healthy or unhealthy, and the end of what the check printed."""

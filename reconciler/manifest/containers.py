@@ -60,6 +60,7 @@ def make_container(draft: Draft, name: str, written: dict[str, Any]) -> Containe
         stop_grace=read_duration(draft, written, (*path, "stop_grace"), default=10.0),
         read_only=written.get("read_only", False),
         tty=written.get("tty", False),
+        stdin=written.get("stdin", False),
         init=written.get("init", False),
         restart=written.get("restart", "always").replace("unless-stopped", "always"),
         networks=networks,

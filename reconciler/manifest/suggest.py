@@ -37,7 +37,7 @@ _KEYS = {
     "pull_policy": "images: {NAME: {pull: …}}",
     "platform": "images: {NAME: {platform: …}}",
     "domainname": "hostname",
-    "stdin_open": "`reconcile run -it` or `reconcile exec -it`; leave it out",
+    "stdin_open": "stdin",
     "external": "from",
     "ipam": "`subnet` and `gateway`",
     "enable_ipv6": "ipv6",

@@ -159,9 +159,13 @@ class ContainerSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_grace: float = 10.0
     read_only: bool = False
     tty: bool = False
+    stdin: bool = False
+    """Whether its standard input stays open for whoever attaches."""
     init: bool = False
     restart: str = "always"
     """always | on-failure | on-failure:N | no"""
+    remove: bool = False
+    """Whether it is removed, with the volumes of its image, once it has ended: `run --rm`. No manifest says it."""
     networks: dict[str, Attachment] = {}
     """By the network's name in the stack; filled with `default` where the manifest names none."""
     ports: dict[str, int] = {}

@@ -8,16 +8,16 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from reconciler.converge.ground import Ground
+from reconciler.converge.ground import Ground, let_begin
 from reconciler.engine.protocol import Engine
 from reconciler.engine.registry import open_engine
 from reconciler.linux import files, process
 from reconciler.model.errors import LockTimeout, NotRoot, RootError
-from reconciler.model.record import ApplyId
+from reconciler.model.record import ApplyId, Made
 from reconciler.store.store import Store, open_store
 
 DEFAULT_ROOT = Path("/var/lib/reconcile")
@@ -68,8 +68,8 @@ class Root:
         with lock:
             yield
 
-    def ground(self) -> Ground:
-        """What converge stands on."""
+    def ground(self, created: Callable[[Made], None] | None = None) -> Ground:
+        """What converge stands on; `created` is called with a new container before it begins."""
         return Ground(
             root_id=self.root_id,
             store=self.store,
@@ -79,6 +79,7 @@ class Root:
             now=time.time,
             clock=time.monotonic,
             token=lambda digits: secrets.token_hex((digits + 1) // 2)[:digits],
+            created=created or let_begin,
         )
 
 

@@ -12,10 +12,10 @@ CONTAINER = {
         "labels stop_signal stop_grace restart ports resources depends_on healthcheck logs extra_hosts"
         " networks/front/aliases resources/memory healthcheck/interval logs/keep ports/0.0.0.0:80~1tcp"
     ),
-    "restart": "hostname tty init cap_add cap_drop ulimits shm_size dns dns_search ulimits/nofile",
+    "restart": "hostname tty stdin init cap_add cap_drop ulimits shm_size dns dns_search ulimits/nofile",
     "replace": (
-        "image command entrypoint env env/A workdir user read_only networks networks/front networks/front/ipv4 mounts"
-        " mounts/~1data mounts/~1data/read_only runtime sysctls"
+        "image command entrypoint env env/A workdir user read_only remove networks networks/front networks/front/ipv4"
+        " mounts mounts/~1data mounts/~1data/read_only runtime sysctls"
     ),
     "ignore": "env_file env_file/0 update update/order update/on_failure",
 }

@@ -1,6 +1,6 @@
 """The reference drivers, over a `Machine`. What they do is what every engine's drivers must do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import structs
 
@@ -183,7 +183,7 @@ class MemoryContainers:
                 if volume is None or volume.grants.volume_id not in self.machine.volumes:
                     raise Failed(f"{made.key}: volume {mount.source} is not on the machine")
 
-    def start(self, made: Made, *, uses: Uses) -> Status:
+    def start(self, made: Made, *, uses: Uses, created: Callable[[], None] | None = None) -> Status:
         """Run it."""
         if made.incarnation not in self.machine.containers:
             self.prepare(made, uses=uses, emit=silent)
@@ -193,6 +193,8 @@ class MemoryContainers:
         except Failed as failure:
             thing.error = failure.detail
             raise
+        if created is not None and thing.phase != Phase.RUNNING:
+            created()
         with self.machine.lock:
             thing.error = ""
             if thing.phase != Phase.RUNNING:
@@ -214,6 +216,7 @@ class MemoryContainers:
             thing.mark = mark
             if thing.phase == Phase.RUNNING:
                 thing.phase, thing.pid, thing.exit_code, thing.finished_at = Phase.EXITED, 0, 143, self.machine.now
+            self.machine.changed.notify_all()
         return self.observe(made)
 
     def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:

@@ -1,6 +1,7 @@
 """The memory engine: the reference that tests, simulations and golden scenarios run on. Nothing of it is real."""
 
 import ipaddress
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -8,9 +9,9 @@ from pathlib import Path
 from msgspec import structs
 
 from reconciler.engine.memory.drivers import MemoryContainers, MemoryImages, MemoryNetworks, MemoryVolumes
-from reconciler.engine.memory.machine import Machine
+from reconciler.engine.memory.machine import Machine, Thing
 from reconciler.engine.names import names_on
-from reconciler.engine.protocol import Driver, ExecResult, LogLine, Recollection, Traits, Uses
+from reconciler.engine.protocol import Attached, Driver, ExecResult, LogLine, Recollection, Traits, Uses
 from reconciler.model.errors import Failed, SubnetTaken
 from reconciler.model.health import NO_STREAK, active_check, note_probe
 from reconciler.model.key import Key, Kind, named_key, split_key
@@ -205,6 +206,24 @@ class MemoryInside:
             raise Failed(f"{made.key} is not running", hint=f"reconcile start {split_key(made.key).name}")
         return ExecResult(exit_code=0)
 
+    def attach(self, made: Made) -> "MemoryLine":
+        """Open a line."""
+        thing = self.machine.containers.get(made.incarnation)
+        if thing is None or thing.phase is Phase.EXITED:
+            raise Failed(f"{made.key}: attach: it is not running", hint=f"reconcile start {made.key}")
+        return MemoryLine(self.machine, thing)
+
+    def wait(self, made: Made, *, seconds: float) -> Status:
+        """Wait until it has ended; time is the machine's, so that nobody sleeps for it."""
+        thing = self.machine.containers.get(made.incarnation)
+        if thing is None:
+            return Status(phase=Phase.MISSING, incarnation=made.incarnation)
+        with self.machine.changed:
+            self.machine.changed.wait_for(lambda: thing.phase not in (Phase.RUNNING, Phase.PAUSED), timeout=seconds)
+        return Status(
+            phase=thing.phase, incarnation=made.incarnation, exit_code=thing.exit_code, finished_at=thing.finished_at
+        )
+
     def probe(self, made: Made, *, timeout: float) -> tuple[Health, str]:
         """As the image says; NONE without a check."""
         assert isinstance(made.spec, ContainerSpec)
@@ -221,6 +240,26 @@ class MemoryInside:
     def kill(self, made: Made, signal: int) -> None:
         """It ends of it."""
         self.machine.exit(made.key, 128 + signal)
+
+
+class MemoryLine:
+    """A line to a container that is a value: its image says what it prints."""
+
+    def __init__(self, machine: Machine, thing: Thing) -> None:
+        self.machine = machine
+        self.thing = thing
+        self.run = thing.restarts
+
+    def relay(self, *, stdin: bool, keys: bytes = b"", signals: bool = True) -> Attached:
+        """What it prints, once, and how it ended. Signals are nobody's here."""
+        sys.stdout.write(self.machine.content[self.thing.made.image].prints)
+        sys.stdout.flush()
+        with self.machine.changed:
+            self.machine.changed.wait_for(lambda: self.thing.phase is Phase.EXITED or self.thing.restarts > self.run)
+        return Attached(exit_code=self.thing.exit_code)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def open_engine(root: Path, *, run: Path, root_id: str) -> MemoryEngine:  # noqa: ARG001 every engine's signature

@@ -48,6 +48,8 @@ class Published:
     exits: int | None = None
     """The code with which containers of this image end at once; None: they run."""
     healthy: bool = True
+    prints: str = ""
+    """What a container of this image writes to its standard output."""
 
 
 class Machine:
@@ -55,6 +57,8 @@ class Machine:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        """Told when a container ends."""
         self.registry: dict[str, Published] = {}
         self.registry_answers = True
         self.content: dict[str, Published] = {}
@@ -122,6 +126,8 @@ class Machine:
             thing.pid, thing.started_at, thing.restarts = self.next_pid(), self.now, thing.restarts + 1
         else:
             thing.phase, thing.pid = Phase.EXITED, 0
+        with self.changed:
+            self.changed.notify_all()
 
     def reboot(self) -> None:
         """Everything that lives in memory is gone; content, volumes and the ends of what rests stay."""

@@ -7,7 +7,7 @@ is a link net/'s; here they are called in order. Knows no plan, no database, and
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -52,7 +52,7 @@ class ContainerDriver:
         with lifecycle.locked(path, made.key, doing="prepare"):
             writing.write_bundle(self.layout, made, image.config, _surroundings(made, uses), sources)
 
-    def start(self, made: Made, *, uses: Uses) -> Status:
+    def start(self, made: Made, *, uses: Uses, created: Callable[[], None] | None = None) -> Status:
         """Links up, runtime create under the monitor, runtime start. Raises ProgramFailed with the runtime's words."""
         if not self._is_whole(made):
             self.prepare(made, uses=uses, emit=_say_nothing)
@@ -60,7 +60,7 @@ class ContainerDriver:
         with lifecycle.locked(path, made.key, doing="start"):
             veth.raise_links(self.layout, made, uses)
             try:
-                return lifecycle.run(path, made.key)
+                return lifecycle.run(path, made.key, created)
             except BaseException:
                 veth.lower_links(self.layout, made)
                 raise

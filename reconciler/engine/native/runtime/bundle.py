@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CONFIG, MONITOR, POLICY, STATE = "config.json", "monitor.json", "policy.json", "state.json"
 EXIT, CONTAINER, HEALTH, LOCK = "exit.json", "container.json", "health.json", "lock"
 PID, CONMON_PID, EXITS, CTL, ERROR = "pid", "conmon.pid", "exits", "ctl", "error"
-ON_EXIT, ROOTFS = "on-exit", "rootfs"
+ON_EXIT, ROOTFS, ATTACH = "on-exit", "rootfs", "attach"
 
 
 def read_json(bundle: str, name: str) -> "dict[str, Any]":

@@ -15,14 +15,16 @@ from reconciler.linux import cgroups, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _SECONDS = 60.0
 _LOG = "conmon.log"
 
 
-def launch(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
+def launch(path: str, monitor: "dict[str, Any]", created: "Callable[[], None] | None" = None) -> "dict[str, Any]":
     """Make the container run: what is left of its last run is removed, then created, recorded as state.json and started.
+    `created` is called before the start: who attaches there misses nothing.
 
     Returns the state: pid, start_time, monitor, monitor_start, started_at. Raises RuntimeFailed, and OSError where the
     machine fails; then nothing of it runs, state.json is as before, and the file `error` has the words.
@@ -33,7 +35,7 @@ def launch(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
         state = _create(path, monitor)
         # Order: before it runs, for it may write so much at once that conmon cuts the log.
         rotation.note_empty(monitor["log"])
-        _start(path, monitor, state)
+        _start(path, monitor, state, created)
     except (runc.RuntimeFailed, OSError) as error:
         try:
             bundle.write_text(path, bundle.ERROR, runc.words_of(error))
@@ -43,12 +45,16 @@ def launch(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
     return state
 
 
-def _start(path: str, monitor: "dict[str, Any]", state: "dict[str, Any]") -> None:
+def _start(
+    path: str, monitor: "dict[str, Any]", state: "dict[str, Any]", created: "Callable[[], None] | None" = None
+) -> None:
     before = bundle.read_json(path, bundle.STATE)
     ended.remove_ended(monitor.get("ended", ""))
     # Order: recorded before it runs, so that nothing ever runs that is not on record.
     bundle.write_json(path, bundle.STATE, state)
     try:
+        if created is not None:
+            created()
         runc.start(monitor["runtime"], monitor["runtime_root"], monitor["id"], (state["pid"], state["start_time"]))
     except BaseException:
         bundle.write_json(path, bundle.STATE, before)
@@ -131,7 +137,8 @@ def render_command(path: str, monitor: "dict[str, Any]") -> list[str]:
     command += ["--exit-command", f"{path}/{bundle.ON_EXIT}"]
     for argument in [*arguments, path]:
         command += ["--exit-command-arg", argument]
-    return [*command, "--terminal"] if monitor["tty"] else command
+    command += ["--terminal"] if monitor["tty"] else []
+    return [*command, "--stdin"] if monitor.get("stdin") else command
 
 
 def _read_state(path: str, sync: int) -> "dict[str, Any]":

@@ -1,6 +1,6 @@
-"""What looks into containers that run: logs, exec, probe, kill. Implements protocol.Inside over a root's bundles.
+"""What looks into containers that run: logs, exec, attach, wait, probe, kill. Implements protocol.Inside over a root's bundles.
 
-Its neighbours: logs.py reads, exec.py runs, health.py judges. It never starts or stops a container.
+Its neighbours: logs.py reads, exec.py runs, attach.py connects, health.py judges. It never starts or stops a container.
 """
 
 import os
@@ -12,16 +12,18 @@ from typing import Any
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.runtime import bundle, health, logs, probes, rotation, status
 from reconciler.engine.native.runtime import exec as execution
+from reconciler.engine.native.runtime.attach import NativeLine
 from reconciler.engine.native.runtime.spec import Unstartable
 from reconciler.engine.native.runtime.users import BadUser, Identity, resolve_user
 from reconciler.engine.protocol import ExecResult, LogLine
 from reconciler.linux import process
 from reconciler.model.errors import Failed
 from reconciler.model.health import HTTP, TCP
-from reconciler.model.observation import Health, Phase
+from reconciler.model.observation import Health, Phase, Status
 from reconciler.model.record import Made
 
 _SHELL = ("/bin/sh", "-c")
+_PAUSE = 0.01
 
 
 class NativeInside:
@@ -87,6 +89,29 @@ class NativeInside:
             return resolve_user(user, root=f"{path}/{bundle.ROOTFS}")
         except BadUser as error:
             raise Failed(f"{made.key}: exec: {error}") from error
+
+    def attach(self, made: Made) -> NativeLine:
+        """Open a line to one that was made or runs. Raises Failed where nothing runs."""
+        path = self._bundle(made)
+        state = bundle.read_json(path, bundle.STATE)
+        if not status.is_running(state):
+            now = status.read_status(path, made.incarnation)
+            raise Failed(f"{made.key}: attach: it is {now.phase.value}, not running", hint=f"reconcile start {made.key}")
+        return NativeLine(path, made.key, bundle.read_json(path, bundle.MONITOR), state)
+
+    def wait(self, made: Made, *, seconds: float) -> Status:
+        """Wait until it has ended and is not about to be started again, at most so long; its status then."""
+        path = self._bundle(made)
+        deadline = time.monotonic() + seconds
+        while True:
+            now = status.read_status(path, made.incarnation)
+            left = deadline - time.monotonic()
+            over = now.phase not in (Phase.RUNNING, Phase.PAUSED) and not now.restarting
+            if over or left <= 0:
+                return now
+            state = bundle.read_json(path, bundle.STATE)
+            if not state or process.wait_gone(state["pid"], state["start_time"], seconds=left):
+                time.sleep(min(left, _PAUSE))  # until its monitor has written down how it ended, or runs it again
 
     def probe(self, made: Made, *, timeout: float) -> tuple[Health, str]:
         """Make its health check once: healthy or unhealthy, and the end of what the check printed; NONE without a check.

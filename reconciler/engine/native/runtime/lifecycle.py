@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -44,8 +44,9 @@ def locked(path: str, key: Key, *, doing: str) -> Iterator[None]:
         yield
 
 
-def run(path: str, key: Key) -> Status:
-    """Make it run, its count begun anew. One that runs already is left alone. Called under the lock.
+def run(path: str, key: Key, created: Callable[[], None] | None = None) -> Status:
+    """Make it run, its count begun anew. One that runs already is left alone. Called under the lock; `created` is called
+    once it is made and before it begins.
 
     Raises ProgramFailed with the runtime's words; it is prepared still.
     """
@@ -61,7 +62,7 @@ def run(path: str, key: Key) -> Status:
     _set_policy(path, rules, mark="" if rules.mark == policy.RESTART else rules.mark)
     try:
         with _launches:
-            state = conmon.launch(path, monitor)
+            state = conmon.launch(path, monitor, created)
     except (runc.RuntimeFailed, OSError) as error:
         tried = error.tried if isinstance(error, runc.RuntimeFailed) else "start"
         raise ProgramFailed(str(key), tried, runc.words_of(error), _hint_for(runc.words_of(error))) from error

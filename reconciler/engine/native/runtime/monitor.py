@@ -52,6 +52,7 @@ def render_monitor(layout: Layout, made: Made, check: Healthcheck | None) -> dic
         "max_size": made.spec.logs.max_size,
         "keep": made.spec.logs.keep,
         "tty": made.spec.tty,
+        "stdin": made.spec.stdin,
         "cgroup": cgroup_path(layout, made.incarnation),
         "monitors": monitors_path(layout),
         "links": [endpoint.link for _, endpoint in sorted(made.grants.endpoints.items())],

@@ -1,0 +1,261 @@
+"""A line to a container's first process, over the attach socket of its conmon: streams, terminal, signals, the exit.
+
+inside.py opens it. Each packet of the socket is a byte that says the stream and what was written there; what we send is its
+standard input, and the end of our sending is the end of that. Source: conmon's conn_sock.c. Never starts or stops anything.
+"""
+
+import os
+import select
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+from reconciler.engine.native.runtime import bundle, status
+from reconciler.engine.protocol import Attached
+from reconciler.linux import process, terminal
+from reconciler.model.errors import Failed
+from reconciler.model.key import Key
+
+_PACKET = 8192
+"""Bytes that are sent at once; conmon takes 32 KiB."""
+_LARGEST = 65_536
+"""More than any packet of conmon's."""
+_STDERR = 3
+"""The first byte of what was written to standard error; everything else is standard output (or the terminal)."""
+_PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_SHORT, _LONG = 0.001, 0.02
+"""Seconds between looks for the exit file, which conmon writes a moment after the end."""
+
+
+class NativeLine:
+    """An open line. What the container writes waits in the socket until `relay`."""
+
+    def __init__(self, path: str, key: Key, monitor: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        self._path = path
+        self._key = key
+        self._monitor = monitor
+        self._state = dict(state)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.connect(f"{path}/{bundle.ATTACH}")
+        except OSError as error:
+            self._socket.close()
+            raise Failed(
+                f"{key}: attach: its monitor does not answer: {error.strerror}", hint=f"reconcile restart {key}"
+            ) from error
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._socket.close()
+
+    def relay(self, *, stdin: bool, keys: bytes = b"", signals: bool = True) -> Attached:
+        """Pass everything through until it ends or is let go."""
+        typed = stdin and bool(self._monitor["tty"]) and os.isatty(0)
+        with ExitStack() as held:
+            bell = held.enter_context(_listen(passed_on=signals, sizes=bool(self._monitor["tty"])))
+            pidfd = process.open_pidfd(self._state["pid"], self._state["start_time"])
+            if pidfd >= 0:
+                held.callback(os.close, pidfd)
+            if typed:
+                held.enter_context(terminal.raw(0))
+            self.resize()
+            pump = _Pump(self, self._socket, bell=bell, pidfd=pidfd, stdin=stdin, keys=keys if typed else b"")
+            return pump.run()
+
+    def resize(self) -> None:
+        """Give its terminal the size of ours."""
+        size = terminal.read_size(0, 1, 2) if self._monitor["tty"] else None
+        if size is None:
+            return
+        with suppress(OSError):  # no monitor reads any more
+            fd = os.open(f"{self._path}/{bundle.CTL}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.write(fd, f"1 {size[0]} {size[1]}\n".encode())
+            finally:
+                os.close(fd)
+
+    def pass_on(self, number: int) -> None:
+        """A signal that we got."""
+        if number == signal.SIGWINCH:
+            self.resize()
+        else:
+            process.send_signal(self._state["pid"], self._state["start_time"], number)
+
+    def read_exit(self) -> int | None:
+        """The exit code once it is written down. Raises Failed where it never will be."""
+        ended = status.read_exit(self._path, self._monitor["id"], self._state)
+        if ended:
+            return int(ended["code"])
+        if not bundle.read_json(self._path, bundle.MONITOR):
+            raise Failed(f"{self._key}: it was removed by somebody else", hint="`reconcile events` tells by whom")
+        # Race: it may have written the code between the two looks.
+        if not status.is_followed(self._state) and not status.read_exit(self._path, self._monitor["id"], self._state):
+            raise Failed(f"{self._key}: it ended, and its monitor too: nobody saw its exit code")
+        return None
+
+
+class _Pump:
+    """Everything between our ends and the container's, until one is through."""
+
+    def __init__(self, line: NativeLine, sock: socket.socket, *, bell: int, pidfd: int, stdin: bool, keys: bytes) -> None:
+        self._line = line
+        self._socket = sock
+        self._bell = bell
+        self._pidfd = pidfd
+        self._stdin = stdin
+        self._keys = _Keys(keys)
+        self._pending = b""
+        self._listening = True
+        self._alive = pidfd >= 0
+
+    def run(self) -> Attached:
+        """Until it ended, was let go, or nobody reads it."""
+        pause = _SHORT
+        try:
+            while True:
+                if not self._alive:
+                    code = self._line.read_exit()
+                    if code is not None:
+                        self._drain()
+                        return Attached(exit_code=code)
+                if self._turn(None if self._alive else pause):
+                    return Attached()
+                pause = min(pause * 2, _LONG) if not self._alive else _SHORT
+        except BrokenPipeError:
+            return Attached(unread=True)
+
+    def _turn(self, seconds: float | None) -> bool:
+        """Wait for something and pass it through; True where the keys that let go were typed."""
+        poll = select.poll()
+        if self._listening:
+            poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._pending else 0))
+        if self._stdin and not self._pending:
+            poll.register(0, select.POLLIN)
+        if self._alive:
+            poll.register(self._pidfd, select.POLLIN)
+        if self._bell >= 0:
+            poll.register(self._bell, select.POLLIN)
+        for fd, events in poll.poll(None if seconds is None else seconds * 1000):
+            if fd == self._socket.fileno():
+                self._serve(events)
+            elif fd == self._pidfd:
+                self._alive = False
+            elif fd == self._bell:
+                for number in os.read(self._bell, 4096):
+                    self._line.pass_on(number)
+            elif fd == 0 and self._read_stdin():
+                return True
+        return False
+
+    def _serve(self, events: int) -> None:
+        if events & select.POLLOUT:
+            self._send()
+        if events & (select.POLLIN | select.POLLHUP | select.POLLERR):
+            self._receive()
+
+    def _receive(self) -> bool:
+        """One packet, if there is one: True when there was."""
+        try:
+            packet = self._socket.recv(_LARGEST, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            packet = b""
+        if not packet:
+            self._listening = False
+            return False
+        _write(2 if packet[0] == _STDERR else 1, packet[1:])
+        return True
+
+    def _drain(self) -> None:
+        """Order: conmon writes the exit file when it has passed on all that was written, so that nothing comes any more."""
+        while self._listening and self._receive():
+            continue
+
+    def _read_stdin(self) -> bool:
+        try:
+            data = os.read(0, _PACKET)
+        except OSError:  # The terminal has gone.
+            data = b""
+        if not data:
+            self._stdin = False
+            self._end_stdin()
+            return False
+        self._pending, let_go = self._keys.take(data)
+        self._send()
+        return let_go
+
+    def _send(self) -> None:
+        """As much of what was typed as the monitor takes now. Never waits: it may be waiting for us to read."""
+        try:
+            while self._pending:
+                sent = self._socket.send(self._pending[:_PACKET], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                self._pending = self._pending[sent:]
+        except BlockingIOError:
+            return
+        except OSError:  # It reads no more.
+            self._pending = b""
+            self._stdin = False
+
+    def _end_stdin(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+
+class _Keys:
+    """Looks for the keys that let go in what is typed; what only begins like them is held back until the next key."""
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._held = b""
+
+    def take(self, data: bytes) -> tuple[bytes, bool]:
+        """What is passed on, and whether the keys are complete."""
+        if not self._keys:
+            return data, False
+        out = bytearray()
+        for number in data:
+            if number != self._keys[len(self._held)]:
+                out += self._held
+                self._held = b""
+            if number != self._keys[len(self._held)]:
+                out.append(number)
+                continue
+            self._held += bytes([number])
+            if self._held == self._keys:
+                return bytes(out), True
+        return bytes(out), False
+
+
+def _write(fd: int, data: bytes) -> None:
+    """All of it, also where somebody made our output non-blocking. Raises BrokenPipeError."""
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            select.select([], [fd], [])
+
+
+@contextmanager
+def _listen(*, passed_on: bool, sizes: bool) -> Iterator[int]:
+    """A descriptor on which the numbers of signals come, one a byte; -1 outside of the main thread, which alone gets them."""
+    numbers = [*(_PASSED_ON if passed_on else ()), *((signal.SIGWINCH,) if sizes else ())]
+    if not numbers or threading.current_thread() is not threading.main_thread():
+        yield -1
+        return
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    before = {number: signal.getsignal(number) for number in numbers}
+    wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    try:
+        yield read_end
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(read_end)
+        os.close(write_end)
