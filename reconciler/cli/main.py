@@ -23,6 +23,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "describe": ("get", "Show everything known of a resource."),
     "logs": ("containers", "Show the log of a container."),
     "exec": ("exec", "Run a command in a container."),
+    "run": ("run", "Run a command in a new container."),
+    "attach": ("attach", "Join the streams of a running container."),
+    "wait": ("attach", "Wait until containers have ended."),
     "stop": ("containers", "Stop containers and hold them."),
     "start": ("containers", "Start containers and end their hold."),
     "restart": ("containers", "Stop and start containers."),
@@ -41,7 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 NOT_BUILT = frozenset(
-    "lock cp stats top attach wait pause unpause run rollback status explain export approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
+    "lock cp stats top pause unpause rollback status explain export approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
     " load login logout build prune backup restore".split()
 )
 """Verbs of the design that are refused by name until they are built."""

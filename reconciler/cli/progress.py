@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from reconciler.cli.render import clean, coloured, is_terminal, paint, size
 from reconciler.model.events import (
@@ -60,7 +60,8 @@ class JsonLines:
 class PlainLines:
     """A line for each thing that began to matter or ended; progress only where it changes its word."""
 
-    def __init__(self) -> None:
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
         self._lock = threading.Lock()
         self._parts: dict[tuple[str, str], str] = {}
 
@@ -68,11 +69,11 @@ class PlainLines:
         """Say it."""
         with self._lock:
             for line in final_lines(event):
-                print(line, flush=True)
+                print(line, file=self._out, flush=True)
             if isinstance(event, Progress) and event.text in ("downloading", "done", "exists") and self._is_new(event):
                 self._parts[(event.key, event.part)] = event.text
                 total = f" ({size(event.total)})" if event.total else ""
-                print(f"  {clean(event.key)} {clean(event.part)} {clean(event.text)}{total}", flush=True)
+                print(f"  {clean(event.key)} {clean(event.part)} {clean(event.text)}{total}", file=self._out, flush=True)
 
     def _is_new(self, event: Progress) -> bool:
         return self._parts.get((event.key, event.part)) != event.text
@@ -104,7 +105,8 @@ class LiveBlock:
 
     SPIN = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
-    def __init__(self) -> None:
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
         self._lock = threading.Lock()
         self._live: Live | None = None
         self._running: dict[int, tuple[ActionStarted, float]] = {}
@@ -127,7 +129,7 @@ class LiveBlock:
                     self._live.console.print(Text.from_ansi(line))
             else:
                 for line in lines:
-                    print(line, flush=True)
+                    print(line, file=self._out, flush=True)
 
     def _take(self, event: AnyEvent) -> None:
         if isinstance(event, ActionStarted):
@@ -145,7 +147,7 @@ class LiveBlock:
         from rich.console import Console
         from rich.live import Live
 
-        console = Console(highlight=False)
+        console = Console(highlight=False, file=self._out)
         self._live = Live(
             get_renderable=self._render,
             console=console,

@@ -11,7 +11,7 @@ from reconciler.model.record import ApplyId, Made
 from reconciler.store.store import Store
 
 
-def let_begin(made: Made) -> None:  # noqa: ARG001 the signature of `created`
+def let_begin(made: Made) -> None:
     """Nobody attaches."""
 
 

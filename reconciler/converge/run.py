@@ -59,6 +59,8 @@ class Result(Struct, frozen=True, kw_only=True):
     failed: tuple[Key, ...]
     skipped: tuple[Key, ...]
     interrupted: bool = False
+    errors: dict[Key, ReconcileError] = {}
+    """Of those that failed."""
 
 
 @dataclass
@@ -93,6 +95,7 @@ class Walk:
     wrong: dict[int, Failed] = field(default_factory=dict)
     """What the wait for a container showed, where it was not all well."""
     outcomes: "queue.SimpleQueue[Outcome]" = field(default_factory=queue.SimpleQueue)
+    errors: dict[Key, ReconcileError] = field(default_factory=dict)
     interrupted: bool = False
     settle_again: bool = False
     moving: list[Job] = field(default_factory=list)
@@ -361,6 +364,7 @@ class Walk:
 
     def _fail(self, action: Action, error: ReconcileError) -> None:
         self.board.states[action.id] = State.FAILED
+        self.errors[action.key] = error
         self.settle_again = True
         self.emit(
             ActionFailed(
@@ -418,6 +422,7 @@ class Walk:
             failed=keys(State.FAILED),
             skipped=keys(State.SKIPPED, State.WAITING),
             interrupted=self.interrupted,
+            errors=self.errors,
         )
 
 

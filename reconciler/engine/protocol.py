@@ -85,7 +85,8 @@ class ContainerDriver(Protocol):
 
     def start(self, made: Made, *, uses: Uses, created: Callable[[], None] | None = None) -> Status:
         """Links up, runtime create under the monitor, runtime start. Takes the container's lock. One that runs already
-        is left alone. `created` is called once it is made and before it begins: who attaches there misses nothing. On error it is prepared still, and `status.error` of the next observe has the runtime's words."""
+        is left alone. `created` is called once it is made and before it begins: who attaches there misses nothing. On
+        error it is prepared still, and `status.error` of the next observe has the runtime's words."""
 
     def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:
         """Write the mark (`hold`, `gone`, `replaced`, or "" for none: a restart follows) under the container's lock,
@@ -203,8 +204,8 @@ class Line(Protocol):
     """A line to a container's first process, opened by `Inside.attach`: what it writes is kept until `relay`."""
 
     def relay(self, *, stdin: bool, keys: bytes = b"", signals: bool = True) -> Attached:
-        """Pass everything through until it ends: its stdout and stderr to ours, our stdin (if asked) to its, with a terminal
-        raw and with its size. `keys` typed on a terminal let go of it; `signals` that we get are passed on. Called from
+        """Pass everything through until it ends: its stdout and stderr to ours, our stdin (if asked) to its; a terminal is
+        raw, and its size follows. `keys` typed on a terminal let go of it; `signals` that we get are passed on. Called from
         the main thread. Raises Failed where nobody can say how it ended."""
 
     def close(self) -> None:

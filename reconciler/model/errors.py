@@ -56,10 +56,12 @@ class ProgramMissing(Failed):
 
 
 class ProgramFailed(Failed):
-    """A program that we ran failed; `words` is what it said, cut to its last lines."""
+    """A program that we ran failed; `words` is what it said, cut to its last lines. `code` is what `run` ends with: 126 and
+    127 where a container's command can't be executed or found."""
 
-    def __init__(self, resource: str, tried: str, words: str, hint: str = "") -> None:
+    def __init__(self, resource: str, tried: str, words: str, hint: str = "", *, code: int = 125) -> None:
         super().__init__(f"{resource}: {tried} failed", detail=words.strip(), hint=hint)
+        self.code = code
 
 
 class PortTaken(Failed):
@@ -174,14 +176,15 @@ class DataGone(Failed):
 
 
 class ConvergeFailed(Failed):
-    """Some actions failed. What they said was told as events already."""
+    """Some actions failed. What they said was told as events already; `causes` are the errors themselves."""
 
-    def __init__(self, failed: Sequence[str], done: int, skipped: int) -> None:
+    def __init__(self, failed: Sequence[str], done: int, skipped: int, *, causes: Sequence["ReconcileError"] = ()) -> None:
         names = ", ".join(failed)
         super().__init__(
             f"{len(failed)} failed ({names}), {done} done, {skipped} not begun",
             hint="mend the cause and apply again: what is done stays done",
         )
+        self.causes = tuple(causes)
 
 
 class TimedOut(Failed):

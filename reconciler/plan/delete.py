@@ -49,6 +49,20 @@ def make_delete_plan(
     return plan
 
 
+def find_unused(gone: Collection[Key], records: Mapping[Key, Record]) -> tuple[Key, ...]:
+    """The images and networks of the same stacks that no container uses once those of `gone` are gone: what `run` made for
+    one container goes with it. Those that are borrowed by others stay."""
+    scene = Scene(specs={}, pins={}, records=records, observation=Observation(statuses={}))
+    used: set[Key] = set()
+    for key in records.keys() - {*gone}:
+        spec = scene.recorded(key)
+        if spec is not None:
+            used |= {image_key(key, spec), *network_keys(key, spec)}
+    stacks = {split_key(key).stack for key in gone}
+    ours = (key for key in records if split_key(key).stack in stacks and kind_of(key) in (Kind.IMAGE, Kind.NETWORK))
+    return tuple(sorted((key for key in ours if key not in used), key=sort_key))
+
+
 def _check_users(asked: set[Key], records: Mapping[Key, Record]) -> None:
     scene = Scene(specs={}, pins={}, records=records, observation=Observation(statuses={}))
     for key in sorted(records.keys() - asked):

@@ -1,7 +1,7 @@
 """Manifests or a saved plan → a machine that agrees with them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from msgspec import Struct, structs
@@ -13,7 +13,8 @@ from reconciler.model.errors import ConvergeFailed, Failed, LockTimeout, NeedsYe
 from reconciler.model.events import Emit, Note, PlanMade
 from reconciler.model.key import Kind, kind_of
 from reconciler.model.plan import Plan, Verb
-from reconciler.model.record import Desired
+from reconciler.model.record import Desired, Made
+from reconciler.model.spec import ContainerSpec
 from reconciler.plan.borrowing import check_borrowing
 from reconciler.plan.forms import plan_json
 from reconciler.plan.limits import check_limits, check_origins, needs_yes
@@ -74,6 +75,7 @@ def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), e
     if looked.observation.strays:
         sweep(root.ground(), emit)
     put_seen(root, note_exits(looked, emit))
+    unclean = _remove_ended(root, stacks, looked, emit) or unclean
     if not unclean:
         return looked
     again = look(root, ports=ports, stacks=stacks, locked=True)
@@ -81,6 +83,15 @@ def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), e
     unfinished = {key: record.unfinished for key, record in looked.records.items() if record.unfinished}
     records = {key: structs.replace(record, unfinished=unfinished.get(key, "")) for key, record in again.records.items()}
     return structs.replace(again, records=records)
+
+
+def _remove_ended(root: Root, stacks: Sequence[str], looked: Look, emit: Emit) -> bool:
+    """What `run --rm` left to whoever comes next."""
+    if not any(isinstance(record.spec, ContainerSpec) and record.spec.remove for record in looked.records.values()):
+        return False
+    from reconciler.verbs.end import STACK, remove_ended  # it carries out plans, as this module does
+
+    return remove_ended(root, looked, held=STACK in stacks, emit=emit)
 
 
 def take_up_others(root: Root, stacks: Sequence[str], emit: Emit) -> None:
@@ -94,8 +105,17 @@ def take_up_others(root: Root, stacks: Sequence[str], emit: Emit) -> None:
             resume(look(root, stacks=[stack], locked=True).folded, root.ground(), emit)
 
 
-def carry_out(root: Root, plan: Plan, looked: Look, options: ApplyOptions, *, face: Face, tried: str = "apply") -> Applied:
-    """Show, ask, converge, record the revision, sweep."""
+def carry_out(
+    root: Root,
+    plan: Plan,
+    looked: Look,
+    options: ApplyOptions,
+    *,
+    face: Face,
+    tried: str = "apply",
+    created: Callable[[Made], None] | None = None,
+) -> Applied:
+    """Show, ask, converge, record the revision, sweep. `created` is called with each new container before it begins."""
     face.emit(PlanMade(plan=plan_json(plan)))
     face.show(plan)
     if not options.allow_delete:
@@ -107,7 +127,7 @@ def carry_out(root: Root, plan: Plan, looked: Look, options: ApplyOptions, *, fa
         ask(plan, face=face, tried=tried)
     warn(root, plan, face)
     revisions = begin_revisions(root, plan)
-    ground = root.ground()
+    ground = root.ground(created)
     result = converge(plan, ground, Options(wait=options.wait, timeout=options.timeout), face.emit)
     if result.failed or any(action.verb in (Verb.DELETE, Verb.REPLACE) for action in plan.actions):
         sweep(ground, face.emit)
@@ -140,4 +160,5 @@ def raise_for(result: Result) -> None:
     if result.interrupted:
         raise Failed("interrupted", f"{len(result.done)} done, {len(result.skipped)} not begun", "apply again to go on")
     if result.failed:
-        raise ConvergeFailed(result.failed, len(result.done), len(result.skipped))
+        causes = [result.errors[key] for key in result.failed if key in result.errors]
+        raise ConvergeFailed(result.failed, len(result.done), len(result.skipped), causes=causes)

@@ -241,7 +241,7 @@ def _write(fd: int, data: bytes) -> None:
 
 @contextmanager
 def _listen(*, passed_on: bool, sizes: bool) -> Iterator[int]:
-    """A descriptor on which the numbers of signals come, one a byte; -1 outside of the main thread, which alone gets them."""
+    """A descriptor on which the numbers of signals come, one a byte; -1 outside the main thread, which alone has them."""
     numbers = [*(_PASSED_ON if passed_on else ()), *((signal.SIGWINCH,) if sizes else ())]
     if not numbers or threading.current_thread() is not threading.main_thread():
         yield -1

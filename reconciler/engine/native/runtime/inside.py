@@ -1,4 +1,4 @@
-"""What looks into containers that run: logs, exec, attach, wait, probe, kill. Implements protocol.Inside over a root's bundles.
+"""What looks into containers that run: logs, exec, attach, wait, probe, kill. protocol.Inside over a root's bundles.
 
 Its neighbours: logs.py reads, exec.py runs, attach.py connects, health.py judges. It never starts or stops a container.
 """

@@ -65,7 +65,8 @@ def run(path: str, key: Key, created: Callable[[], None] | None = None) -> Statu
             state = conmon.launch(path, monitor, created)
     except (runc.RuntimeFailed, OSError) as error:
         tried = error.tried if isinstance(error, runc.RuntimeFailed) else "start"
-        raise ProgramFailed(str(key), tried, runc.words_of(error), _hint_for(runc.words_of(error))) from error
+        words = runc.words_of(error)
+        raise ProgramFailed(str(key), tried, words, _hint_for(words), code=runc.exit_code_of(words)) from error
     return Status(
         phase=Phase.RUNNING, incarnation=monitor["id"], pid=state["pid"], started_at=state["started_at"], health=now.health
     )

@@ -1,0 +1,82 @@
+"""`reconcile attach` and `reconcile wait`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from reconciler.cli.options import complete_names, opened, output_option, root_option
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DETACH_KEYS = "ctrl-p,ctrl-q"
+READER_GONE = 141
+
+
+def detach_option(command: F) -> F:
+    """`--detach-keys ctrl-p,ctrl-q`."""
+    text = "What to type on a terminal to let go of it; empty for nothing."
+    return click.option("--detach-keys", default=DETACH_KEYS, show_default=True, help=text)(command)
+
+
+def parse_keys(text: str) -> bytes:
+    """`ctrl-p,ctrl-q` → the bytes that a terminal sends. A key is one character, or `ctrl-` and one of a-z @ [ \\ ] ^ _."""
+    out = bytearray()
+    for key in text.split(",") if text else ():
+        name = key.removeprefix("ctrl-")
+        if key != name and len(name) == 1 and ((name.isascii() and name.isalpha()) or name in "@[\\]^_"):
+            out.append(ord(name.upper()) - 64)
+        elif key == name and len(name.encode()) == 1:
+            out += name.encode()
+        else:
+            raise click.UsageError(f"--detach-keys {text}: {key or 'nothing'} is no key; write ctrl-p,ctrl-q or a,b")
+    return bytes(out)
+
+
+@click.command(epilog="Example: reconcile attach web")
+@click.argument("name", metavar="CONTAINER", shell_complete=complete_names)
+@click.option("--no-stdin", is_flag=True, help="Do not pass standard input on.")
+@click.option("--sig-proxy/--no-sig-proxy", default=True, help="Whether signals that we get are passed on.")
+@detach_option
+@root_option
+@click.pass_context
+def attach(ctx: click.Context, *, name: str, no_stdin: bool, sig_proxy: bool, detach_keys: str, root: Path | None) -> int:
+    """Join the streams of a running container, until it ends (its exit code is ours) or the detach keys are typed."""
+    from reconciler.verbs import attach as verbs
+
+    keys = parse_keys(detach_keys)
+    with opened(ctx, root) as found:
+        ended = verbs.attach(found, name, stdin=not no_stdin, keys=keys, signals=sig_proxy)
+    return READER_GONE if ended.unread else ended.exit_code or 0
+
+
+@click.command(epilog="Example: reconcile wait migrate")
+@click.argument("names", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_names)
+@output_option("table", "json")
+@root_option
+@click.pass_context
+def wait(ctx: click.Context, *, names: tuple[str, ...], form: str, root: Path | None) -> int:
+    """Wait until containers have ended, and print their exit codes, a line each."""
+    import msgspec
+
+    from reconciler.cli.render import show_error
+    from reconciler.verbs import attach as verbs
+
+    failed = False
+    with opened(ctx, root) as found:
+        for ended in verbs.wait(found, names):
+            if ended.error is not None:
+                failed = True
+                show_error(ended.error)
+            elif form == "json":
+                data = {"key": ended.key, "exit_code": ended.exit_code, "note": ended.note}
+                click.echo(msgspec.json.encode(data).decode())
+            else:
+                click.echo(ended.exit_code)
+            if ended.note:
+                click.echo(f"{ended.key}: {ended.note}", err=True)
+    return 1 if failed else 0
+
+
+COMMANDS = {"attach": attach, "wait": wait}
