@@ -89,9 +89,10 @@ def _remove_ended(root: Root, stacks: Sequence[str], looked: Look, emit: Emit) -
     """What `run --rm` left to whoever comes next."""
     if not any(isinstance(record.spec, ContainerSpec) and record.spec.remove for record in looked.records.values()):
         return False
-    from reconciler.verbs.end import STACK, remove_ended  # it carries out plans, as this module does
+    from reconciler.verbs.delete import RUN
+    from reconciler.verbs.end import remove_ended  # it carries out plans, as this module does
 
-    return remove_ended(root, looked, held=STACK in stacks, emit=emit)
+    return remove_ended(root, looked, held=RUN in stacks, emit=emit)
 
 
 def take_up_others(root: Root, stacks: Sequence[str], emit: Emit) -> None:

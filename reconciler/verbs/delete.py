@@ -9,12 +9,15 @@ from reconciler.model.errors import NotFound, OriginDiffers
 from reconciler.model.key import Key, Kind, kind_of, make_key, split_key, split_replica_volume
 from reconciler.model.plan import Plan
 from reconciler.model.record import Record
-from reconciler.plan.delete import make_delete_plan
+from reconciler.plan.delete import find_unused, make_delete_plan
 from reconciler.verbs.apply import Applied, ApplyOptions, carry_out, recovered
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look
 from reconciler.verbs.record import Recorder
 from reconciler.verbs.root import Root
+
+RUN = "run"
+"""The stack of `reconcile run`: images and networks that were made for one container go with it."""
 
 
 class Doomed(Struct, frozen=True, kw_only=True):
@@ -53,8 +56,11 @@ def delete_plan(looked: Look, doomed: Doomed) -> Plan:
     for key in doomed.keys:
         if key not in own:
             raise NotFound("resource", key, sorted(own))
+    keys = doomed.keys or tuple(own)
+    if doomed.stack == RUN and any(kind_of(key) is Kind.CONTAINER for key in keys):
+        keys = (*keys, *(key for key in find_unused(keys, looked.records) if key not in keys))
     return make_delete_plan(
-        doomed.keys or tuple(own),
+        keys,
         volumes=_volumes(own, doomed),
         stacks=looked.stacks,
         records=looked.records,

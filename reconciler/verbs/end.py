@@ -16,12 +16,10 @@ from reconciler.model.spec import ContainerSpec
 from reconciler.plan.complete import implicit_volumes
 from reconciler.plan.delete import find_unused, make_delete_plan
 from reconciler.verbs.apply import ApplyOptions, carry_out
+from reconciler.verbs.delete import RUN
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.root import Root
-
-STACK = "run"
-"""The stack of `reconcile run`. Manifests can't have it."""
 
 
 class Attended:
@@ -40,14 +38,14 @@ class Attended:
 
 def remove(root: Root, key: Key, *, emit: Emit) -> None:
     """Remove a container with the volumes of its image and what nothing else of the stack uses; whatever is left of it."""
-    with root.lock_stacks([STACK], "run --rm"):
+    with root.lock_stacks([RUN], "run --rm"):
         end_container(root, key, emit=emit)
 
 
 def end_container(root: Root, key: Key, *, emit: Emit) -> None:
     """`remove`, where the caller holds the stack's lock."""
-    looked = look(root, stacks=[STACK], locked=True)
-    own = {found: record for found, record in looked.records.items() if split_key(found).stack == STACK}
+    looked = look(root, stacks=[RUN], locked=True)
+    own = {found: record for found, record in looked.records.items() if split_key(found).stack == RUN}
     record = own.get(key)
     volumes = implicit_volumes(key, record.spec) if record and isinstance(record.spec, ContainerSpec) else {}
     keys = [key] if record else []
@@ -76,7 +74,7 @@ def remove_ended(root: Root, looked: Look, *, held: bool, emit: Emit) -> bool:
     ]
     if not over:
         return False
-    with suppress(LockTimeout), root.lock_stacks([] if held else [STACK], "run --rm", timeout=0):
+    with suppress(LockTimeout), root.lock_stacks([] if held else [RUN], "run --rm", timeout=0):
         for key in over:
             with suppress(files.LockHeld), closing(Attended(root, key, timeout=0)):
                 end_container(root, key, emit=emit)

@@ -22,7 +22,8 @@ from reconciler.plan.decide import PlanOptions
 from reconciler.plan.make import make_plan
 from reconciler.verbs.apply import ApplyOptions, carry_out, recovered
 from reconciler.verbs.clashes import check_clashes, wanted_ports
-from reconciler.verbs.end import STACK, Attended, end_container
+from reconciler.verbs.delete import RUN
+from reconciler.verbs.end import Attended, end_container
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look
 from reconciler.verbs.nicknames import choose_name
@@ -47,7 +48,7 @@ class Started(Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """What people write for it: `run/NAME`."""
-        return f"{STACK}/{split_key(self.key).name}"
+        return f"{RUN}/{split_key(self.key).name}"
 
     def close(self) -> None:
         """Let go of it."""
@@ -69,12 +70,12 @@ def start(root: Root, flags: Flags, *, environment: Mapping[str, str], attach: b
 
     chosen = structs.replace(flags, name=flags.name or choose_name())
     specs = _read(chosen, environment)
-    with root.lock_stacks([STACK], "run"), Recorder(root, face.emit, [STACK]) as told:
-        looked = recovered(root, [STACK], ports=wanted_ports([_stack(specs)]), emit=told)
-        while not flags.name and container_key(STACK, chosen.name) in looked.records:
+    with root.lock_stacks([RUN], "run"), Recorder(root, face.emit, [RUN]) as told:
+        looked = recovered(root, [RUN], ports=wanted_ports([_stack(specs)]), emit=told)
+        while not flags.name and container_key(RUN, chosen.name) in looked.records:
             chosen = structs.replace(flags, name=f"{choose_name()}-{secrets.token_hex(2)}")
             specs = _read(chosen, environment)
-        key = container_key(STACK, chosen.name)
+        key = container_key(RUN, chosen.name)
         _check_name(key, looked)
         plan = _plan(root, _with_recorded(specs, looked.records), looked)
         face = structs.replace(face, emit=told)
@@ -90,11 +91,11 @@ def start(root: Root, flags: Flags, *, environment: Mapping[str, str], attach: b
 
 
 def _read(flags: Flags, environment: Mapping[str, str]) -> dict[Key, Spec]:
-    return read_command(flags, stack=STACK, folder=os.getcwd(), variables=environment)  # noqa: PTH109 text is wanted
+    return read_command(flags, stack=RUN, folder=os.getcwd(), variables=environment)  # noqa: PTH109 text is wanted
 
 
 def _stack(specs: Mapping[Key, Spec]) -> Stack:
-    return Stack(name=STACK, origin=ORIGIN, source="reconcile run", specs=dict(specs))
+    return Stack(name=RUN, origin=ORIGIN, source="reconcile run", specs=dict(specs))
 
 
 def _check_name(key: Key, looked: Look) -> None:
@@ -114,7 +115,7 @@ def _check_name(key: Key, looked: Look) -> None:
 
 
 def _is_container(key: Key) -> bool:
-    return kind_of(key) is Kind.CONTAINER and split_key(key).stack == STACK
+    return kind_of(key) is Kind.CONTAINER and split_key(key).stack == RUN
 
 
 def _with_recorded(specs: Mapping[Key, Spec], records: Mapping[Key, Record]) -> dict[Key, Spec]:
@@ -125,8 +126,8 @@ def _with_recorded(specs: Mapping[Key, Spec], records: Mapping[Key, Record]) -> 
         out[key] = records[key].spec if shared else spec
         if isinstance(spec, ContainerSpec):
             for name in spec.networks:
-                network = named_key(Kind.NETWORK, STACK, name)
-                if split_key(network).stack != STACK and network not in records:
+                network = named_key(Kind.NETWORK, RUN, name)
+                if split_key(network).stack != RUN and network not in records:
                     raise NotFound("network", name, [found for found in records if kind_of(found) is Kind.NETWORK])
     return out
 
@@ -144,7 +145,7 @@ def _plan(root: Root, specs: Mapping[Key, Spec], looked: Look) -> Plan:
         now=time.time(),
     )
     check_clashes(made, root.engine, looked.observation, looked.records)
-    before = {key: record.spec for key, record in looked.records.items() if split_key(key).stack == STACK}
+    before = {key: record.spec for key, record in looked.records.items() if split_key(key).stack == RUN}
     return structs.replace(
         made,
         lines=tuple(line for line in made.lines if line.key in made.specs),

@@ -63,6 +63,16 @@ class Terminal:
             self._read()
         self.shown = self.shown.partition(text.encode())[2]
 
+    def wait_attached(self) -> None:
+        """Until every key goes on as it is typed."""
+        wait_until(lambda: not termios.tcgetattr(self.fd)[3] & termios.ICANON, "the terminal is raw", seconds=30)
+
+    def says(self, keys: str, text: str) -> bool:
+        """Whether typing something is answered by this, at once or not at all."""
+        self.type(keys)
+        self._read()
+        return text.encode() in self.shown
+
     def _read(self) -> bool:
         if select.select([self.fd], [], [], 0.1)[0]:
             try:
@@ -148,16 +158,15 @@ def test_reader_that_goes_away_ends_it(world: World):
     assert world.records() == {}
 
 
-def test_terminal_has_our_size_raw_keys_and_follows_resizes(world: World):
+def test_terminal_has_our_size_and_passes_keys_on(world: World):
     world.run("pull", BOX, check=0)
-    loop = "stty size; trap 'stty size' WINCH; while read line; do echo got $line; done; exit 3"
+    loop = "stty size; while read line; do echo got $line; stty size; done; exit 3"
     terminal = Terminal(world, "run", "--rm", "-it", *script(loop), size=(33, 99))
     terminal.expect("33 99")
     terminal.type("word\r")
     terminal.expect("got word")
     terminal.resize(44, 111)
-    terminal.type("\r")
-    terminal.expect("44 111")
+    wait_until(lambda: terminal.says("\r", "44 111"), "its size follows", lambda: terminal.shown)
     terminal.type("\x04")
     assert terminal.end() == 3
     assert world.records() == {}
@@ -177,17 +186,20 @@ def test_detached_by_keys_it_goes_on_and_can_be_attached_again(world: World):
     world.run("pull", BOX, check=0)
     loop = "while read line; do echo got $line; [ $line = end ] && exit 6; done"
     terminal = Terminal(world, "run", "-it", "--name", "shell", *script(loop))
+    terminal.wait_attached()
     terminal.type("one\r")
     terminal.expect("got one")
     terminal.type("\x10\x11")
     assert terminal.end() == 0
     assert phase(world, "run/shell") == "running"
     again = Terminal(world, "attach", "--detach-keys", "ctrl-x,x", "shell")
+    again.wait_attached()
     again.type("\x10two\x11\r")  # keys like any other now
     again.expect("two")
     again.type("\x18x")
     assert again.end() == 0
     last = Terminal(world, "attach", "shell")
+    last.wait_attached()
     last.type("end\r")
     last.expect("got end")
     assert last.end() == 6
@@ -316,7 +328,7 @@ def test_end_of_an_attended_container_is_not_taken_from_who_waits_for_it(world: 
         wait_until(lambda: phase(world, "run/slow") == "exited", "it ended while nobody looked")
         world.run("run", "--rm", BOX, "true", check=0)
         assert phase(world, "run/slow") == "exited"
-        world.signal(process, signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)  # nsenter has stopped with its child, and wakes it
         assert process.wait(30) == 4
     assert world.records() == {}
 

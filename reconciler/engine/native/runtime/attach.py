@@ -46,6 +46,8 @@ class NativeLine:
             raise Failed(
                 f"{key}: attach: its monitor does not answer: {error.strerror}", hint=f"reconcile restart {key}"
             ) from error
+        # Order: before it begins, for it may ask for the size at once.
+        self.resize()
 
     def close(self) -> None:
         """Let go of it."""
@@ -61,7 +63,6 @@ class NativeLine:
                 held.callback(os.close, pidfd)
             if typed:
                 held.enter_context(terminal.raw(0))
-            self.resize()
             pump = _Pump(self, self._socket, bell=bell, pidfd=pidfd, stdin=stdin, keys=keys if typed else b"")
             return pump.run()
 

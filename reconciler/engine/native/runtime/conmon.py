@@ -137,8 +137,10 @@ def render_command(path: str, monitor: "dict[str, Any]") -> list[str]:
     command += ["--exit-command", f"{path}/{bundle.ON_EXIT}"]
     for argument in [*arguments, path]:
         command += ["--exit-command-arg", argument]
-    command += ["--terminal"] if monitor["tty"] else []
-    return [*command, "--stdin"] if monitor.get("stdin") else command
+    if not monitor.get("stdin"):
+        return [*command, "--terminal"] if monitor["tty"] else command
+    # The end of what one client sends is the end of the program's input; not on a terminal, which others may attach to.
+    return [*command, "--terminal", "--stdin", "--leave-stdin-open"] if monitor["tty"] else [*command, "--stdin"]
 
 
 def _read_state(path: str, sync: int) -> "dict[str, Any]":
