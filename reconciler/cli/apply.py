@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli.manifests import load_manifests, manifest_options
-from reconciler.cli.options import Duration, lock_option, not_built, opened, output_option, root_option
+from reconciler.cli.options import Duration, accept_option, lock_option, opened, output_option, root_option
 
 if TYPE_CHECKING:
     from reconciler.cli.progress import Watcher
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--prune/--no-prune", default=True, help="Delete what left the manifest.")
 @click.option("--take-over", is_flag=True, help="Take a stack over from the manifest that owns it.")
 @click.option("--allow-delete", is_flag=True, help="Let the plan delete more than half of what runs.")
-@click.option("--accept-data-loss", metavar="KEY", multiple=True, hidden=True)
+@accept_option
 @lock_option
 @output_option("table", "json")
 @root_option
@@ -43,14 +43,13 @@ def apply(
     from reconciler.verbs.apply import ApplyOptions
     from reconciler.verbs.saved import is_plan
 
-    not_built(ctx, accept_data_loss=accept_data_loss)
     saved = len(paths) == 1 and is_plan(paths[0])
     if dry_run and not saved:
         from reconciler.cli.plan import plan
 
         code: int = ctx.invoke(
             plan, paths=paths, variables=variables, offline=offline, out=None, why=None, resume=resume, prune=prune,
-            take_over=take_over, form=form, root=root,
+            take_over=take_over, accept_data_loss=accept_data_loss, form=form, root=root,
         )  # fmt: skip
         return code
     options = ApplyOptions(yes=yes, allow_delete=allow_delete, wait=not no_wait, timeout=timeout)
@@ -60,7 +59,14 @@ def apply(
         with opened(ctx, root, lock_timeout=lock_timeout) as found:
             return _finish(_apply_saved(found, paths[0], options, take_over=take_over, face=face, watcher=watcher), form)
     stacks = load_manifests(paths, variables)
-    wish = plan_verb.Wish(stacks=stacks, offline=offline, resume=resume, prune=prune, take_over=take_over)
+    wish = plan_verb.Wish(
+        stacks=stacks,
+        offline=offline,
+        resume=resume,
+        prune=prune,
+        take_over=take_over,
+        accept_loss=frozenset(accept_data_loss),
+    )
     with opened(ctx, root, create=True, lock_timeout=lock_timeout) as found:
         from reconciler.verbs.apply import apply as verb
 

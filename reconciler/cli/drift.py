@@ -25,15 +25,21 @@ def drift(ctx: click.Context, *, stack: str, form: str, root: Path | None) -> in
     with opened(ctx, root) as found:
         seen = verb(found, stack)
     if form == "json":
-        show_json({**plan_json(seen.plan), "strays": [f"{stray.kind} {stray.name}" for stray in seen.strays]})
+        show_json(
+            {
+                **plan_json(seen.plan),
+                "lost": list(seen.plan.lost),
+                "strays": [f"{stray.kind} {stray.name}" for stray in seen.strays],
+            }
+        )
     else:
         for line in render_drift(seen.plan):
             show(line)
         for stray in seen.strays:
             show(f"{stray.kind} {stray.name}: belongs to nobody  (apply: remove)")
-        if not seen.plan.actions and not seen.strays:
+        if not (seen.plan.actions or seen.plan.lost or seen.strays):
             show("no drift")
-    return 2 if seen.plan.actions or seen.strays else 0
+    return 2 if seen.plan.actions or seen.plan.lost or seen.strays else 0
 
 
 COMMANDS = {"drift": drift}

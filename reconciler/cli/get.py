@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 HEADS = {
     "container": ("STACK", "CONTAINER", "STATUS", "HEALTH", "RESTARTS", "AGE", "ADDRESSES", "PORTS"),
     "network": ("STACK", "NETWORK", "DRIVER", "SUBNET", "GATEWAY", "STATUS"),
-    "volume": ("STACK", "VOLUME", "STATUS", "AGE"),
+    "volume": ("STACK", "VOLUME", "STATUS", "AGE", "SIZE"),
     "image": ("STACK", "IMAGE", "DIGEST", "STATUS"),
 }
 WIDE = {
@@ -42,7 +42,7 @@ def get(ctx: click.Context, *, what: str | None, name: str | None, watch: bool, 
     not_built(ctx, watch=watch)
     kind, wanted = split_what(what or "", name or "")
     with opened(ctx, root) as found:
-        seen = verb(found, kind, wanted)
+        seen = verb(found, kind, wanted, measure=form == "wide")
     if form in ("json", "yaml"):
         data = [seen_json(one) for one in seen]
         show_json(data) if form == "json" else show_yaml(data)
@@ -101,6 +101,9 @@ def _show_tables(seen: "list[Seen]", *, wide: bool) -> None:
         show_table(head, rows)
     if first:
         show("nothing is recorded here")
+    if unowned := [one for one in seen if one.unowned]:
+        show()
+        show(f"unowned volumes are kept until they are deleted by name: reconcile delete {unowned[0].key}")
 
 
 def row(seen: "Seen", *, wide: bool) -> list[str]:
@@ -133,6 +136,7 @@ def state(seen: "Seen") -> str:
             ("restarting", status.restarting),
             ("out of memory", status.oom_killed),
             ("drifted", any(part.state != "present" for part in status.parts.values())),
+            ("unowned", seen.unowned),
             (f"unfinished {record.unfinished}", bool(record.unfinished)),
         )
         if holds
@@ -176,9 +180,9 @@ def _network_row(seen: "Seen", spec: Any, *, wide: bool) -> list[str]:
 
 
 def _volume_row(seen: "Seen", *, wide: bool) -> list[str]:
-    from reconciler.cli.render import since
+    from reconciler.cli.render import since, size
 
-    out = [*_names(seen), state(seen), since(seen.record.created_at)]
+    out = [*_names(seen), state(seen), since(seen.record.created_at), size(seen.status.size) if seen.sized else "-"]
     return [*out, seen.record.grants.volume_id] if wide else out
 
 

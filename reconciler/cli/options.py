@@ -30,6 +30,16 @@ def lock_option(command: F) -> F:
     )(command)
 
 
+def accept_option(command: F) -> F:
+    """`--accept-data-loss KEY`, as often as wanted."""
+    return click.option(
+        "--accept-data-loss",
+        metavar="KEY",
+        multiple=True,
+        help="Let a container go on without data that it had, or a volume whose folder is gone be made anew; repeatable.",
+    )(command)
+
+
 class Duration(click.ParamType[float]):
     """`5s`, `1m30s` → seconds."""
 

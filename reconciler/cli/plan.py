@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli.manifests import load_manifests, manifest_options
-from reconciler.cli.options import opened, output_option, root_option
+from reconciler.cli.options import accept_option, opened, output_option, root_option
 
 if TYPE_CHECKING:
     from reconciler.model.key import Key
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Plan as if holds ended.")
 @click.option("--prune/--no-prune", default=True, help="Delete what left the manifest.")
 @click.option("--take-over", is_flag=True, help="Plan a stack that another manifest owns.")
+@accept_option
 @output_option("table", "json")
 @root_option
 @click.pass_context
 def plan(
     ctx: click.Context, *, paths: tuple[Path, ...], variables: tuple[str, ...], offline: bool, out: Path | None,
-    why: str | None, resume: bool, prune: bool, take_over: bool, form: str, root: Path | None,
+    why: str | None, resume: bool, prune: bool, take_over: bool,
+    accept_data_loss: tuple[str, ...], form: str, root: Path | None,
 ) -> int:  # fmt: skip
     """Show what apply would do, and why. Nothing is changed, nothing is pulled.
 
@@ -40,7 +42,14 @@ def plan(
     from reconciler.verbs import plan as verb
 
     stacks = load_manifests(paths, variables)
-    wish = verb.Wish(stacks=stacks, offline=offline, resume=resume, prune=prune, take_over=take_over)
+    wish = verb.Wish(
+        stacks=stacks,
+        offline=offline,
+        resume=resume,
+        prune=prune,
+        take_over=take_over,
+        accept_loss=frozenset(accept_data_loss),
+    )
     with opened(ctx, root) as found:
         made, looked = verb.plan(found, wish, now=time.time())
         if out:

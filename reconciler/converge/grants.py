@@ -20,6 +20,7 @@ from reconciler.model.plan import Action, Plan, Reason, Verb
 from reconciler.model.record import Endpoint, Grants, Intent, Made, Record
 from reconciler.model.spec import START_FIRST, ContainerSpec, NetworkSpec, Spec, VolumeSpec
 from reconciler.plan.borrowing import borrowed_keys, find_borrowers
+from reconciler.plan.scene import find_moved, moved_from
 
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
@@ -54,6 +55,8 @@ def take_job(tx: "Writing", action: Action, plan: Plan, records: Records, ground
     Raises what the pools say: PortTaken, SubnetTaken, AddressTaken, …
     """
     check_borrowing(tx, action, plan, records)
+    if action.reason is Reason.MOVED:
+        records = {**records, action.key: _take_over(tx, action, plan, records)}
     record = records.get(action.key)
     old = made_of(record) if record else None
     new = None if action.verb is Verb.DELETE else _make_new(tx, action, plan, records, ground)
@@ -89,7 +92,10 @@ def check_borrowing(tx: "Writing", action: Action, plan: Plan, records: Records)
     """
     spec = plan.specs.get(action.key)
     borrowed = list(borrowed_keys(action.key, spec)) if spec is not None and action.verb is not Verb.DELETE else []
-    takes = split_key(action.key).kind in _LENT and action.verb in (Verb.DELETE, Verb.REPLACE)
+    moved = None
+    if action.reason is Reason.MOVED and isinstance(spec, VolumeSpec):
+        moved = find_moved(action.key, spec, records)
+    takes = split_key(action.key).kind in _LENT and (action.verb in (Verb.DELETE, Verb.REPLACE) or moved is not None)
     if not borrowed and not takes:
         return
     intents = [intent for intent in tx.intents() if intent.stack not in plan.stacks]
@@ -104,8 +110,25 @@ def check_borrowing(tx: "Writing", action: Action, plan: Plan, records: Records)
     if takes:
         users = [(key, record.spec) for key, record in records.items()]
         users += [(intent.key, intent.new.spec) for intent in intents if intent.new is not None]
-        if borrowers := find_borrowers(users, but=plan.stacks).get(action.key):
-            raise Borrowed(action.key, "deleted" if action.verb is Verb.DELETE else "replaced", borrowers)
+        if borrowers := find_borrowers(users, but=plan.stacks).get(moved or action.key):
+            done = "moved" if moved else "deleted" if action.verb is Verb.DELETE else "replaced"
+            raise Borrowed(moved or action.key, done, borrowers)
+
+
+def _take_over(tx: "Writing", action: Action, plan: Plan, records: Records) -> Record:
+    """Let a volume's record and its folder's id go over to its new name, which is all that a move is: what is left for the
+    driver is the small file in the folder, and that it still says the old name is drift. Raises Failed."""
+    spec = plan.specs[action.key]
+    assert isinstance(spec, VolumeSpec)
+    old = find_moved(action.key, spec, records)
+    if old is None:
+        raise Failed(f"{action.key}: {spec.moved}, which it is to be moved from, is gone", hint="apply again")
+    record = records[old]
+    taken = structs.replace(record, key=action.key, spec=spec)
+    tx.pass_grants(record.key, to=action.key)
+    tx.put_record(taken)
+    tx.delete_record(record.key)
+    return taken
 
 
 def give_back(tx: "Writing", key: Key, made: Made | None) -> None:
@@ -245,7 +268,15 @@ def find_uses(records: Records, made: Made) -> dict[Key, Made]:
     keys = [make_key(Kind.IMAGE, stack, made.spec.image)]
     keys += [named_key(Kind.NETWORK, stack, name) for name in made.spec.networks]
     keys += [named_key(Kind.VOLUME, stack, mount.source) for mount in made.spec.mounts.values() if mount.type == "volume"]
-    return {key: made_of(records[key]) for key in keys if key in records}
+    return {key: made_of(found) for key in keys if (found := records.get(key) or _find_moved(records, key))}
+
+
+def _find_moved(records: Records, key: Key) -> Record | None:
+    """What a volume is called now that a container was made with by its former name."""
+    if split_key(key).kind is not Kind.VOLUME:
+        return None
+    specs = ((other, record.spec, record) for other, record in records.items())
+    return next((r for other, spec, r in specs if isinstance(spec, VolumeSpec) and key in moved_from(other, spec)), None)
 
 
 def _members(records: Records, action: Action) -> tuple[Made, ...]:

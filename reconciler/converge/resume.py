@@ -55,6 +55,10 @@ def fold_intents(records: Mapping[Key, Record], intents: Iterable[Intent], obser
                 folded[key] = msgspec.structs.replace(record, unfinished="delete")
                 changed.append(key)
             continue
+        if _never_was(intent, observation):
+            folded.pop(key, None)
+            dropped.append(key)
+            continue
         winner, loser = _winner(intent, observation)
         if loser is not None:
             remove.append(loser)
@@ -74,6 +78,12 @@ def fold_intents(records: Mapping[Key, Record], intents: Iterable[Intent], obser
         revive=tuple(revive),
         intents=kept,
     )
+
+
+def _never_was(intent: Intent, observation: Observation) -> bool:
+    """A new volume of which nothing came to be. A record of it would say that it has data that were lost."""
+    new = intent.new if intent.verb == "create" and intent.old is None else None
+    return new is not None and kind_of(intent.key) is Kind.VOLUME and _status(observation, new).phase is Phase.MISSING
 
 
 def _winner(intent: Intent, observation: Observation) -> tuple[Made | None, Made | None]:

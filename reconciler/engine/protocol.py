@@ -99,6 +99,9 @@ class ContainerDriver(Protocol):
         """By incarnation: phase, pid, exit and restarts of each, without parts. Cheap: asked several times a second while
         somebody waits."""
 
+    def measure(self, made: Made) -> int:
+        """Bytes of its writable layer, by walking it; 0 where it is not there."""
+
     def unmark(self, made: Made) -> None:
         """Take a mark off: the hold has ended, or the replace was undone. Does not start it."""
 

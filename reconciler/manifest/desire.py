@@ -88,10 +88,19 @@ def _read_reference(draft: Draft, name: str, text: str) -> str:
 
 
 def _draft_volumes(draft: Draft) -> None:
+    moved_to: dict[str, str] = {}
     for name, written in draft.section("volumes").items():
         if is_borrowed(written):
             borrow(draft, "volumes", name, written)
             continue
         labels = read_labels(draft, (written or {}).get("labels"), ("volumes", name, "labels"))
+        moved = (written or {}).get("moved", {}).get("from", "")
+        if moved in draft.names("volumes") and not (moved == name and (written or {}).get("per_replica")):
+            text = f"{moved} is declared too: one of the two has its data" if moved != name else "that is its own name"
+            draft.blame(("volumes", name, "moved", "from"), text, "take its former name out of `volumes:`")
+        if moved and moved_to.setdefault(moved, name) != name:
+            draft.blame(
+                ("volumes", name, "moved", "from"), f"{moved} moves to {moved_to[moved]} already", "keep one of the two"
+            )
         access = (written or {}).get("access", "")
-        draft.specs[make_key(Kind.VOLUME, draft.name, name)] = VolumeSpec(labels=labels, access=access)
+        draft.specs[make_key(Kind.VOLUME, draft.name, name)] = VolumeSpec(labels=labels, access=access, moved=moved)

@@ -91,6 +91,16 @@ def stack_of(key: Key) -> str:
     return split_key(key).stack
 
 
+def forms_of(key: Key) -> frozenset[str]:
+    """What people may write for a resource: its key, its name, `web/2`, `blog/web`, `container/blog/web`."""
+    parts = split_key(key)
+    names = {parts.name}
+    if parts.index:
+        names = {f"{parts.name}/{parts.index}", f"{parts.name}-{parts.index}", *({parts.name} if parts.index == 1 else ())}
+    owned = {f"{parts.stack}/{name}" for name in names}
+    return frozenset((key, *names, *owned, *(f"{parts.kind.value}/{name}" for name in (*names, *owned))))
+
+
 def sort_key(key: Key) -> tuple[int, str, str, int]:
     """What to sort keys by for people: kinds in order of need, then stack and name, indexes as numbers."""
     parts = split_key(key)

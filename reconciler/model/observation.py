@@ -64,6 +64,8 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     health: Health = Health.NONE
     size: int = 0
     """Image: bytes of its layers here; container: bytes of its writable layer, when asked for."""
+    empty: bool = False
+    """Volume: nothing is in it."""
     error: str = ""
     """Why the last start failed, in the runtime's words."""
 

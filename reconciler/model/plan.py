@@ -41,7 +41,7 @@ class Reason(StrEnum):
     FIELD_CHANGED = "field-changed"
     """The manifest wants another value than the record has; the changes say which."""
     DEPENDENCY_REPLACED = "dependency-replaced"
-    """A network that it sits on is replaced."""
+    """A network that it sits on is replaced, or a volume that it has mounted is made anew."""
     DRIFTED = "drifted"
     """A part of it was removed or altered though no manifest changed."""
     NOT_RUNNING = "not-running"
@@ -52,6 +52,8 @@ class Reason(StrEnum):
     """Its hold was ended by `start` or `apply --resume`."""
     NOT_WANTED = "not-in-manifest"
     """On record and no longer in the manifest."""
+    MOVED = "moved"
+    """A volume takes over the folder of the one that it is `moved: {from: …}`."""
     REQUESTED = "requested"
     """Asked for by name: `delete`."""
 
@@ -109,6 +111,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     bases: tuple[Base, ...] = ()
     phases: dict[Key, str] = {}
     """Phase and parts digest of each resource that an action names or depends on, for the test of staleness."""
+    lost: tuple[Key, ...] = ()
+    """Volumes on record whose folder is gone, and that this plan does not make anew: only plans of drift have them."""
     wanted: tuple[Stack, ...] = ()
     """The stacks as wanted, recorded with the revision; empty for deletes."""
 

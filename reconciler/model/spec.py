@@ -61,6 +61,8 @@ class VolumeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: dict[str, str] = {}
     access: str = ""
     """shared: replicas of one container, and the old and the new one of a replace, may write it together."""
+    moved: str = ""
+    """The name in the stack whose folder it takes over; means nothing once that is done."""
 
 
 class Attachment(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,9 +13,9 @@ from reconciler.model.key import Key, Kind, kind_of, split_key, stack_of
 from reconciler.model.observation import Observation, Phase
 from reconciler.model.plan import Line, Plan, Reason, Verb
 from reconciler.model.record import Record
-from reconciler.model.spec import Attachment, ContainerSpec, NetworkSpec, Spec
+from reconciler.model.spec import Attachment, ContainerSpec, NetworkSpec, Spec, VolumeSpec
 from reconciler.plan.decide import MISSING
-from reconciler.plan.scene import network_keys, volume_keys
+from reconciler.plan.scene import find_moved, network_keys, volume_keys
 
 _TAKES = {Verb.DELETE: "deleted", Verb.REPLACE: "replaced"}
 _LENT = (Kind.NETWORK, Kind.VOLUME)
@@ -46,6 +46,11 @@ def check_borrowing(plan: Plan, *, records: Mapping[Key, Record], observation: O
     for action in plan.actions:
         if action.key in lent and action.verb in _TAKES:
             raise Borrowed(action.key, _TAKES[action.verb], lent[action.key])
+        spec = plan.specs.get(action.key)
+        if action.reason is Reason.MOVED and isinstance(spec, VolumeSpec):
+            old = find_moved(action.key, spec, records)
+            if old is not None and old in lent:
+                raise Borrowed(old, "moved", lent[old])
 
 
 def render_lent(plan: Plan, records: Mapping[Key, Record]) -> list[Line]:

@@ -6,7 +6,7 @@ forces on another is `graph.py`'s. Never reads a clock, a file or an engine.
 
 from msgspec import Struct
 
-from reconciler.model.key import Key, Kind, kind_of, split_key, split_replica_volume
+from reconciler.model.key import Key, Kind, forms_of, kind_of, split_key, split_replica_volume
 from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Change, Effect, Line, Reason, Verb
 from reconciler.model.record import Hold, Record
@@ -31,6 +31,10 @@ class PlanOptions(Struct, frozen=True, kw_only=True):
     """Containers that are to run whatever holds them or ended them: `start`."""
     prune: bool = True
     """Delete what left the manifest (volumes never)."""
+    accept_loss: frozenset[str] = frozenset()
+    """Containers that may lose sight of data and volumes that may be made anew and empty, as people name them."""
+    drift: bool = False
+    """Nobody asked for anything: mend what the machine changed, and no more."""
 
 
 class Situation(Struct, frozen=True, kw_only=True):
@@ -60,7 +64,13 @@ class RefusedChange(Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...]
 
 
-Outcome = Decision | Line | RefusedChange | None
+class Lost(Struct, frozen=True, kw_only=True):
+    """A volume on record whose folder is gone: making it anew would hand out an empty one."""
+
+    key: Key
+
+
+Outcome = Decision | Line | RefusedChange | Lost | None
 
 
 def is_settled(want: Spec, digest: str, *, record: Record, status: Status | None) -> bool:
@@ -101,22 +111,25 @@ def choose_outcome(situation: Situation, *, options: PlanOptions, now: float, ef
         verb = _finish(want, record, status, changes=changes, parts=parts)
         return Decision(key=key, verb=verb, reason=Reason.UNFINISHED, changes=changes + parts if there else changes)
     if not isinstance(want, ContainerSpec):
+        # 6. A disk that is not mounted looks like a volume that is gone: nobody makes an empty one in its place unasked.
+        if kind is Kind.VOLUME and not there and (options.drift or forms_of(key).isdisjoint(options.accept_loss)):
+            return Lost(key=key)
         return _choose_thing(key, changes, parts, there=there)
     return _choose_container(situation, want, changes, parts, options=options, now=now)
 
 
 def _choose_thing(key: Key, changes: tuple[Change, ...], parts: tuple[Change, ...], *, there: bool) -> Outcome:
     """The rules for images, networks and volumes that are wanted and recorded."""
-    # 6. Recorded, and removed by others.
+    # 7. Recorded, and removed by others.
     if not there:
         return Decision(key=key, verb=Verb.CREATE, reason=Reason.GONE, changes=changes)
-    # 7. The manifest wants something else.
+    # 8. The manifest wants something else.
     if verb := _VERB_OF.get(strongest(changes)):
         return _strengthen(Decision(key=key, verb=verb, reason=Reason.FIELD_CHANGED, changes=changes), parts)
-    # 8. Others removed or altered a part.
+    # 9. Others removed or altered a part.
     if verb := _VERB_OF.get(strongest(parts)):
         return Decision(key=key, verb=verb, reason=Reason.DRIFTED, changes=parts)
-    # 9. As it should be.
+    # 10. As it should be.
     return None
 
 

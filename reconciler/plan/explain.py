@@ -42,7 +42,7 @@ def render_drift(plan: Plan) -> list[str]:
 
     The plan is `make_drift_plan`'s.
     """
-    lines = []
+    lines = [f"{key}  gone  (apply: refused without --accept-data-loss {key})" for key in plan.lost]
     for action in plan.actions:
         if action.reason is Reason.GONE:
             lines.append(f"{action.key}  gone  (apply: create)")

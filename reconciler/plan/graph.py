@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from reconciler.model.key import Key, Kind, kind_of, sort_key
+from reconciler.model.observation import Phase
 from reconciler.model.plan import Reason, Verb
 from reconciler.plan.decide import Decision
 from reconciler.plan.needs import Edge, Node, Strength, find_edges
@@ -29,9 +30,14 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 def force_dependents(decisions: Mapping[Key, Decision], scene: Scene) -> dict[Key, Decision]:
-    """Replace the containers that sit on a network that is replaced: the link and the address that they have go with it."""
+    """Replace the containers that sit on a network that is replaced: the link and the address that they have go with it.
+    Restart those that run on a volume that is made anew: what they have mounted is the folder that is gone."""
     forced = dict(decisions)
     for network, decision in decisions.items():
+        if kind_of(network) is Kind.VOLUME and decision.reason is Reason.GONE:
+            for container in scene.mounting(network):
+                if container in scene.specs and scene.status(container).phase is Phase.RUNNING:
+                    forced[container] = _force_restart(container, forced.get(container))
         if kind_of(network) is not Kind.NETWORK or not _is_made_anew(decision, scene):
             continue
         for container in scene.sitting_on(network):
@@ -68,6 +74,12 @@ def _force(container: Key, decision: Decision | None) -> Decision:
     kept = decision.reason in (Reason.RESUMED, Reason.UNFINISHED)
     reason = decision.reason if kept else Reason.DEPENDENCY_REPLACED
     return replace(decision, verb=Verb.REPLACE, reason=reason)
+
+
+def _force_restart(container: Key, decision: Decision | None) -> Decision:
+    if decision is None:
+        return Decision(key=container, verb=Verb.RESTART, reason=Reason.DEPENDENCY_REPLACED)
+    return replace(decision, verb=Verb.RESTART) if decision.verb is Verb.UPDATE else decision
 
 
 # --- order ---

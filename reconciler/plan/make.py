@@ -4,19 +4,21 @@ The way: `complete.py` folds facts into specs, `decide.py` chooses for each reso
 what people must know. Pure: the same inputs give the same bytes. Never asks a registry, never looks at the machine.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from reconciler.model.key import Key, Kind, kind_of, sort_key, split_key
-from reconciler.model.observation import Observation
-from reconciler.model.plan import Action, Base, Line, Plan, Verb
+from reconciler.model.key import Key, Kind, forms_of, kind_of, sort_key, split_key
+from reconciler.model.observation import Observation, Phase
+from reconciler.model.plan import Action, Base, Change, Effect, Line, Plan, Reason, Verb
 from reconciler.model.record import UNKNOWN, Desired, ImageFact, Record, Stack, StackRecord
 from reconciler.model.spec import ContainerSpec, Spec
 from reconciler.plan.borrowing import check_borrowing, render_lent
 from reconciler.plan.complete import complete_specs
 from reconciler.plan.decide import (
     Decision,
+    Lost,
     PlanOptions,
     RefusedChange,
     Situation,
@@ -25,6 +27,7 @@ from reconciler.plan.decide import (
 )
 from reconciler.plan.diff import EffectOf
 from reconciler.plan.graph import Step, force_dependents, order_steps
+from reconciler.plan.losses import Loss, find_doubles, find_losses, find_moves
 from reconciler.plan.notes import render_notes
 from reconciler.plan.refusal import refusal_error
 from reconciler.plan.scene import Scene, image_key
@@ -77,16 +80,20 @@ def _compare(
     planned = frozenset(names)
     ours = {key: record for key, record in records.items() if split_key(key).stack in planned}
     completed = complete_specs(desired, ours)
-    scene = Scene(specs=completed.specs, pins=completed.pins, records=ours, observation=observation)
-    decisions, lines = _decide_all(scene, options=options, now=now, effect_of=effect_of)
+    moves = find_moves(completed.specs, ours)
+    scene = Scene(specs=completed.specs, pins=completed.pins, records=ours, observation=observation, moves=moves)
+    decided = _decide_all(scene, options=options, now=now, effect_of=effect_of)
+    accepted = _check_losses(scene, decided, options=options)
+    decisions, lines = decided.decisions, decided.lines
     lines += [Line(key=key, text=fact.warning) for key, fact in completed.pins.items() if fact.warning]
     lacking = (key for key, spec in completed.specs.items() if _lacks_check(key, spec, completed.pins))
     lines += [Line(key=key, text=NO_CHECK) for key in lacking]
     steps = order_steps(force_dependents(decisions, scene), scene)
     return Plan(
         stacks=names,
-        actions=make_actions(steps, scene),
+        actions=make_actions(steps, scene, losses=accepted),
         lines=_sorted_lines(lines),
+        lost=tuple(decided.lost) if options.drift else (),
         specs=completed.specs,
         images=completed.pins,
         bases=make_bases(names, stacks),
@@ -117,7 +124,7 @@ def make_drift_plan(
     desired = recorded_desired(records, stacks)
     # A container whose replacement failed is recorded with an older digest than its image: that is no drift.
     level = {key: _level(key, record, desired) for key, record in records.items()}
-    options = PlanOptions(prune=False)
+    options = PlanOptions(prune=False, drift=True)
     return _compare(desired, stacks=stacks, records=level, observation=observation, options=options, now=now)
 
 
@@ -152,7 +159,7 @@ def _level(key: Key, record: Record, desired: Desired) -> Record:
     return replace(record, image=desired.images[image_key(key, record.spec)].digest)
 
 
-def make_actions(steps: tuple[Step, ...], scene: Scene) -> tuple[Action, ...]:
+def make_actions(steps: tuple[Step, ...], scene: Scene, *, losses: Sequence[Loss] = ()) -> tuple[Action, ...]:
     """Steps as the plan shows them."""
     replaced = frozenset(
         step.decision.key
@@ -167,7 +174,10 @@ def make_actions(steps: tuple[Step, ...], scene: Scene) -> tuple[Action, ...]:
             after=step.after,
             reason=step.decision.reason,
             changes=step.decision.changes,
-            notes=render_notes(step, scene, replaced=replaced),
+            notes=(
+                *render_notes(step, scene, replaced=replaced),
+                *(loss.note for loss in losses if loss.key == step.decision.key and step.verb is not Verb.DELETE),
+            ),
             order=choose_order(step, scene, replaced=replaced),
         )
         for step in steps
@@ -182,30 +192,56 @@ def make_bases(names: tuple[str, ...], stacks: Mapping[str, StackRecord]) -> tup
     )
 
 
-def _decide_all(
-    scene: Scene, *, options: PlanOptions, now: float, effect_of: EffectOf
-) -> tuple[dict[Key, Decision], list[Line]]:
-    decisions: dict[Key, Decision] = {}
-    lines: list[Line] = []
-    refused: list[RefusedChange] = []
+class _Decided(Struct, frozen=True):
+    """What `decide.py` said of each resource."""
+
+    decisions: dict[Key, Decision]
+    lines: list[Line]
+    refused: list[RefusedChange]
+    lost: list[Key]
+    """Volumes whose folder is gone."""
+
+
+def _decide_all(scene: Scene, *, options: PlanOptions, now: float, effect_of: EffectOf) -> _Decided:
+    decided = _Decided({}, [], [], [])
     statuses = scene.observation.statuses
+    moved = frozenset(scene.moves.values())
     for key in sorted({*scene.specs, *scene.records}):
         want, record = scene.specs.get(key), scene.records.get(key)
         digest = _digest(key, want, scene)
         if want is not None and record is not None:  # noqa: SIM102 the cheap question is asked of every resource
             if is_settled(want, digest, record=record, status=statuses.get(key)):
                 continue
+        if key in moved:
+            continue
         situation = Situation(key=key, want=want, digest=digest, record=record, status=scene.status(key))
         outcome = choose_outcome(situation, options=options, now=now, effect_of=effect_of)
         if isinstance(outcome, Decision):
-            decisions[key] = outcome
+            decided.decisions[key] = outcome
         elif isinstance(outcome, Line):
-            lines.append(outcome)
+            decided.lines.append(outcome)
         elif isinstance(outcome, RefusedChange):
-            refused.append(outcome)
-    if refused:
-        raise refusal_error(refused)
-    return decisions, lines
+            decided.refused.append(outcome)
+        elif isinstance(outcome, Lost):
+            decided.lost.append(key)
+    for new, old in scene.moves.items():
+        change = Change(path="/name", old=split_key(old).name, new=split_key(new).name, effect=Effect.IN_PLACE)
+        decided.decisions[new] = Decision(key=new, verb=Verb.UPDATE, reason=Reason.MOVED, changes=(change,))
+        if scene.status(old).phase is Phase.MISSING and forms_of(new).isdisjoint(options.accept_loss):
+            decided.lost.append(new)
+    return decided
+
+
+def _check_losses(scene: Scene, decided: _Decided, *, options: PlanOptions) -> list[Loss]:
+    """Raise Refused for everything that would be lost unasked, all of it at once; the losses that were accepted."""
+    if options.drift:
+        return []
+    losses = find_losses(scene, prune=options.prune)
+    accepted = [loss for loss in losses if not forms_of(loss.key).isdisjoint(options.accept_loss)]
+    refused = [loss for loss in losses if loss not in accepted] + find_doubles(scene)
+    if refused or decided.refused or decided.lost:
+        raise refusal_error(decided.refused, losses=refused, lost=decided.lost)
+    return accepted
 
 
 def _digest(key: Key, want: Spec | None, scene: Scene) -> str:

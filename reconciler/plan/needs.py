@@ -237,7 +237,7 @@ def _claims(key: Key, spec: object, scene: Scene) -> Iterator[tuple[str, str]]:
         if mount.type == "volume" and not mount.read_only:
             volume = named_key(Kind.VOLUME, stack, mount.source)
             if not scene.is_shared(volume):
-                yield f"volume {volume}", ""
+                yield f"volume {scene.moves.get(volume, volume)}", ""
 
 
 def _clash(what: str, one: str, other: str) -> bool:

@@ -43,7 +43,7 @@ def _thing_notes(step: Step, scene: Scene) -> Iterator[str]:
         size = scene.status(key).size
         yield "deletes its data" + (f" ({render_size_rounded(size)})" if size else "")
     if kind is Kind.VOLUME and step.decision.reason is Reason.GONE:
-        yield "its folder was removed by others: it is made anew, and empty"
+        yield "its folder is gone: it is made anew, and empty (accepted)"
     if kind is Kind.NETWORK and step.verb is Verb.REPLACE and (sitting := scene.sitting_on(key)):
         yield f"stops and detaches {', '.join(_name_beside(key, container) for container in sitting)} first"
 

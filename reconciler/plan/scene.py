@@ -4,10 +4,10 @@ Made by `make.py` and `delete.py`. Decides nothing, and is never changed.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cached_property
 
-from reconciler.model.key import Key, Kind, make_key, named_key, split_key
+from reconciler.model.key import Key, Kind, make_key, named_key, replica_volume, split_key, split_replica_volume
 from reconciler.model.observation import Observation, Phase, Status
 from reconciler.model.record import ImageFact, Record
 from reconciler.model.spec import ContainerSpec, Spec, VolumeSpec
@@ -24,11 +24,14 @@ class Scene:
         pins: Mapping[Key, ImageFact],
         records: Mapping[Key, Record],
         observation: Observation,
+        moves: Mapping[Key, Key] = {},
     ) -> None:
         self.specs = specs
         self.pins = pins
         self.records = records
         self.observation = observation
+        self.moves = moves
+        """Volumes that take over a folder, each with the one that it was."""
 
     def status(self, key: Key) -> Status:
         """What was seen; MISSING for what nobody looked for."""
@@ -61,6 +64,17 @@ class Scene:
     def named(self, stack: str, name: str) -> tuple[Key, ...]:
         """All containers that a name in a stack means, wanted or recorded, sorted."""
         return self._named.get((stack, name), ())
+
+    def mounting(self, volume: Key) -> tuple[Key, ...]:
+        """The containers recorded with a volume, sorted."""
+        specs = ((key, self.recorded(key)) for key in sorted(self.records))
+        return tuple(key for key, spec in specs if spec is not None and volume in volume_keys(key, spec))
+
+    @cached_property
+    def mounted(self) -> frozenset[Key]:
+        """The volumes that wanted containers mount, by the names that they have now."""
+        wanted = ((key, spec) for key in self.specs if (spec := self.wanted(key)) is not None)
+        return frozenset(self.moves.get(volume, volume) for key, spec in wanted for volume in volume_keys(key, spec))
 
     @cached_property
     def _sitting(self) -> dict[Key, tuple[Key, ...]]:
@@ -97,3 +111,19 @@ def volume_keys(key: Key, spec: ContainerSpec) -> Iterator[Key]:
 def image_key(key: Key, spec: ContainerSpec) -> Key:
     """The image that a container is made from."""
     return make_key(Kind.IMAGE, split_key(key).stack, spec.image)
+
+
+def moved_from(key: Key, spec: VolumeSpec) -> tuple[Key, ...]:
+    """The volumes that `moved:` may mean, of which the first on record counts: each replica's own has that of the same
+    index, and the first one takes what was nobody's own before."""
+    parts = split_key(key)
+    _, index = split_replica_volume(parts.name)
+    names = [spec.moved] if spec.moved else []
+    if index and not split_replica_volume(spec.moved)[1]:
+        names = [replica_volume(spec.moved, index), *(names if index == 1 else [])]
+    return tuple(make_key(Kind.VOLUME, parts.stack, name) for name in names if name)
+
+
+def find_moved(key: Key, spec: VolumeSpec, records: Container[Key]) -> Key | None:
+    """The volume on record whose folder another one is to take over; None where there is none."""
+    return next((old for old in moved_from(key, spec) if old in records), None) if spec.moved else None

@@ -34,6 +34,7 @@ REASONS = {
     Reason.UNFINISHED: "an earlier apply did not finish it",
     Reason.RESUMED: "its hold is ended",
     Reason.NOT_WANTED: "it is no longer in the manifest",
+    Reason.MOVED: "it takes over another's folder",
     Reason.REQUESTED: "it was asked for",
 }
 """What each reason says without its facts."""
@@ -79,15 +80,17 @@ def render_because(action: Action, plan: Plan) -> str:
         parts = [_quote_path(pointer_names(change.path)[1]) for change in action.changes if is_part(change)]
         return f"{_list(parts)} drifted"
     if action.reason is Reason.DEPENDENCY_REPLACED:
-        return f"{_list(sorted(_replaced_networks(action, plan)))} is replaced"
+        return f"{_list(sorted(_replaced(action, plan)))} is replaced"
     return REASONS[action.reason]
 
 
-def _replaced_networks(action: Action, plan: Plan) -> Iterable[str]:
+def _replaced(action: Action, plan: Plan) -> Iterable[str]:
     """What it waits for and what waits for it: a split one is deleted before its network goes."""
     for other in plan.actions:
         near = other.id in action.after or action.id in other.after
-        if near and other.key.startswith("network/") and other.verb is not Verb.UPDATE:
+        gone = other.reason is Reason.GONE
+        network = other.key.startswith("network/") and other.verb is not Verb.UPDATE and not gone
+        if near and (network or (other.key.startswith("volume/") and gone)):
             yield other.key
 
 

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert
+from sqlalchemy import Connection, and_, bindparam, delete, insert, update
 
 from reconciler.model.errors import AddressesUsedUp, AddressTaken, NameTaken, PortTaken, SubnetTaken
 from reconciler.model.key import Key
@@ -192,6 +192,15 @@ class Pools:
         """Whether a key is on record, or about to be."""
         sql = "SELECT 1 FROM records WHERE key = ?1 UNION SELECT 1 FROM intents WHERE key = ?1"
         return self._sql.execute(sql, (owner,)).fetchone() is not None
+
+    def pass_on(self, owner: Key, to: Key) -> None:
+        """Let everything that a key holds, and what is reserved because of it, go over to another one."""
+        self.flush()
+        self._networks.clear()
+        grants = tables.grants
+        self._connection.execute(update(grants).where(grants.c.owner == owner).values(owner=to))
+        kept = and_(grants.c.pool == "reserved", grants.c.scope == owner)
+        self._connection.execute(update(grants).where(kept).values(scope=to))
 
     def _check_wanted(self, network: Key, owner: Key, wanted: str, *, subnet: str, gateway: str) -> None:
         if int(IPv4Address(wanted)) not in _free_in(subnet, ""):

@@ -144,6 +144,10 @@ class Writing(Reading):
         """Host ports, `HOST_IP:PORT/PROTO`. Raises PortTaken naming the key that holds one; then none of them is given."""
         self._pools.give_ports(owner, ports)
 
+    def pass_grants(self, owner: Key, *, to: Key) -> None:
+        """Let everything that a key holds go over to another one."""
+        self._pools.pass_on(owner, to)
+
     def free_grants(self, owner: Key, *, keep: Grants | None = None, ports: Iterable[str] | None = ()) -> None:
         """Take back all that a key holds but what `keep` names and these host ports: after a replace those of the record
         that stays. With `ports` None it keeps all its ports."""

@@ -7,6 +7,7 @@ from msgspec import Struct, structs
 from reconciler.converge.view import made_of
 from reconciler.model.errors import NotFound, OriginDiffers
 from reconciler.model.key import Key, Kind, kind_of, make_key, split_key, split_replica_volume
+from reconciler.model.observation import Observation
 from reconciler.model.plan import Plan
 from reconciler.model.record import Record
 from reconciler.plan.delete import find_unused, make_delete_plan
@@ -15,6 +16,7 @@ from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look
 from reconciler.verbs.record import Recorder
 from reconciler.verbs.root import Root
+from reconciler.verbs.sizes import plan_with_sizes
 
 RUN = "run"
 """The stack of `reconcile run`: images and networks that were made for one container go with it."""
@@ -38,14 +40,14 @@ def delete(root: Root, doomed: Doomed, options: ApplyOptions, *, face: Face) -> 
     """Delete a stack, or some resources of one. Raises NotFound, OriginDiffers, NeedsYes, ConvergeFailed."""
     with root.lock_stacks([doomed.stack], "delete"), Recorder(root, face.emit, [doomed.stack]) as told:
         looked = recovered(root, [doomed.stack], emit=told)
-        plan = delete_plan(looked, doomed)
+        plan = plan_with_sizes(lambda seen: delete_plan(looked, doomed, seen), root.engine, looked)
         # It is the request itself: the limit on what a changed manifest may delete does not hold here.
         options = structs.replace(options, allow_delete=True)
         face = structs.replace(face, emit=told)
         return carry_out(root, plan, looked, options, face=face, tried=f"delete {doomed.stack}")
 
 
-def delete_plan(looked: Look, doomed: Doomed) -> Plan:
+def delete_plan(looked: Look, doomed: Doomed, observation: Observation) -> Plan:
     """The plan of a delete. Raises NotFound for a stack, a key or a volume that is not on record."""
     own = {key: record for key, record in looked.records.items() if split_key(key).stack == doomed.stack}
     if not own:
@@ -64,7 +66,7 @@ def delete_plan(looked: Look, doomed: Doomed) -> Plan:
         volumes=_volumes(own, doomed),
         stacks=looked.stacks,
         records=looked.records,
-        observation=looked.observation,
+        observation=observation,
     )
 
 

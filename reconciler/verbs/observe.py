@@ -1,20 +1,23 @@
 """What is recorded and seen → what people ask: `get`, `describe`, `drift`. Writes nothing."""
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
 
+from reconciler.converge.view import made_of
 from reconciler.model.errors import NotFound
 from reconciler.model.health import active_check
 from reconciler.model.key import Key, Kind, sort_key, split_key, split_replica_volume
 from reconciler.model.observation import Health, Phase, Status, Stray
 from reconciler.model.plan import Plan
 from reconciler.model.record import Record
-from reconciler.model.spec import ContainerSpec, spec_builtins
+from reconciler.model.spec import ContainerSpec, VolumeSpec, spec_builtins
 from reconciler.plan.borrowing import find_borrowers
 from reconciler.plan.make import make_drift_plan
+from reconciler.plan.scene import volume_keys
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.names import find_containers
 from reconciler.verbs.root import Root
@@ -25,6 +28,10 @@ class Seen(Struct, frozen=True, kw_only=True):
 
     record: Record
     status: Status
+    unowned: bool = False
+    """A volume that no container mounts and no manifest names: it stays until somebody deletes it by name."""
+    sized: bool = False
+    """Whether `status.size` of a volume was measured."""
 
     @property
     def key(self) -> Key:
@@ -41,14 +48,43 @@ class Drift(Struct, frozen=True, kw_only=True):
     """What bears the root's id and belongs to nobody."""
 
 
-def get(root: Root, kind: Kind | None = None, name: str = "") -> list[Seen]:
-    """Resources in the order of kinds, stacks and names; of one kind, of one name. Raises NotFound for a name."""
+def get(root: Root, kind: Kind | None = None, name: str = "", *, measure: bool = False) -> list[Seen]:
+    """Resources in the order of kinds, stacks and names; of one kind, of one name. Raises NotFound for a name.
+
+    Sizes of volumes are walked: of all with `measure`, of those that nobody owns where volumes are asked for, else of none.
+    """
     looked = look(root)
     records = [record for record in looked.records.values() if kind in (None, split_key(record.key).kind)]
     if name:
         records = _named(looked, records, kind, name)
     records.sort(key=lambda record: sort_key(record.key))
-    return [Seen(record=record, status=_status(looked, record)) for record in records]
+    unowned = find_unowned(root, looked)
+    sized = {record.key for record in records if measure or (kind is Kind.VOLUME and record.key in unowned)}
+    return [
+        Seen(
+            record=record,
+            status=_status(root, looked, record, sized=sized),
+            unowned=record.key in unowned,
+            sized=record.key in sized,
+        )
+        for record in records
+    ]
+
+
+def find_unowned(root: Root, looked: Look) -> frozenset[Key]:
+    """The volumes that no container mounts and that the newest revision of their stack does not name."""
+    containers = ((key, record.spec) for key, record in looked.records.items())
+    mounted = {volume for key, spec in containers if isinstance(spec, ContainerSpec) for volume in volume_keys(key, spec)}
+    idle = [key for key in looked.records if split_key(key).kind is Kind.VOLUME and key not in mounted]
+    if not idle:
+        return frozenset()
+    wanted: set[Key] = set()
+    with root.store.read() as tx:
+        for stack in sorted({split_key(key).stack for key in idle}):
+            number = looked.stacks[stack].revision if stack in looked.stacks else 0
+            revision = tx.revision(stack, number) if number else None
+            wanted |= set(revision.wanted.specs) if revision is not None and revision.wanted is not None else set()
+    return frozenset(key for key in idle if key not in wanted)
 
 
 def _named(looked: Look, records: list[Record], kind: Kind | None, name: str) -> list[Record]:
@@ -67,8 +103,10 @@ def _names(key: Key) -> tuple[str, ...]:
     return (*names, *(f"{parts.stack}/{name}" for name in names))
 
 
-def _status(looked: Look, record: Record) -> Status:
+def _status(root: Root, looked: Look, record: Record, *, sized: Collection[Key]) -> Status:
     status = looked.observation.statuses.get(record.key, Status(phase=Phase.MISSING))
+    if record.key in sized and isinstance(record.spec, VolumeSpec) and status.phase is not Phase.MISSING:
+        return structs.replace(status, size=root.engine.volumes.measure(made_of(record)))
     if isinstance(record.spec, ContainerSpec):
         status = structs.replace(status, health=_health(record.spec, status))
     return status
@@ -116,6 +154,7 @@ def _status_json(seen: Seen) -> dict[str, Any]:
         }
     else:
         out |= {name: value for name, value in _given(record, status).items() if value}
+        out |= {"unowned": True} if seen.unowned else {}
     out["drift"] = [_part(name, seen) for name, part in sorted(status.parts.items()) if part.state != "present"]
     return out
 
@@ -140,7 +179,7 @@ def _part(name: str, seen: Seen) -> dict[str, str]:
 def describe(root: Root, kind: Kind | None, name: str) -> list[dict[str, Any]]:
     """Everything known of the resources that a name means: `get`'s form, with parts and the last events."""
     out = []
-    found = get(root, kind, name)
+    found = get(root, kind, name, measure=True)
     lent = _find_lent(root) if any(split_key(seen.key).kind in (Kind.NETWORK, Kind.VOLUME) for seen in found) else {}
     for seen in found:
         with root.store.read() as tx:

@@ -6,6 +6,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from reconciler.engine.protocol import Engine
+from reconciler.model.observation import Observation
 from reconciler.model.plan import Plan
 from reconciler.model.record import Desired, Stack
 from reconciler.plan.decide import PlanOptions
@@ -15,6 +16,7 @@ from reconciler.verbs.clashes import check_clashes, wanted_ports
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.resolve import resolve
 from reconciler.verbs.root import Root
+from reconciler.verbs.sizes import plan_with_sizes
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -25,6 +27,8 @@ class Wish(Struct, frozen=True, kw_only=True):
     resume: bool = False
     prune: bool = True
     take_over: bool = False
+    accept_loss: frozenset[str] = frozenset()
+    """What `--accept-data-loss` names."""
 
 
 def plan(root: Root, wish: Wish, *, now: float) -> tuple[Plan, Look]:
@@ -38,14 +42,14 @@ def plan_from(engine: Engine, wish: Wish, looked: Look, *, now: float) -> Plan:
     if not wish.take_over:
         check_origins(Desired(stacks=wish.stacks, images={}), looked.stacks)
     desired = resolve(wish.stacks, images=engine.images, records=looked.records, offline=wish.offline)
-    made = make_plan(
-        desired,
-        stacks=looked.stacks,
-        records=looked.records,
-        observation=looked.observation,
-        options=PlanOptions(resume=wish.resume, prune=wish.prune),
-        now=now,
-    )
+    options = PlanOptions(resume=wish.resume, prune=wish.prune, accept_loss=wish.accept_loss)
+
+    def make(observation: Observation) -> Plan:
+        return make_plan(
+            desired, stacks=looked.stacks, records=looked.records, observation=observation, options=options, now=now
+        )  # fmt: skip
+
+    made = plan_with_sizes(make, engine, looked)
     check_clashes(made, engine, looked.observation, looked.records)
     return made
 

@@ -39,6 +39,7 @@ class Revisions(Struct, frozen=True, kw_only=True):
             keys = tx.records(self.stacks)
             left = {split_key(key).stack for key in keys}
             running = {split_key(key).stack for key in keys if kind_of(key) is Kind.CONTAINER}
+            stand = {split_key(key).stack for key in keys if kind_of(key) is not Kind.VOLUME}
             known = tx.stacks()
             for stack, number in self.numbers.items():
                 tx.finish_revision(stack, number, result="failed" if stack in failed else "done")
@@ -47,6 +48,9 @@ class Revisions(Struct, frozen=True, kw_only=True):
                     tx.end_reservations(stack)
                 if stack in known and stack not in left:
                     tx.delete_stack(stack)
+                elif stack in known and stack not in stand and stack not in self.numbers:
+                    # Deleted but for its volumes: no revision of it is in force, and nobody owns them.
+                    tx.put_stack(structs.replace(known[stack], revision=0))
 
 
 def begin_revisions(root: Root, plan: Plan) -> Revisions:

@@ -2,11 +2,12 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -67,7 +68,7 @@ class Bench:
         view = compose_view(records, intents, keep_old=True)
         return fold_intents(records, intents, self.engine.observe(view))
 
-    def plan(self, *stacks: Stack, resume_holds: bool = False) -> Plan:
+    def plan(self, *stacks: Stack, resume_holds: bool = False, accept: Collection[str] = ()) -> Plan:
         with self.store.read() as tx:
             recorded = tx.stacks()
         folded = self.fold()
@@ -83,7 +84,7 @@ class Bench:
             stacks=recorded,
             records=folded.records,
             observation=self.engine.observe(view),
-            options=PlanOptions(resume=resume_holds),
+            options=PlanOptions(resume=resume_holds, accept_loss=frozenset(accept)),
             now=self.machine.now,
         )
 
@@ -91,7 +92,7 @@ class Bench:
         record = folded.records.get(key)
         return self.engine.images.resolve(key, spec, recorded=record.image if record else "", offline=False)
 
-    def apply(self, *stacks: Stack, wait: bool = True, **options: bool) -> Result:
+    def apply(self, *stacks: Stack, wait: bool = True, **options: Any) -> Result:
         folded = self.fold()
         if folded.intents:
             resume(folded, self.ground, self.events.append)

@@ -1,13 +1,16 @@
 """Whole applies on the memory engine: what is on the machine and on record afterwards, whatever went wrong."""
 
 import msgspec
+import pytest
 from converge_bench import Bench
 
 from plan.builders import container, stack, volume_at
-from reconciler.model.key import Kind, container_key, make_key
+from reconciler.converge.grants import find_uses
+from reconciler.converge.view import made_of
+from reconciler.model.key import Key, Kind, container_key, make_key
 from reconciler.model.observation import Phase, missing
-from reconciler.model.record import Hold
-from reconciler.model.spec import Healthcheck
+from reconciler.model.record import Grants, Hold, Intent, Made, StackRecord
+from reconciler.model.spec import Healthcheck, VolumeSpec
 
 WEB = container_key("blog", "web")
 CACHE = container_key("blog", "cache")
@@ -201,3 +204,64 @@ def test_port_goes_to_a_dependant_only_once_the_one_who_gave_it_up_is_replaced(b
     bench.apply(before)
     assert bench.apply(after).failed == ()
     assert bench.machine.open_ports == {"0.0.0.0:81/tcp": CACHE, "0.0.0.0:82/tcp": container_key("blog", "db")}
+
+
+STORE = make_key(Kind.VOLUME, "blog", "store")
+
+
+def moved():
+    wanted = stack(cache=container(mounts=volume_at("/data", "store")), volumes={"store": VolumeSpec(moved="data")})
+    return wanted
+
+
+def filled(bench: Bench) -> str:
+    """A container with a volume that has data; the id of its folder."""
+    bench.apply(stack(cache=container(mounts=volume_at("/data", "data"))))
+    (volume_id,) = bench.machine.volumes
+    bench.machine.volumes[volume_id].data["row"] = b"1"
+    return volume_id
+
+
+def test_moved_volume_keeps_its_folder_its_age_and_its_data(bench: Bench) -> None:
+    volume_id = filled(bench)
+    before = bench.records()[DATA]
+    assert bench.apply(moved()).failed == ()
+    after = bench.records()
+    assert DATA not in after
+    assert after[STORE].grants == before.grants
+    assert after[STORE].created_at == before.created_at
+    assert {name: thing.data for name, thing in bench.machine.volumes.items()} == {volume_id: {"row": b"1"}}
+    assert bench.lines(moved()) == ["nothing to do"]
+    with bench.store.read() as tx:
+        assert [(grant.value, grant.owner) for grant in tx.grants_in("volume")] == [(volume_id, STORE)]
+
+
+@pytest.mark.parametrize("call", [f"update {STORE}", f"prepare {CACHE}", f"stop {CACHE}", f"start {CACHE}"])
+def test_move_that_fails_half_way_is_gone_on_with(bench: Bench, call: str) -> None:
+    volume_id = filled(bench)
+    verb, _, key = call.partition(" ")
+    bench.machine.fail_next(verb, Key(key))
+    assert bench.apply(moved()).failed
+    assert bench.machine.volumes[volume_id].data == {"row": b"1"}
+    assert bench.apply(moved()).failed == ()
+    assert bench.machine.volumes[volume_id].data == {"row": b"1"}
+    assert len(bench.machine.volumes) == 1
+    assert bench.lines(moved()) == ["nothing to do"]
+
+
+def test_container_that_a_failed_apply_left_runs_on_under_the_former_name(bench: Bench) -> None:
+    """Its record names a volume that is called something else now; its restart must find the folder all the same."""
+    filled(bench)
+    bench.machine.fail_next("start", CACHE)
+    bench.apply(moved())
+    made = bench.records()[CACHE]
+    assert find_uses(bench.records(), made_of(made))[DATA].key == STORE
+
+
+def test_new_volume_that_was_never_made_is_no_loss(bench: Bench) -> None:
+    wanted = stack(cache=container(mounts=volume_at("/data", "data")))
+    record = {"key": DATA, "stack": "blog", "verb": "create", "apply": bench.ground.apply, "begun_at": 1.0}
+    with bench.store.write() as tx:
+        tx.put_stack(StackRecord(name="blog", origin="x"))
+        tx.put_intents([Intent(**record, new=Made(key=DATA, spec=VolumeSpec(), grants=Grants(volume_id="a" * 16)))])
+    assert bench.apply(wanted).failed == ()

@@ -142,6 +142,11 @@ def claims(key: Key, spec: Spec) -> list[str]:
     ]
 
 
+def names(known: Known, wanted: Stack) -> frozenset[str]:
+    """Everything that `--accept-data-loss` can name: what is refused without it has its own tests."""
+    return frozenset({*known.records, *wanted.specs})
+
+
 def wish(wanted: Stack) -> Desired:
     return desire(wanted, facts={"redis": ImageFact(digest=BB), "app": ImageFact(digest=AA)})
 
@@ -149,7 +154,7 @@ def wish(wanted: Stack) -> Desired:
 @given(knowns(), stacks(), st.randoms(use_true_random=False))
 @settings(max_examples=200, deadline=None)
 def test_steps_in_order_lead_from_any_state_to_any_wish(known: Known, wanted: Stack, random: Random):
-    plan = known.plan_desired(wish(wanted), resume=True)
+    plan = known.plan_desired(wish(wanted), resume=True, accept_loss=names(known, wanted))
     machine = Machine({key: record.spec for key, record in known.records.items()})
     machine.walk(plan, random)
     kept = {key for key in machine.specs if kind_of(key) is Kind.VOLUME and key not in plan.specs}
@@ -162,7 +167,7 @@ def test_steps_in_order_lead_from_any_state_to_any_wish(known: Known, wanted: St
 @given(knowns(), stacks())
 @settings(max_examples=60, deadline=None)
 def test_no_action_names_what_neither_side_names(known: Known, wanted: Stack):
-    for plan in (known.plan(wanted), known.plan_delete()):
+    for plan in (known.plan(wanted, accept_loss=names(known, wanted)), known.plan_delete()):
         assert {action.key for action in plan.actions} <= {*known.records, *plan.specs}
 
 
@@ -174,10 +179,10 @@ def test_volume_is_deleted_only_when_asked(known: Known, wanted: Stack):
     def deleted(plan: Plan) -> set[Key]:
         return {each.key for each in plan.actions if each.verb is Verb.DELETE and kind_of(each.key) is Kind.VOLUME}
 
-    assert deleted(known.plan(wanted)) == set()
+    assert deleted(known.plan(wanted, accept_loss=names(known, wanted))) == set()
     assert deleted(known.plan_delete()) == set()
     assert deleted(known.plan_delete(volumes=volumes[:1])) == set(volumes[:1])
-    told = {line.key for line in known.plan(wanted).lines}
+    told = {line.key for line in known.plan(wanted, accept_loss=names(known, wanted)).lines}
     assert {key for key in volumes if key not in wanted.specs} <= told
 
 
@@ -211,7 +216,7 @@ def test_order_of_the_input_changes_no_byte(known: Known, wanted: Stack, random:
             stacks=known.stacks,
             records=known.records,
             observation=Observation(statuses=known.statuses),
-            options=PlanOptions(),
+            options=PlanOptions(accept_loss=names(known, wanted)),
             now=1.0,
         )
         # The wish itself is passed on as it came; everything that was decided is in one order.
@@ -235,7 +240,7 @@ def test_circle_in_the_records_of_two_applies_does_not_hang(known: Known):
         spec = msgspec.structs.replace(known.records[key].spec, depends_on=after(dict.fromkeys(names, "started")))
         known = known.recorded(key, spec=spec)
     assert len(known.plan_delete().actions) == sum(kind_of(key) is not Kind.VOLUME for key in known.records)
-    known.plan_desired(recorded_desired(known.records, known.stacks), resume=True)
+    known.plan_desired(recorded_desired(known.records, known.stacks), resume=True, accept_loss=frozenset(known.records))
 
 
 def test_every_container_of_a_large_stack_has_its_place():

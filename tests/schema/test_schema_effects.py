@@ -22,7 +22,7 @@ CONTAINER = {
 OTHERS = {
     Kind.IMAGE: {"in-place": "reference archive", "ignore": "pull"},
     Kind.NETWORK: {"replace": "driver subnet gateway internal mtu", "in-place": "icc labels labels/team"},
-    Kind.VOLUME: {"refuse": "driver", "in-place": "labels access"},
+    Kind.VOLUME: {"refuse": "driver", "in-place": "labels access", "ignore": "moved"},
 }
 TABLE = [
     (kind, f"/{pointer}", effect)

@@ -10,7 +10,7 @@ from reconciler.model.errors import Failed, RegistryError
 from reconciler.model.events import Emit, Progress, silent
 from reconciler.model.health import active_check, is_unhealthy
 from reconciler.model.key import Key, Kind, named_key, split_key
-from reconciler.model.observation import Health, Phase, Status
+from reconciler.model.observation import Health, Phase, Status, altered
 from reconciler.model.record import UNKNOWN, ApplyId, ImageFact, Made
 from reconciler.model.spec import ContainerSpec, ImageSpec, NetworkSpec
 
@@ -150,7 +150,12 @@ class MemoryVolumes:
     def observe(self, made: Made) -> Status:
         """As it stands."""
         thing = self.machine.volumes.get(made.grants.volume_id)
-        return Status(phase=Phase.PRESENT, parts=dict(thing.parts)) if thing else Status(phase=Phase.MISSING)
+        if thing is None:
+            return Status(phase=Phase.MISSING)
+        parts = dict(thing.parts)
+        if thing.made.key != made.key:
+            parts["file"] = altered("key", made.key, thing.made.key)
+        return Status(phase=Phase.PRESENT, parts=parts, empty=not thing.data)
 
 
 class MemoryContainers:
@@ -227,6 +232,11 @@ class MemoryContainers:
             thing.made = new
             thing.parts = {name: part for name, part in thing.parts.items() if part.mend != "in-place"}
         return self.observe(new)
+
+    def measure(self, made: Made) -> int:
+        """Bytes that it wrote."""
+        thing = self.machine.containers.get(made.incarnation)
+        return sum(map(len, thing.data.values())) if thing else 0
 
     def unmark(self, made: Made) -> None:
         """Take its mark off."""

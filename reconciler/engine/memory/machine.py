@@ -35,7 +35,7 @@ class Thing:
     streak: Streak | None = None
     """What its probes came to, of this run."""
     data: dict[str, bytes] = field(default_factory=dict)
-    """A volume's files."""
+    """A volume's files; what a container wrote into its writable layer."""
 
 
 @dataclass

@@ -129,6 +129,10 @@ class ContainerDriver:
         rotate_log(path)
         return status.read_status(path, new.incarnation)
 
+    def measure(self, made: Made) -> int:
+        """Bytes that it wrote, by walking them; 0 where it is not there."""
+        return stack.writable_size(self.layout, made.incarnation)
+
     def unmark(self, made: Made) -> None:
         """Take a mark off. Does not start it; one whose bundle is gone bears none."""
         path = self._bundle(made)

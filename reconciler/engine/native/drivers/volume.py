@@ -43,9 +43,10 @@ class VolumeDriver:
 
     def _observe(self, made: Made) -> Status:
         volume_id = made.grants.volume_id
-        if not volume_id or not managed.volume_data(self.layout, volume_id).is_dir():
+        empty = managed.is_empty(self.layout, volume_id) if volume_id else None
+        if empty is None:
             return Status(phase=Phase.MISSING)
-        return Status(phase=Phase.PRESENT, parts={"data": PRESENT, "file": self._observe_file(made)})
+        return Status(phase=Phase.PRESENT, parts={"data": PRESENT, "file": self._observe_file(made)}, empty=empty)
 
     def _observe_file(self, made: Made) -> Part:
         found = managed.read_volume(self.layout, made.grants.volume_id)

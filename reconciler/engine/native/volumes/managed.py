@@ -42,6 +42,15 @@ def volume_data(layout: Layout, volume_id: str) -> Path:
     return _folder(layout, volume_id) / "data"
 
 
+def is_empty(layout: Layout, volume_id: str) -> bool | None:
+    """Whether nothing is in a volume; None where it is not there."""
+    try:
+        with os.scandir(volume_data(layout, volume_id)) as entries:
+            return next(entries, None) is None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def read_volume(layout: Layout, volume_id: str) -> VolumeFile | None:
     """What a volume's folder says of itself, None where there is none or nothing that can be read."""
     try:
