@@ -26,7 +26,9 @@ def make_boot_plan(
     """
     statuses = {key: _calm(status) for key, status in observation.statuses.items()}
     calm = replace(observation, statuses=statuses)
-    plan = make_drift_plan(stacks=stacks, records=records, observation=calm, now=now)
+    # Every volume that is gone is an action: `find_lost_data` says which of them must fail, with all that needs them.
+    every = frozenset(key for key in records if kind_of(key) is Kind.VOLUME)
+    plan = make_drift_plan(stacks=stacks, records=records, observation=calm, now=now, accept_loss=every)
     return replace(plan, wanted=())
 
 

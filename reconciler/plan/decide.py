@@ -112,7 +112,7 @@ def choose_outcome(situation: Situation, *, options: PlanOptions, now: float, ef
         return Decision(key=key, verb=verb, reason=Reason.UNFINISHED, changes=changes + parts if there else changes)
     if not isinstance(want, ContainerSpec):
         # 6. A disk that is not mounted looks like a volume that is gone: nobody makes an empty one in its place unasked.
-        if kind is Kind.VOLUME and not there and (options.drift or forms_of(key).isdisjoint(options.accept_loss)):
+        if kind is Kind.VOLUME and not there and forms_of(key).isdisjoint(options.accept_loss):
             return Lost(key=key)
         return _choose_thing(key, changes, parts, there=there)
     return _choose_container(situation, want, changes, parts, options=options, now=now)

@@ -119,12 +119,16 @@ def make_drift_plan(
     records: Mapping[Key, Record],
     observation: Observation,
     now: float,
+    accept_loss: frozenset[str] = frozenset(),
 ) -> Plan:
-    """What must be done so that the machine is as recorded, of all the records given: nothing that a manifest changed."""
+    """What must be done so that the machine is as recorded, of all the records given: nothing that a manifest changed.
+
+    Volumes whose folder is gone are the plan's `lost`; those that `accept_loss` names are made anew, and empty.
+    """
     desired = recorded_desired(records, stacks)
     # A container whose replacement failed is recorded with an older digest than its image: that is no drift.
     level = {key: _level(key, record, desired) for key, record in records.items()}
-    options = PlanOptions(prune=False, drift=True)
+    options = PlanOptions(prune=False, drift=True, accept_loss=accept_loss)
     return _compare(desired, stacks=stacks, records=level, observation=observation, options=options, now=now)
 
 
