@@ -17,12 +17,16 @@ HEADS = {
     "network": ("STACK", "NETWORK", "DRIVER", "SUBNET", "GATEWAY", "STATUS"),
     "volume": ("STACK", "VOLUME", "STATUS", "AGE", "SIZE"),
     "image": ("STACK", "IMAGE", "DIGEST", "STATUS"),
+    "config": ("STACK", "CONFIG", "DIGEST", "AGE"),
+    "secret": ("STACK", "SECRET", "DIGEST", "AGE"),
 }
 WIDE = {
     "container": ("PID", "INCARNATION", "IMAGE"),
     "network": ("LINK", "INTERNAL"),
     "volume": ("ID",),
     "image": ("SIZE",),
+    "config": (),
+    "secret": (),
 }
 
 
@@ -34,7 +38,7 @@ WIDE = {
 @root_option
 @click.pass_context
 def get(ctx: click.Context, *, what: str | None, name: str | None, watch: bool, form: str, root: Path | None) -> int:
-    """List resources with their state: all, of one kind (containers, networks, volumes, images), or of one name."""
+    """List resources with their state: all, of one kind (containers, networks, volumes, configs, …), or of one name."""
     from reconciler.cli.render import show_json, show_yaml
     from reconciler.verbs.observe import get as verb
     from reconciler.verbs.observe import seen_json
@@ -108,7 +112,7 @@ def _show_tables(seen: "list[Seen]", *, wide: bool) -> None:
 
 def row(seen: "Seen", *, wide: bool) -> list[str]:
     """One line of a table."""
-    from reconciler.model.spec import ContainerSpec, NetworkSpec, VolumeSpec
+    from reconciler.model.spec import ConfigSpec, ContainerSpec, NetworkSpec, SecretSpec, VolumeSpec
 
     spec = seen.record.spec
     if isinstance(spec, ContainerSpec):
@@ -117,6 +121,8 @@ def row(seen: "Seen", *, wide: bool) -> list[str]:
         return _network_row(seen, spec, wide=wide)
     if isinstance(spec, VolumeSpec):
         return _volume_row(seen, wide=wide)
+    if isinstance(spec, ConfigSpec | SecretSpec):
+        return _content_row(seen, spec.digest)
     return _image_row(seen, wide=wide)
 
 
@@ -184,6 +190,14 @@ def _volume_row(seen: "Seen", *, wide: bool) -> list[str]:
 
     out = [*_names(seen), state(seen), since(seen.record.created_at), size(seen.status.size) if seen.sized else "-"]
     return [*out, seen.record.grants.volume_id] if wide else out
+
+
+def _content_row(seen: "Seen", digest: str) -> list[str]:
+    """A secret's digest is keyed: it tells whether the secret changed, and nothing else."""
+    from reconciler.cli.render import since
+
+    form, _, number = digest.partition(":")
+    return [*_names(seen), f"{form}:{number[:12]}", since(seen.record.created_at)]
 
 
 def _image_row(seen: "Seen", *, wide: bool) -> list[str]:

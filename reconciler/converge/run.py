@@ -19,6 +19,7 @@ from reconciler.converge import perform
 from reconciler.converge.board import STARTING_VERBS, Board, State
 from reconciler.converge.grants import Job, drop_record, give_back, take_job
 from reconciler.converge.ground import Ground
+from reconciler.converge.keep import keep_contents
 from reconciler.converge.view import compose_view, made_of
 from reconciler.converge.waits import Verdict, Watchlist, check_of
 from reconciler.engine.protocol import LogLine
@@ -438,6 +439,7 @@ def _changes_names(action: Action) -> bool:
 
 def converge(plan: Plan, ground: Ground, options: Options, emit: Emit) -> Result:
     """Run a plan. What fails is told as an event and in the result; the records say what is there in every case."""
+    keep_contents(plan, ground)
     with ThreadPoolExecutor(options.workers, thread_name_prefix="converge") as executor:
         watchlist = Watchlist(engine=ground.engine, executor=executor, clock=ground.clock, timeout=options.timeout)
         walk = Walk(

@@ -19,9 +19,13 @@ from reconciler.model.spec import ImageSpec
 Uses = Mapping[Key, Made]
 """What a resource depends on, by key: for a container its image, its networks and its volumes."""
 
+ReadContent = Callable[[str], bytes]
+"""What is kept under the digest of a config, a secret or a bound file. An engine is opened with it, and asks when it writes
+one: so whatever starts a container, the bytes are those of its spec. Raises Failed where they are not kept."""
+
 
 class Driver(Protocol):
-    """Networks, volumes and images."""
+    """Images, networks, volumes, configs and secrets."""
 
     def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:
         """Make it, whatever half of it exists. Calling again with the same `made` changes nothing. On error some parts
@@ -80,7 +84,7 @@ class ContainerDriver(Protocol):
     """Containers. The order of a creation is prepare, start; of a removal stop, delete."""
 
     def prepare(self, made: Made, *, uses: Uses, emit: Emit) -> None:
-        """Everything but running: writable layer, root mount, namespaces, veths (down), bundle. Nothing of another
+        """Everything but running: writable layer, root mount, namespaces, veths (down), files, bundle. Nothing of another
         incarnation of the key is touched. Calling again changes nothing. May be called while the old one runs."""
 
     def start(self, made: Made, *, uses: Uses, created: Callable[[], None] | None = None) -> Status:
@@ -93,7 +97,8 @@ class ContainerDriver(Protocol):
         then signal, wait `grace` (the spec's when None) seconds, kill; links down. One that does not run is marked only."""
 
     def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
-        """In place, with the pid kept: limits, names, labels, restart policy; mends parts whose mend is in-place."""
+        """In place, with the pid kept: limits, names, labels, restart policy, the files that it sees; mends parts whose
+        mend is in-place. Where a file with a `signal` has another digest, or was altered, one that runs is sent it."""
 
     def states(self, mades: Sequence[Made]) -> Mapping[str, Status]:
         """By incarnation: phase, pid, exit and restarts of each, without parts. Cheap: asked several times a second while
@@ -139,7 +144,7 @@ class Engine(Protocol):
     inside: "Inside"
 
     def driver(self, kind: Kind) -> Driver:
-        """The driver of images, networks or volumes."""
+        """The driver of anything but containers."""
 
     def observe(self, view: View, *, ports: Sequence[str] = ()) -> Observation:
         """Look at the machine in bulk: one netlink dump, one mountinfo read, one nftables listing. A status for every

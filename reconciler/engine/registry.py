@@ -3,7 +3,8 @@
 from importlib import import_module
 from pathlib import Path
 
-from reconciler.engine.protocol import Engine
+from reconciler.engine.contents import keep_nothing
+from reconciler.engine.protocol import Engine, ReadContent
 from reconciler.model.errors import Usage
 
 _OURS = {
@@ -12,16 +13,16 @@ _OURS = {
 }
 
 
-def open_engine(name: str, root: Path, run: Path, root_id: str) -> Engine:
+def open_engine(name: str, root: Path, run: Path, root_id: str, *, read_content: ReadContent = keep_nothing) -> Engine:
     """An engine over one root. Nothing is made on the machine until something is created."""
     if name in _OURS:
         # Entry points take 15 ms to look up; our own are known.
-        engine: Engine = import_module(_OURS[name]).open_engine(root, run=run, root_id=root_id)
+        engine: Engine = import_module(_OURS[name]).open_engine(root, run=run, root_id=root_id, read_content=read_content)
         return engine
     from importlib.metadata import entry_points
 
     found = list(entry_points(group="reconcile.engines", name=name))
     if not found:
         raise Usage(f"no engine named {name}", hint=f"there are {', '.join(sorted(_OURS))}")
-    loaded: Engine = found[0].load()(root, run=run, root_id=root_id)
+    loaded: Engine = found[0].load()(root, run=run, root_id=root_id, read_content=read_content)
     return loaded

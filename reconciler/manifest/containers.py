@@ -5,10 +5,10 @@ Never asks what an image says: what is left out and depends on it stays None.
 
 import posixpath
 import shlex
-import signal
 from typing import Any
 
 from reconciler.manifest.addresses import canonical_address
+from reconciler.manifest.contents import read_files
 from reconciler.manifest.draft import Draft
 from reconciler.manifest.durations import read_duration
 from reconciler.manifest.faults import Path, fitting_entries, shorten
@@ -17,6 +17,7 @@ from reconciler.manifest.mounts import read_mounts
 from reconciler.manifest.networks import BUILT_IN, read_attachments
 from reconciler.manifest.pairs import read_env, read_labels, read_pairs
 from reconciler.manifest.ports import read_ports
+from reconciler.manifest.signals import read_signal
 from reconciler.manifest.updates import read_update
 from reconciler.model.key import Kind, make_key, named_key
 from reconciler.model.reference import canonical_reference
@@ -44,6 +45,8 @@ def make_container(draft: Draft, name: str, written: dict[str, Any]) -> Containe
     path: Path = ("containers", name)
     networks = read_attachments(draft, written.get("networks"), name)
     ports = read_ports(draft, written.get("ports"), name)
+    mounts = read_mounts(draft, written.get("mounts"), name)
+    configs = read_files(draft, Kind.CONFIG, written.get("configs"), name, taken=mounts)
     if ports:
         _check_ports_have_bridge(draft, networks, (*path, "ports"))
     return ContainerSpec(
@@ -56,7 +59,7 @@ def make_container(draft: Draft, name: str, written: dict[str, Any]) -> Containe
         user=_read_user(draft, written.get("user", ""), (*path, "user")),
         hostname=written.get("hostname", ""),
         labels=read_labels(draft, written.get("labels"), (*path, "labels")),
-        stop_signal=_read_signal(written.get("stop_signal", "")),
+        stop_signal=read_signal(written.get("stop_signal", "")),
         stop_grace=read_duration(draft, written, (*path, "stop_grace"), default=10.0),
         read_only=written.get("read_only", False),
         tty=written.get("tty", False),
@@ -65,7 +68,9 @@ def make_container(draft: Draft, name: str, written: dict[str, Any]) -> Containe
         restart=written.get("restart", "always").replace("unless-stopped", "always"),
         networks=networks,
         ports=ports,
-        mounts=read_mounts(draft, written.get("mounts"), name),
+        mounts=mounts,
+        configs=configs,
+        secrets=read_files(draft, Kind.SECRET, written.get("secrets"), name, taken={**mounts, **configs}),
         resources=_read_resources(draft, written.get("resources"), (*path, "resources")),
         depends_on=_read_dependencies(written.get("depends_on")),
         healthcheck=read_healthcheck(draft, written.get("healthcheck"), (*path, "healthcheck")),
@@ -134,20 +139,6 @@ def _read_user(draft: Draft, written: str | int, path: Path) -> str:
         if part.isdigit() and (len(part) > 10 or int(part) > _LAST_ID):
             draft.blame(path, f"found {shorten(part)}; a number of a user or group is at most {_LAST_ID}")
     return text
-
-
-def _read_signal(written: str | int) -> str:
-    """`SIGTERM`, or for a real-time signal without a name of its own its number."""
-    text = f"{written}"
-    if not text:
-        return ""
-    if text.isdigit():
-        number = int(text)
-    else:
-        base, sign, offset = text.removeprefix("SIG").replace("-", "+-").partition("+")
-        number = int(signal.Signals[f"SIG{base}"]) + (int(offset) if sign else 0)
-    names = {int(known): known.name for known in signal.Signals}
-    return names.get(number, f"{number}")
 
 
 def _read_size(draft: Draft, written: dict[str, Any], path: Path, *, default: int, least: int = 0) -> int:

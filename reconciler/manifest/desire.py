@@ -11,6 +11,7 @@ from typing import Any
 from reconciler.manifest.borrowing import borrow, is_borrowed
 from reconciler.manifest.conflicts import blame_addresses, blame_dependencies, blame_names
 from reconciler.manifest.containers import make_container
+from reconciler.manifest.contents import draft_contents
 from reconciler.manifest.draft import Draft
 from reconciler.manifest.faults import DROPPED, Fault, shorten
 from reconciler.manifest.networks import draft_networks
@@ -35,6 +36,7 @@ def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, s
     _draft_images(draft)
     draft_networks(draft)
     _draft_volumes(draft)
+    draft_contents(draft)
     for name, container in draft.section("containers").items():
         draft.containers[name] = make_container(draft, name, container)
     blame_names(draft)

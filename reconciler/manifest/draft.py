@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from reconciler.manifest.faults import Fault, Path
 from reconciler.manifest.suggest import suggest_value
 from reconciler.model.key import Key
+from reconciler.model.record import Source
 from reconciler.model.spec import ContainerSpec, Spec
 
 _NAMES_LOOKED_AT = 1000
@@ -56,12 +57,14 @@ class Draft(Struct, kw_only=True):
     ports: list[PortClaim] = field(default_factory=list)
     env_files: list[tuple[str, Path]] = field(default_factory=list)
     """Absolute path of each file that a container's `env_file` names, and where it is named."""
+    sources: dict[Key, Source] = field(default_factory=dict)
+    """Where each config and secret comes from."""
     subnets: list[SubnetClaim] = field(default_factory=list)
     borrowed: dict[tuple[str, str], str] = field(default_factory=dict)
     """Section and name of each network and volume that is another stack's, to `STACK/NAME`."""
 
     def section(self, name: str) -> dict[str, Any]:
-        """`images`, `networks`, `volumes` or `containers`: by name, what is written there."""
+        """A section of the manifest (`images`, `containers`, …): by name, what is written there."""
         return self.data.get(name) or {}
 
     def names(self, section: str) -> list[str]:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from reconciler.manifest.borrowing import blame_borrowing
 from reconciler.manifest.conflicts import blame_between, blame_same_names
+from reconciler.manifest.contents import blame_files
 from reconciler.manifest.desire import blame_empty, desire
 from reconciler.manifest.draft import Draft
 from reconciler.manifest.envfile import parse_env_text
@@ -141,6 +142,7 @@ def _read(
     for name, place in draft.env_files:
         if not Path(name).is_file():
             draft.blame(place, f"no such file: {name}", "relative paths begin at the manifest's folder")
+    blame_files(draft)
     blame_empty(draft)
     return _Read(path, document, draft)
 
@@ -182,4 +184,5 @@ def _find_problems(one: _Read) -> list[Problem]:
 def _make_stack(one: _Read, *, origin_of: OriginOf) -> Stack:
     named = one.draft.data.get("origin")
     origin = f"name:{named}" if named else origin_of(one.path, None)
-    return Stack(name=one.draft.name, origin=origin, source=one.document.file, specs=one.draft.specs)
+    draft = one.draft
+    return Stack(name=draft.name, origin=origin, source=one.document.file, specs=draft.specs, sources=draft.sources)

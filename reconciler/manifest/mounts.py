@@ -6,7 +6,7 @@ from typing import Any
 
 from reconciler.manifest.draft import Draft
 from reconciler.manifest.faults import Path, fitting_entries, shorten
-from reconciler.model.spec import Mount
+from reconciler.model.spec import UNREAD, Mount
 from reconciler.model.units import parse_size
 
 _FORM = "SOURCE:TARGET[:ro]"
@@ -27,7 +27,7 @@ def read_mounts(draft: Draft, written: Any, container: str) -> dict[str, Mount]:
         # A map without its target was blamed by the schema.
         if full is None or "target" not in full:
             continue
-        target = _read_target(draft, full["target"], path)
+        target = read_target(draft, full["target"], path)
         mount = _read_mount(draft, full, path)
         if target in out:
             draft.blame(path, f"a second mount at {target}", "keep one of the two")
@@ -52,7 +52,8 @@ def _split(draft: Draft, text: str, path: Path) -> dict[str, Any] | None:
     return {"source": parts[0], "target": parts[1], "read_only": mode == "ro"}
 
 
-def _read_target(draft: Draft, text: str, path: Path) -> str:
+def read_target(draft: Draft, text: str, path: Path) -> str:
+    """An absolute path in a container, without a slash at its end; empty, with a fault, where nothing can be mounted."""
     target = "/" + posixpath.normpath(text).lstrip("/")
     if ".." in text.split("/"):
         draft.blame(path, f'found ".." in the target {shorten(text)}', "write the path without it")
@@ -79,9 +80,13 @@ def _read_mount(draft: Draft, full: dict[str, Any], path: Path) -> Mount | None:
     if not source:
         draft.blame(path, f"a {kind} mount needs a source", "name a volume, or a path that begins with / or ./")
         return None
-    source = _read_bind_source(draft, source, path) if kind == "bind" else _read_volume_name(draft, source, path)
+    read_only = full.get("read_only", False)
+    if kind == "bind":
+        # A file beside the manifest belongs to it; of what lies elsewhere on the host nobody expects a copy.
+        digest = UNREAD if read_only and not posixpath.isabs(source) else ""
+        return Mount(type=kind, source=_read_bind_source(draft, source, path), read_only=read_only, digest=digest)
     subpath = _read_subpath(draft, full.get("subpath", ""), (*path, "subpath"))
-    return Mount(type=kind, source=source, read_only=full.get("read_only", False), subpath=subpath)
+    return Mount(type=kind, source=_read_volume_name(draft, source, path), read_only=read_only, subpath=subpath)
 
 
 def _read_bind_source(draft: Draft, source: str, path: Path) -> str:
@@ -114,10 +119,16 @@ def _read_tmpfs(draft: Draft, full: dict[str, Any], path: Path) -> tuple[int, in
         except ValueError as error:
             draft.blame((*path, "size"), str(error))
     if "mode" in full:
-        found = _MODE.fullmatch(f"{full['mode']}")
-        if found:
-            # The default and its spelling are one spec.
-            mode = int(found[1], 8) if found[1] != "1777" else 0
-        else:
-            draft.blame((*path, "mode"), f"found {full['mode']}; expected permission bits in octal such as 0755")
+        # The default and its spelling are one spec.
+        bits = read_mode(draft, full["mode"], (*path, "mode"))
+        mode = bits if bits != 0o1777 else 0
     return size, mode
+
+
+def read_mode(draft: Draft, written: str | int, path: Path) -> int:
+    """Permission bits; 0, with a fault, for what is none."""
+    found = _MODE.fullmatch(f"{written}")
+    if found is None:
+        draft.blame(path, f"found {written}; expected permission bits in octal such as 0755")
+        return 0
+    return int(found[1], 8)

@@ -128,6 +128,13 @@ _KEYS = {
     "replicaCount": "replicas",
 }
 
+_ELSEWHERE = {
+    "external": "nothing lives outside of a stack here: name its file, or the value itself",
+    "environment": "write content: ${NAME}",
+    "template_driver": "`content` may hold ${VAR}; leave it out",
+}
+"""Where the counterpart of `_KEYS` can't stand."""
+
 _VALUES = {
     "service_started": "started",
     "service_healthy": "healthy",
@@ -158,6 +165,8 @@ def suggest_key(key: str, allowed: Iterable[str]) -> str:
     counterpart = _KEYS.get(key, "")
     if counterpart in names:
         return f"did you mean {counterpart}?"
+    if key in _ELSEWHERE and "file" in names:
+        return _ELSEWHERE[key]
     for spelling in (key.lower().replace("-", "_"), "".join(f"_{c.lower()}" if c.isupper() else c for c in key)):
         if spelling in names:
             return f"did you mean {spelling}?"

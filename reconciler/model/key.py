@@ -19,6 +19,8 @@ class Kind(StrEnum):
     IMAGE = "image"
     NETWORK = "network"
     VOLUME = "volume"
+    CONFIG = "config"
+    SECRET = "secret"
     CONTAINER = "container"
 
 
@@ -32,7 +34,7 @@ class KeyParts(Struct, frozen=True):
 
 
 def make_key(kind: Kind, stack: str, name: str) -> Key:
-    """The key of an image, a network or a volume. The name of an image may itself contain slashes."""
+    """The key of anything but a container. The name of an image may itself contain slashes."""
     return Key(f"{kind.value}/{stack}/{name}")
 
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from reconciler.model.key import Key
 from reconciler.model.record import ImageFact, Stack
-from reconciler.model.spec import Spec
+from reconciler.model.spec import Sensitive, Spec
 
 
 class Verb(StrEnum):
@@ -115,6 +115,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     """Volumes on record whose folder is gone, and that this plan does not make anew: only plans of drift have them."""
     wanted: tuple[Stack, ...] = ()
     """The stacks as wanted, recorded with the revision; empty for deletes."""
+    contents: dict[str, Sensitive] = {}
+    """What was read of files, by digest: converge keeps it before anything is made of it."""
 
     @property
     def summary(self) -> dict[str, int]:

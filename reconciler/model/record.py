@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from reconciler.model.key import Key
-from reconciler.model.spec import Healthcheck, Spec
+from reconciler.model.spec import Healthcheck, Sensitive, Spec
 
 UNKNOWN = "unknown"
 """A digest that can't be known before the pull; planned as `known after pull`."""
@@ -28,8 +28,21 @@ class ImageFact(Struct, frozen=True, kw_only=True):
     """Why the digest is UNKNOWN, or that a tag could not be asked for."""
 
 
+class Source(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a config or secret comes from: exactly one of `file` and `value`."""
+
+    file: str = ""
+    """Absolute path."""
+    value: Sensitive | None = None
+    """What the manifest itself says, or the value of a variable."""
+    guessable: bool = False
+    """Whether its plain digest would tell what a variable holds, so that it gets a keyed one."""
+    path: str = ""
+    """Where the manifest names it: `configs.app.file`."""
+
+
 class Stack(Struct, frozen=True, kw_only=True):
-    """One manifest made canonical: the result of `manifest/`, before anything outside is asked."""
+    """One manifest made canonical: the result of `manifest/`; once `resolve` was asked, also what a revision keeps."""
 
     name: str
     origin: str
@@ -37,6 +50,9 @@ class Stack(Struct, frozen=True, kw_only=True):
     source: str
     """What a person calls it: the manifest's path as given."""
     specs: dict[Key, Spec]
+    sources: dict[Key, Source] | None = None
+    """What `resolve` has to read, by the key of the config or secret. None: it was read (a recorded revision), the specs
+    hold all digests and values, and no file is looked at again: no config, no env file, no bound file."""
 
 
 class Desired(Struct, frozen=True, kw_only=True):
@@ -45,6 +61,10 @@ class Desired(Struct, frozen=True, kw_only=True):
     stacks: tuple[Stack, ...]
     images: dict[Key, ImageFact]
     """By image key, for every image key of the stacks."""
+    contents: dict[str, Sensitive] = {}
+    """What was read of files, by digest (`model/content.py`)."""
+    live: dict[Key, tuple[str, ...]] = {}
+    """By container: lines about files beside the manifest that are mounted as they are, and why."""
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):

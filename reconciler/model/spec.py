@@ -65,6 +65,20 @@ class VolumeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The name in the stack whose folder it takes over; means nothing once that is done."""
 
 
+class ConfigSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A file of configuration, by what is in it. Where it came from is not part of it: see `Stack.sources`."""
+
+    digest: str = ""
+    """`sha256:HEX`, or a keyed one where its text interpolates variables; set by `resolve`."""
+
+
+class SecretSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A secret, by what it is."""
+
+    digest: str = ""
+    """`hmac-sha256:HEX`, keyed with the root's key, so that nobody finds the value by trying; set by `resolve`."""
+
+
 class Attachment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a container sits on one network."""
 
@@ -85,7 +99,34 @@ class Mount(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: int = 0
     """tmpfs: bytes, 0 for the kernel's default."""
     mode: int = 0
-    """tmpfs: permission bits, 0 for 1777."""
+    """tmpfs: permission bits, 0 for 1777; kept file: those of the source."""
+    digest: str = ""
+    """bind: of the file that is mounted, where a copy of it is kept and mounted in its place: a small file beside the
+    manifest, read-only. UNREAD until `resolve` has looked whether it is one."""
+    uid: int = 0
+    """Kept file: the source's owner."""
+    gid: int = 0
+
+
+UNREAD = "unread"
+"""A digest that `resolve` has yet to find out."""
+
+
+class FileMount(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A config or secret as a container sees it; its target is the key under which the container's spec holds it."""
+
+    source: str
+    """Its name in the stack."""
+    digest: str = ""
+    """What is in it; set by `resolve`."""
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o444
+    """Permission bits."""
+    on_change: str = "replace"
+    """replace | restart | nothing: what becomes of the container when the file changes."""
+    signal: str = ""
+    """Under `nothing`: what the container is sent then."""
 
 
 class Healthcheck(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -174,6 +215,10 @@ class ContainerSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`HOST_IP:HOST_PORT/PROTO` (0.0.0.0 where none is written) to the container's port; ranges unrolled."""
     mounts: dict[str, Mount] = {}
     """By absolute target."""
+    configs: dict[str, FileMount] = {}
+    """By absolute target."""
+    secrets: dict[str, FileMount] = {}
+    """By absolute target."""
     resources: Resources = Resources()
     depends_on: dict[str, Dependency] = {}
     """By the container's name in the stack."""
@@ -196,12 +241,14 @@ class ContainerSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     dns_search: tuple[str, ...] = ()
 
 
-Spec = ImageSpec | NetworkSpec | VolumeSpec | ContainerSpec
+Spec = ImageSpec | NetworkSpec | VolumeSpec | ConfigSpec | SecretSpec | ContainerSpec
 
 SPEC_TYPES: dict[Kind, type[Spec]] = {
     Kind.IMAGE: ImageSpec,
     Kind.NETWORK: NetworkSpec,
     Kind.VOLUME: VolumeSpec,
+    Kind.CONFIG: ConfigSpec,
+    Kind.SECRET: SecretSpec,
     Kind.CONTAINER: ContainerSpec,
 }
 

@@ -14,7 +14,7 @@ from reconciler.plan.borrowing import check_borrowing
 from reconciler.plan.decide import Decision
 from reconciler.plan.graph import order_steps
 from reconciler.plan.make import make_actions, make_bases
-from reconciler.plan.scene import Scene, image_key, network_keys, volume_keys
+from reconciler.plan.scene import Scene, image_key, needed_keys, network_keys
 from reconciler.plan.stale import collect_phases
 
 
@@ -69,7 +69,7 @@ def _check_users(asked: set[Key], records: Mapping[Key, Record]) -> None:
         spec = scene.recorded(key)
         if spec is None:
             continue
-        for used in sorted({image_key(key, spec), *network_keys(key, spec), *volume_keys(key, spec)} & asked):
+        for used in sorted({*needed_keys(key, spec)} & asked):
             raise Refused(
                 f"delete {used}: {key} uses it",
                 hint=f"delete {key} too, or take it out of the manifest and apply",

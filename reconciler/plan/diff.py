@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import NODEFAULT, Struct
 from msgspec.structs import fields
 
+from reconciler.model.content import is_keyed
 from reconciler.model.key import Kind
 from reconciler.model.plan import Change, Effect
 from reconciler.model.record import UNKNOWN
@@ -38,9 +39,22 @@ def diff_specs(kind: Kind, old: Spec, new: Spec, *, effect_of: EffectOf) -> tupl
         return ()
     left_out = {"image"} if isinstance(new, ContainerSpec) else set()
     return tuple(
-        Change(path=path, old=before, new=after, effect=effect_of(kind, path))
+        Change(path=path, old=before, new=after, effect=_choose_effect(kind, path, new, effect_of))
         for path, before, after in _walk("", old, new, left_out)
     )
+
+
+_ON_CHANGE = {"replace": Effect.REPLACE, "restart": Effect.RESTART, "nothing": Effect.IN_PLACE}
+
+
+def _choose_effect(kind: Kind, path: str, new: Spec, effect_of: EffectOf) -> Effect:
+    """What the schema says; of a file that a container sees, what the container says: `on_change`."""
+    if path.startswith(("/configs/", "/secrets/")) and isinstance(new, ContainerSpec):
+        names = pointer_names(path)
+        file = getattr(new, names[0]).get(names[1])
+        if file is not None and names[2:3] and names[2] in ("digest", "uid", "gid", "mode"):
+            return _ON_CHANGE[file.on_change]
+    return effect_of(kind, path)
 
 
 def diff_digest(kind: Kind, old: str, new: str, *, effect_of: EffectOf) -> tuple[Change, ...]:
@@ -80,7 +94,7 @@ def pointer_names(path: str) -> tuple[str, ...]:
 
 def show_value(value: Any) -> Any:
     """A value as plain data fit to be shown: sensitive ones hidden, fields that have their default left out."""
-    if isinstance(value, Sensitive):
+    if isinstance(value, Sensitive) or is_keyed(value):
         return SENSITIVE
     if isinstance(value, Struct):
         pairs = ((name, getattr(value, name), default) for name, default in _defaults(type(value)))
@@ -95,7 +109,7 @@ def show_value(value: Any) -> Any:
 def _walk(path: str, old: Any, new: Any, left_out: set[str]) -> Iterator[tuple[str, Any, Any]]:
     if old == new:
         return
-    if isinstance(old, Sensitive) or isinstance(new, Sensitive):
+    if isinstance(old, Sensitive) or isinstance(new, Sensitive) or is_keyed(old) or is_keyed(new):
         yield from _compare_sensitive(path, old, new)
     elif isinstance(new, Struct) and type(old) is type(new):
         for name, _ in _defaults(type(new)):

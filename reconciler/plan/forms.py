@@ -1,7 +1,7 @@
 """Turns a plan into plain data and back: for machines (`plan -o json`, a contract), and whole (`--out` files).
 
-The whole form keeps sensitive values as tagged structs in clear: the store seals them before anything is written, and
-unseals what it read. Neither writes nor reads a file.
+The whole form keeps sensitive values as they stand in the plan: who writes one seals them in it first, and opens them in
+what was read. Neither writes nor reads a file.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def dump_plan(plan: Plan) -> dict[str, Any]:
-    """All of a plan as plain data. Sensitive values stand in it as `{"type": "sensitive", "value": …}`, in clear."""
+    """All of a plan as plain data. Sensitive values stand in it as `{"type": "sensitive", "value": …}`, as they are."""
     whole = msgspec.to_builtins(plan)
     return {"form": FORM, **whole}
 
@@ -74,8 +74,8 @@ def _load(data: object) -> Plan:
 
 
 def _load_stack(data: dict[str, Any]) -> Stack:
-    texts = msgspec.convert({name: data[name] for name in ("name", "origin", "source")}, dict[str, str])
-    return Stack(**texts, specs=_load_specs(data["specs"]))
+    name, origin, source = msgspec.convert([data[name] for name in ("name", "origin", "source")], tuple[str, str, str])
+    return Stack(name=name, origin=origin, source=source, specs=_load_specs(data["specs"]))
 
 
 def _load_specs(data: dict[str, Any]) -> dict[Key, Spec]:

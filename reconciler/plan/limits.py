@@ -60,8 +60,9 @@ def check_limits(plan: Plan, *, records: Mapping[Key, Record], observation: Obse
 def needs_yes(plan: Plan, verbs: Collection[Verb] = ASKED_FOR) -> str:
     """What of a plan must be agreed to: `replaces 2 containers, deletes 1 network`; empty when nothing.
 
-    On a terminal a replace and a delete are asked for; without one only deletes need `--yes`: give `{Verb.DELETE}`. An
-    image's record is no loss: its content stays until it is pruned. What is deleted and made again counts as replaced.
+    On a terminal a replace and a delete are asked for; without one only deletes need `--yes`: give `{Verb.DELETE}`. The
+    record of an image, a config or a secret is no loss: what is in it stays with the revisions. What is deleted and made
+    again counts as replaced.
     """
     counts = Counter((verb, kind_of(action.key)) for action in plan.actions if (verb := _agreed(action, plan)) in verbs)
     return ", ".join(
@@ -73,7 +74,7 @@ def needs_yes(plan: Plan, verbs: Collection[Verb] = ASKED_FOR) -> str:
 
 
 def _agreed(action: Action, plan: Plan) -> Verb | None:
-    if kind_of(action.key) is Kind.IMAGE:
+    if kind_of(action.key) in (Kind.IMAGE, Kind.CONFIG, Kind.SECRET):
         return None
     if action.verb is Verb.DELETE and action.key in plan.specs:
         return Verb.REPLACE

@@ -88,6 +88,7 @@ def _compare(
     lines += [Line(key=key, text=fact.warning) for key, fact in completed.pins.items() if fact.warning]
     lacking = (key for key, spec in completed.specs.items() if _lacks_check(key, spec, completed.pins))
     lines += [Line(key=key, text=NO_CHECK) for key in lacking]
+    lines += [Line(key=key, text=text) for key, texts in desired.live.items() if key in decisions for text in texts]
     steps = order_steps(force_dependents(decisions, scene), scene)
     return Plan(
         stacks=names,
@@ -99,6 +100,7 @@ def _compare(
         bases=make_bases(names, stacks),
         phases=collect_phases(steps, scene),
         wanted=tuple(sorted(desired.stacks, key=lambda stack: stack.name)),
+        contents=desired.contents,
     )
 
 

@@ -19,7 +19,7 @@ from reconciler.model.plan import Verb
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, NetworkSpec
 from reconciler.plan.decide import Decision
-from reconciler.plan.scene import Scene, image_key, network_keys, volume_keys
+from reconciler.plan.scene import Scene, needed_keys, network_keys
 
 Node = tuple[Key, Verb]
 """A step before it has its number: a split decision has two, DELETE and CREATE."""
@@ -93,7 +93,7 @@ def _needs(steps: _Steps, scene: Scene) -> Iterator[Edge]:
         node, spec = steps.brings(key), scene.wanted(key)
         if node is None or spec is None:
             continue
-        for need in (image_key(key, spec), *network_keys(key, spec), *volume_keys(key, spec)):
+        for need in needed_keys(key, spec):
             if (made := steps.brings(need)) is not None:
                 yield Edge(node, made, Strength.NEED)
         for dependency in _dependencies(key, spec, scene):
@@ -118,7 +118,7 @@ def _removals(steps: _Steps, scene: Scene) -> Iterator[Edge]:
         user, recorded = steps.takes(key), scene.recorded(key)
         if user is None or recorded is None:
             continue
-        used = (image_key(key, recorded), *network_keys(key, recorded), *volume_keys(key, recorded))
+        used = needed_keys(key, recorded)
         for each in used:
             gone = steps.removes(each)
             # A whole replace of a network takes its containers with it, but for those that are deleted.

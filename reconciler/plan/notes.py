@@ -5,6 +5,7 @@ Called by `make.py` and `delete.py` for each step. Words only: nothing is decide
 
 from collections.abc import Iterator
 
+from reconciler.model.content import kept_files
 from reconciler.model.key import Key, Kind, kind_of, named_key, split_key, split_replica_volume
 from reconciler.model.plan import Reason, Verb
 from reconciler.model.record import Record
@@ -12,6 +13,7 @@ from reconciler.model.spec import ContainerSpec, NetworkSpec
 from reconciler.model.units import render_size_rounded
 from reconciler.plan.borrowing import borrowed_keys
 from reconciler.plan.complete import implicit_volumes
+from reconciler.plan.diff import pointer_names
 from reconciler.plan.graph import Step
 from reconciler.plan.scene import Scene
 from reconciler.plan.updates import choose_order
@@ -56,6 +58,7 @@ def _container_notes(step: Step, scene: Scene, replaced: frozenset[Key]) -> Iter
         yield from _implicit_notes(key, wanted, recorded)
         yield from _borrowing_notes(key, wanted, recorded)
         yield from _gate_notes(step, wanted, scene)
+        yield from _signal_notes(step, wanted)
     if verb is Verb.DELETE and recorded is not None:
         yield from (f"closes {port}" for port in sorted(recorded.ports))
     if step.decision.reason is Reason.NOT_WANTED and record is not None and recorded is not None:
@@ -119,6 +122,15 @@ def _gate_notes(step: Step, wanted: ContainerSpec, scene: Scene) -> Iterator[str
             record = scene.records.get(dependency)
             if record is not None and record.hold is not None:
                 yield f"can't start while {display_name(dependency)}, which it depends on, is held"
+
+
+def _signal_notes(step: Step, wanted: ContainerSpec) -> Iterator[str]:
+    """What a container is sent because a file changed beneath it; not where it is started anew for another reason."""
+    if step.verb is not Verb.UPDATE:
+        return
+    changed = {pointer_names(change.path)[1] for change in step.decision.changes if change.path.endswith("/digest")}
+    signals = {file.signal for target, file in kept_files(wanted) if target in changed and file.signal}
+    yield from (f"is sent {signal}" for signal in sorted(signals))
 
 
 def _address_notes(record: Record, wanted: ContainerSpec, scene: Scene, replaced: frozenset[Key]) -> Iterator[str]:

@@ -108,6 +108,13 @@ def volume_keys(key: Key, spec: ContainerSpec) -> Iterator[Key]:
     return (named_key(Kind.VOLUME, stack, mount.source) for mount in spec.mounts.values() if mount.type == "volume")
 
 
+def content_keys(key: Key, spec: ContainerSpec) -> Iterator[Key]:
+    """The configs and secrets that a container sees."""
+    stack = split_key(key).stack
+    yield from (make_key(Kind.CONFIG, stack, file.source) for file in spec.configs.values())
+    yield from (make_key(Kind.SECRET, stack, file.source) for file in spec.secrets.values())
+
+
 def image_key(key: Key, spec: ContainerSpec) -> Key:
     """The image that a container is made from."""
     return make_key(Kind.IMAGE, split_key(key).stack, spec.image)
@@ -127,3 +134,9 @@ def moved_from(key: Key, spec: VolumeSpec) -> tuple[Key, ...]:
 def find_moved(key: Key, spec: VolumeSpec, records: Container[Key]) -> Key | None:
     """The volume on record whose folder another one is to take over; None where there is none."""
     return next((old for old in moved_from(key, spec) if old in records), None) if spec.moved else None
+
+
+def needed_keys(key: Key, spec: ContainerSpec) -> tuple[Key, ...]:
+    """Everything that a container is made of: its image, networks, volumes, configs and secrets."""
+    networks, volumes, contents = network_keys(key, spec), volume_keys(key, spec), content_keys(key, spec)
+    return (image_key(key, spec), *networks, *volumes, *contents)

@@ -12,7 +12,7 @@ from reconciler.model.plan import Plan
 from reconciler.model.record import Record, StackRecord
 from reconciler.plan.decide import MISSING
 from reconciler.plan.graph import Step
-from reconciler.plan.scene import Scene, image_key, network_keys, volume_keys
+from reconciler.plan.scene import Scene, needed_keys
 
 
 def collect_phases(steps: Iterable[Step], scene: Scene) -> dict[Key, str]:
@@ -23,7 +23,7 @@ def collect_phases(steps: Iterable[Step], scene: Scene) -> dict[Key, str]:
         concerned.add(key)
         for spec in (scene.wanted(key), scene.recorded(key)):
             if spec is not None:
-                concerned.update((image_key(key, spec), *network_keys(key, spec), *volume_keys(key, spec)))
+                concerned.update(needed_keys(key, spec))
                 stack = key.split("/", 2)[1]
                 concerned.update(other for name in spec.depends_on for other in scene.named(stack, name))
         concerned.update(scene.sitting_on(key))

@@ -66,6 +66,8 @@ def _renderer(path: str) -> Callable[[Any], str]:
     name = path.rpartition("/")[2]
     if name in _SIZES:
         return lambda value: render_size(value) if isinstance(value, int) else render_value(value)
+    if name == "mode":
+        return lambda value: f"{value:04o}" if isinstance(value, int) else render_value(value)
     if name in _DURATIONS:
         return lambda value: render_duration(value) if isinstance(value, (int, float)) else render_value(value)
     return render_value

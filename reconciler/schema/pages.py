@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.schema.load import Schema, load_schema, resolve_reference
 
-_KINDS = ("image", "network", "volume", "container")
+_KINDS = ("image", "network", "volume", "config", "secret", "container")
 _INTRODUCTION = """\
 # Manifests
 

@@ -136,6 +136,15 @@ class Reading:
         )
         return {digest for (digest,) in rows if ":" in digest}
 
+    def content(self, digest: str) -> bytes | None:
+        """What is kept under a digest, opened; None where nothing is."""
+        row = self._sql.execute("SELECT data FROM contents WHERE digest = ?", (digest,)).fetchone()
+        return self._sealer.open_bytes(row[0]) if row else None
+
+    def kept_contents(self) -> set[str]:
+        """The digests of all contents that are kept."""
+        return {digest for (digest,) in self._sql.execute("SELECT digest FROM contents")}
+
     def leases(self) -> list[Lease]:
         """Images kept by hand, by digest and name."""
         rows = self._sql.execute("SELECT digest, name FROM leases ORDER BY digest, name")

@@ -5,6 +5,7 @@ place that knows how specs, which carry no tag, are told apart in JSON: by the k
 only where something is to be sealed or opened. Never writes a value in clear, never says one in an error.
 """
 
+import hmac
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Struct
 
+from reconciler.model.content import KEYED
 from reconciler.model.errors import RootError
 from reconciler.model.key import Key, kind_of
 from reconciler.model.spec import SPEC_TYPES, Sensitive, Spec
@@ -34,25 +36,50 @@ class Sealer:
     def __init__(self, root: Path) -> None:
         self.path = root / "key"
         self._cipher: Any = None
+        self._digest_key = b""
 
     def seal(self, text: str) -> str:
         """The text as a token; the same text gives another token each time."""
-        nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._load().encrypt(nonce, text.encode(errors="surrogatepass"), _BOUND_TO)
-        return _PREFIX + b64encode(nonce + sealed).decode()
+        return _PREFIX + b64encode(self.seal_bytes(text.encode(errors="surrogatepass"))).decode()
 
     def open(self, token: str) -> str:
         """The text of a token. Raises RootError where it was sealed with another key, or changed."""
-        cipher = self._load()
         try:
             sealed = b64decode(token.removeprefix(_PREFIX), validate=True)
-            text: bytes = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _BOUND_TO)
-            return text.decode(errors="surrogatepass")
+        except ValueError as error:
+            raise self._not_ours() from error
+        return self.open_bytes(sealed).decode(errors="surrogatepass")
+
+    def seal_bytes(self, data: bytes) -> bytes:
+        """Bytes sealed; the same ones give others each time."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed: bytes = self._load().encrypt(nonce, data, _BOUND_TO)
+        return nonce + sealed
+
+    def open_bytes(self, sealed: bytes) -> bytes:
+        """What was sealed. Raises RootError where it was sealed with another key, or changed."""
+        cipher = self._load()
+        try:
+            data: bytes = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _BOUND_TO)
         except Exception as error:
-            raise RootError(
-                f"{self.path}: a sensitive value was not sealed with this key, or was changed since",
-                hint="put the key back that belongs to this root",
-            ) from error
+            raise self._not_ours() from error
+        return data
+
+    def digest(self, data: bytes) -> str:
+        """A digest that only this root gives, so that nobody else finds the content by trying.
+
+        Before a root has a key, one that holds for this process: nothing is recorded yet that it could be compared with.
+        """
+        if not self._digest_key:
+            key = read_key(self.path) if self.path.exists() else os.urandom(_KEY_BYTES)
+            self._digest_key = hmac.digest(key, b"reconcile digests of contents", "sha256")
+        return KEYED + hmac.digest(self._digest_key, data, "sha256").hex()
+
+    def _not_ours(self) -> RootError:
+        return RootError(
+            f"{self.path}: a sensitive value was not sealed with this key, or was changed since",
+            hint="put the key back that belongs to this root",
+        )
 
     def _load(self) -> Any:
         if self._cipher is None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.model.errors import RootError
+from reconciler.model.errors import Failed, RootError
 from reconciler.store import database
 from reconciler.store.database import (
     check_serial,
@@ -67,6 +67,17 @@ class Store:
         """
         with explained(self.path), self._open_writer().transaction(self.sealer) as writing:
             yield writing
+
+    def read_content(self, digest: str) -> bytes:
+        """What is kept of a config, a secret or a bound file. Raises Failed where it is not kept any more."""
+        with self.read() as tx:
+            data = tx.content(digest)
+        if data is None:
+            raise Failed(
+                f"{self.path}: the content {digest[:19]}… is not kept any more",
+                hint="apply again: it is read from the manifest's files",
+            )
+        return data
 
     def close(self) -> None:
         """Let go of all connections."""

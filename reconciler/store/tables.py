@@ -120,7 +120,7 @@ contents = Table(
     Column("digest", Text, primary_key=True),
     Column("data", LargeBinary, nullable=False),
 )
-"""Bytes of configs, secrets and bound files by what specs name them by; a secret's are sealed."""
+"""What is in configs, secrets and bound files: sealed bytes by the digest that specs hold."""
 
 leases = Table(
     "leases",

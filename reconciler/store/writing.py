@@ -19,7 +19,7 @@ from reconciler.model.errors import LockTimeout
 from reconciler.model.events import AnyEvent
 from reconciler.model.key import Key, Kind, kind_of, stack_of
 from reconciler.model.record import Endpoint, Grants, Hold, Intent, Record, Stack, StackRecord
-from reconciler.store import events, journal, records, revisions
+from reconciler.store import contents, events, journal, records, revisions
 from reconciler.store.database import write_serial
 from reconciler.store.pools import Pools
 from reconciler.store.reading import Reading
@@ -188,6 +188,16 @@ class Writing(Reading):
     def finish_intents(self, numbers: Sequence[int]) -> None:
         """Remove intents whose outcome is recorded; one that is gone already is no error."""
         journal.finish_intents(self._connection, numbers)
+
+    # Contents
+
+    def put_contents(self, sealed: Mapping[str, bytes]) -> None:
+        """Keep what is in files, by digest, sealed by `Sealer.seal_bytes`: that takes time which no lock should."""
+        contents.put_contents(self._connection, sealed)
+
+    def drop_unused_contents(self) -> int:
+        """Drop contents that nothing recorded names any more; how many went."""
+        return contents.drop_unused(self._connection, self._sql)
 
     # Revisions, images, events
 

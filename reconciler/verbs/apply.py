@@ -49,7 +49,7 @@ def apply(root: Root, wish: Wish, options: ApplyOptions, *, face: Face) -> Appli
     names = [stack.name for stack in wish.stacks]
     with root.lock_stacks(names, "apply"), Recorder(root, face.emit, names) as told:
         looked = recovered(root, names, ports=wanted_ports(wish.stacks), emit=told)
-        plan = plan_from(root.engine, wish, looked, now=time.time())
+        plan = plan_from(root, wish, looked, now=time.time())
         return carry_out(root, plan, looked, options, face=structs.replace(face, emit=told))
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reconciler.engine.protocol import Engine
 from reconciler.model.observation import Observation
 from reconciler.model.plan import Plan
 from reconciler.model.record import Desired, Stack
@@ -34,14 +33,20 @@ class Wish(Struct, frozen=True, kw_only=True):
 def plan(root: Root, wish: Wish, *, now: float) -> tuple[Plan, Look]:
     """The plan that `apply` would run now, and what it was made from. Raises what resolve and the planner raise."""
     looked = look(root, ports=wanted_ports(wish.stacks), stacks=[stack.name for stack in wish.stacks])
-    return plan_from(root.engine, wish, looked, now=now), looked
+    return plan_from(root, wish, looked, now=now), looked
 
 
-def plan_from(engine: Engine, wish: Wish, looked: Look, *, now: float) -> Plan:
+def plan_from(root: Root, wish: Wish, looked: Look, *, now: float) -> Plan:
     """Resolve and plan over a look."""
     if not wish.take_over:
         check_origins(Desired(stacks=wish.stacks, images={}), looked.stacks)
-    desired = resolve(wish.stacks, images=engine.images, records=looked.records, offline=wish.offline)
+    desired = resolve(
+        wish.stacks,
+        images=root.engine.images,
+        records=looked.records,
+        keyed=root.store.sealer.digest,
+        offline=wish.offline,
+    )
     options = PlanOptions(resume=wish.resume, prune=wish.prune, accept_loss=wish.accept_loss)
 
     def make(observation: Observation) -> Plan:
@@ -49,8 +54,8 @@ def plan_from(engine: Engine, wish: Wish, looked: Look, *, now: float) -> Plan:
             desired, stacks=looked.stacks, records=looked.records, observation=observation, options=options, now=now
         )  # fmt: skip
 
-    made = plan_with_sizes(make, engine, looked)
-    check_clashes(made, engine, looked.observation, looked.records)
+    made = plan_with_sizes(make, root.engine, looked)
+    check_clashes(made, root.engine, looked.observation, looked.records)
     return made
 
 

@@ -51,6 +51,7 @@ class Revisions(Struct, frozen=True, kw_only=True):
                 elif stack in known and stack not in stand and stack not in self.numbers:
                     # Deleted but for its volumes: no revision of it is in force, and nobody owns them.
                     tx.put_stack(structs.replace(known[stack], revision=0))
+            tx.drop_unused_contents()
 
 
 def begin_revisions(root: Root, plan: Plan) -> Revisions:

@@ -1,6 +1,10 @@
-"""Stacks → stacks with their env files read, and facts: the one step that asks outside. Stores nothing."""
+"""Stacks → stacks with what they name outside read, and facts: the one step that asks outside. Stores nothing.
 
-from collections.abc import Mapping, Sequence
+Env files, configs, secrets and small files bound read-only are read here and nowhere else (`contents.py`); afterwards a
+stack says so (`sources` is None), and is what a revision keeps: resolved again it is left as it is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,16 +16,28 @@ from reconciler.model.errors import BadManifest, Problem
 from reconciler.model.key import Key
 from reconciler.model.record import Desired, ImageFact, Record, Stack
 from reconciler.model.spec import ContainerSpec, ImageSpec, Sensitive, Spec
+from reconciler.verbs.contents import Reader
 
 ENV_FILE_LIMIT = 1 << 20
 """Bytes of one env file."""
 
 
 def resolve(
-    stacks: Sequence[Stack], *, images: ImageDriver, records: Mapping[Key, Record], offline: bool = False
+    stacks: Sequence[Stack],
+    *,
+    images: ImageDriver,
+    records: Mapping[Key, Record],
+    keyed: Callable[[bytes], str],
+    offline: bool = False,
 ) -> Desired:
-    """Read what the stacks name outside themselves. Raises BadManifest for env files, and what image drivers raise."""
-    read = tuple(structs.replace(stack, specs=_with_env_files(stack)) for stack in stacks)
+    """Read what the stacks name outside themselves; `keyed` gives the digest of what is not to be guessed by it.
+
+    Raises BadManifest for files, and what image drivers raise.
+    """
+    reader = Reader(keyed)
+    read = tuple(_read(stack, reader) for stack in stacks)
+    if reader.problems:
+        raise BadManifest(reader.problems)
     wanted = [(key, spec) for stack in read for key, spec in stack.specs.items() if isinstance(spec, ImageSpec)]
 
     def ask(item: tuple[Key, ImageSpec]) -> ImageFact:
@@ -35,19 +51,23 @@ def resolve(
     else:
         with ThreadPoolExecutor(min(8, len(wanted)), thread_name_prefix="resolve") as executor:
             facts = list(executor.map(ask, wanted))
-    return Desired(stacks=read, images={key: fact for (key, _), fact in zip(wanted, facts, strict=True)})
+    return Desired(
+        stacks=read,
+        images={key: fact for (key, _), fact in zip(wanted, facts, strict=True)},
+        contents=reader.contents,
+        live=reader.live,
+    )
 
 
 def _source(spec: ImageSpec) -> tuple[str, str]:
     return (spec.reference, spec.archive)
 
 
-def _with_env_files(stack: Stack) -> dict[Key, Spec]:
-    problems: list[Problem] = []
-    specs = {key: _with_env_file(key, spec, problems) for key, spec in stack.specs.items()}
-    if problems:
-        raise BadManifest(problems)
-    return specs
+def _read(stack: Stack, reader: Reader) -> Stack:
+    if stack.sources is None:
+        return stack
+    specs = {key: _with_env_file(key, spec, reader.problems) for key, spec in stack.specs.items()}
+    return structs.replace(stack, specs=reader.read(stack, specs), sources=None)
 
 
 def _with_env_file(key: Key, spec: Spec, problems: list[Problem]) -> Spec:

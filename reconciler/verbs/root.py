@@ -104,7 +104,8 @@ def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> 
     store = open_store(path, create=create)
     if root_id is None and create:
         root_id = _create(path)
-    root = Root(path, root_id=root_id or "", store=store, engine=open_engine(engine, path, RUN, root_id or ""))
+    opened = open_engine(engine, path, RUN, root_id or "", read_content=store.read_content)
+    root = Root(path, root_id=root_id or "", store=store, engine=opened)
     try:
         yield root
     finally:

@@ -1,13 +1,14 @@
 """A plan ↔ a file: what `plan --out` writes and `apply FILE` takes. Sensitive values stand in it sealed."""
 
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from reconciler.linux import files
 from reconciler.model.errors import Failed, Usage
 from reconciler.model.plan import Plan
 from reconciler.plan.forms import dump_plan, load_plan
-from reconciler.store.sealed import sealed_json, unsealed
+from reconciler.store.sealed import map_sensitive
 from reconciler.verbs.root import Root
 
 MAGIC = b'{"reconcile-plan":1,"root":"'
@@ -17,7 +18,8 @@ LIMIT = 256 << 20
 
 def write_plan(root: Root, plan: Plan, path: Path) -> None:
     """Write it whole or not at all, 0600. Raises OSError, and Failed where sensitive values can't be sealed yet."""
-    body = sealed_json(dump_plan(plan), root.store.sealer)
+    # Order: sealed before it is plain data, in which nobody can tell a sensitive value from another.
+    body = msgspec.json.encode(dump_plan(map_sensitive(plan, root.store.sealer.seal)))
     files.write_atomic(path, MAGIC + root.root_id.encode() + b'","plan":' + body + b"}", 0o600)
 
 
@@ -41,8 +43,8 @@ def read_plan(root: Root, path: Path) -> Plan:
         raise Failed(f"{path}: the plan is damaged", hint="make it anew with plan --out")
     if head.decode(errors="replace") != root.root_id:
         raise Usage(f"{path}: the plan was made on another root", hint="make it anew with plan --out")
-    return load_plan(_opened(root, body[:-1]), path=str(path))
-
-
-def _opened(root: Root, body: bytes) -> Any:
-    return unsealed(body, dict[str, Any], root.store.sealer)
+    try:
+        plain = msgspec.json.decode(body[:-1])
+    except msgspec.DecodeError as error:
+        raise Failed(f"{path}: the plan is damaged", str(error), "make it anew with plan --out") from error
+    return map_sensitive(load_plan(plain, path=str(path)), root.store.sealer.open)

@@ -4,15 +4,17 @@ What people may do to the machine by hand differs, so each engine has a ground o
 `native_ground.py`.
 """
 
+import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import structs
 
+from reconciler.engine.contents import keep_nothing
 from reconciler.engine.protocol import Engine, Uses
 from reconciler.linux import process
 from reconciler.model.events import silent
@@ -22,7 +24,7 @@ from reconciler.model.record import ApplyId, Endpoint, Grants, Made, View
 from reconciler.model.spec import Attachment, ContainerSpec, ImageSpec, Mount, NetworkSpec, Resources, VolumeSpec
 
 STACK = "blog"
-ORDER = (Kind.IMAGE, Kind.NETWORK, Kind.VOLUME, Kind.CONTAINER)
+ORDER = tuple(Kind)
 
 
 def this_apply() -> ApplyId:
@@ -48,6 +50,18 @@ class Ground:
         # The kernel's cgroups are shared by all who test at the same time.
         self.root_id = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(5))
         self.mades: list[Made] = []
+        self.contents: dict[str, bytes] = {}
+
+    # --- what is kept
+
+    def keep(self, text: str) -> str:
+        """Keep a content; its digest."""
+        digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+        self.contents[digest] = text.encode()
+        return digest
+
+    def read_content(self, digest: str) -> bytes:
+        return self.contents[digest] if digest in self.contents else keep_nothing(digest)
 
     # --- what is made by hand, by each engine in its own way
 
@@ -94,6 +108,22 @@ class Ground:
         """What `write_data` put there, "" where it is gone."""
         raise NotImplementedError
 
+    def read_file(self, made: Made, target: str) -> tuple[str, int, int, int]:
+        """A file as a container sees it: text, owner, group, permission bits. Raises FileNotFoundError."""
+        raise NotImplementedError
+
+    def alter_file(self, made: Made, target: str) -> None:
+        """Change what a container sees there, from outside."""
+        raise NotImplementedError
+
+    def remove_file(self, made: Made, target: str) -> None:
+        """Remove our copy of what it sees there."""
+        raise NotImplementedError
+
+    def signals(self, made: Made) -> int:
+        """How many SIGHUPs a container that counts them was sent."""
+        raise NotImplementedError
+
     def add_route(self, subnet: str) -> None:
         """Let the host reach a subnet by somebody else's route."""
         raise NotImplementedError
@@ -128,7 +158,14 @@ class Ground:
         return self.add(Made(key=key, spec=VolumeSpec(), grants=Grants(volume_id=f"vol-{name}")))
 
     def container(
-        self, name: str, image: Made, *networks: Made, host: int = 2, volumes: Sequence[Made] = (), **spec: object
+        self,
+        name: str,
+        image: Made,
+        *networks: Made,
+        host: int = 2,
+        volumes: Sequence[Made] = (),
+        mounts: Mapping[str, Mount] = {},
+        **spec: object,
     ) -> Made:
         """A container; its incarnation is told by its name and `host`, its last number on each network."""
         incarnation = f"{host:02x}" + name.encode().hex()[:10].ljust(10, "0")
@@ -141,7 +178,7 @@ class Ground:
             spec=ContainerSpec(
                 image=split_key(image.key).name,
                 networks={label: Attachment() for label in labels},
-                mounts={f"/{split_key(v.key).name}": _mount(v) for v in volumes},
+                mounts={f"/{split_key(v.key).name}": _mount(v) for v in volumes} | mounts,
                 **{"stop_grace": 3.0, **spec},  # type: ignore[arg-type]  # a builder takes any field
             ),
         )

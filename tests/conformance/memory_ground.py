@@ -6,6 +6,7 @@ from grounds import Ground, Harm, Site
 
 from reconciler.engine.memory.engine import MemoryEngine
 from reconciler.engine.memory.machine import Machine, Published
+from reconciler.model.content import kept_files
 from reconciler.model.observation import altered, missing
 from reconciler.model.record import Made
 
@@ -17,7 +18,7 @@ class MemoryGround(Ground):
         super().__init__(folder)
         self.machine = Machine()
         self.machine.registry_answers = False
-        self.engine = MemoryEngine(self.machine)
+        self.engine = MemoryEngine(self.machine, read_content=self.read_content)
 
     def publish(self, source: str, *, ends: int | None = None) -> None:
         digest = "sha256:" + Path(source).stem.encode().hex().ljust(64, "0")
@@ -52,6 +53,24 @@ class MemoryGround(Ground):
     def read_data(self, volume: Made) -> str:
         thing = self.machine.volumes.get(volume.grants.volume_id)
         return thing.data.get("file", b"").decode() if thing else ""
+
+    def read_file(self, made: Made, target: str) -> tuple[str, int, int, int]:
+        thing = self.machine.containers[made.incarnation]
+        files = dict(kept_files(thing.made.spec))  # type: ignore[arg-type]
+        if target not in files:
+            raise FileNotFoundError(target)
+        file = files[target]
+        return thing.files[target].decode(), file.uid, file.gid, file.mode
+
+    def alter_file(self, made: Made, target: str) -> None:
+        self.machine.containers[made.incarnation].files[target] = b"altered"
+        self.machine.drift(made.key, "contents", altered(target, "as written", "changed by others"))
+
+    def remove_file(self, made: Made, target: str) -> None:
+        self.machine.drift(made.key, "contents", missing("restart"))
+
+    def signals(self, made: Made) -> int:
+        return self.machine.containers[made.incarnation].signals.count("SIGHUP")
 
     def add_route(self, subnet: str) -> None:
         self.machine.routes.append(subnet)

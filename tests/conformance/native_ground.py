@@ -19,10 +19,11 @@ from reconciler.engine.native.engine import NativeEngine
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import dns
 from reconciler.engine.native.net.question import ask_addresses
-from reconciler.engine.native.runtime import bundle, lifecycle, monitor
+from reconciler.engine.native.runtime import bundle, contents, lifecycle, monitor
 from reconciler.engine.registry import open_engine
 from reconciler.linux import cgroups, mounts, netlink, process
 from reconciler.model.record import Made
+from reconciler.model.spec import ContainerSpec
 
 
 class NativeGround(Ground):
@@ -32,7 +33,7 @@ class NativeGround(Ground):
         super().__init__(folder)
         root = folder / "root"
         root.mkdir(mode=0o700)
-        engine = open_engine("native", root, folder / "run", self.root_id)
+        engine = open_engine("native", root, folder / "run", self.root_id, read_content=self.read_content)
         assert isinstance(engine, NativeEngine)
         self.engine = engine
         self.layout: Layout = engine.layout
@@ -90,6 +91,29 @@ class NativeGround(Ground):
 
     def data_file(self, volume: Made) -> Path:
         return self.layout.volumes / volume.grants.volume_id / "data" / "file"
+
+    def read_file(self, made: Made, target: str) -> tuple[str, int, int, int]:
+        # Mounted in the container's namespace, which its first process leads into.
+        proc = Path(f"/proc/{self.status(made).pid}")
+        if f" {target} " not in (proc / "mountinfo").read_text():
+            raise FileNotFoundError(target)  # there may be the empty file that the runtime made to mount on
+        path = Path(f"{proc}/root{target}")
+        found = path.stat()
+        return path.read_text(), found.st_uid, found.st_gid, found.st_mode & 0o7777
+
+    def alter_file(self, made: Made, target: str) -> None:
+        self.copy_of(made, target).write_text("altered")
+
+    def remove_file(self, made: Made, target: str) -> None:
+        self.copy_of(made, target).unlink()
+
+    def copy_of(self, made: Made, target: str) -> Path:
+        assert isinstance(made.spec, ContainerSpec)
+        return Path(contents.file_paths(self.bundle(made), made.spec)[target])
+
+    def signals(self, made: Made) -> int:
+        lines = self.engine.inside.logs(made, tail=None, since=0.0, follow=False, stop=lambda: True)
+        return sum(line.text == b"got it" for line in lines)
 
     def add_route(self, subnet: str) -> None:
         run("ip", "route", "add", subnet, "dev", "lo")

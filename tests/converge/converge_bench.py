@@ -42,7 +42,7 @@ class Bench:
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        self.engine = MemoryEngine(self.machine)
+        self.engine = MemoryEngine(self.machine, read_content=self.store.read_content)
         self.ground = Ground(
             root_id="aaaaa",
             store=self.store,

@@ -197,7 +197,6 @@ FAULTS = {
     "volumes: {v: }\ncontainers: {w: {image: a/b:1, mounts: ['v:/v'], update: {order: start-first}}}": (
         "2:66 containers.w.update.order: w can't start first: old and new would both write the volume v (at /v)"
     ),
-    "secrets: {}": "1:1 secrets: not built yet",
     "x-only: 1": "1:1 : the manifest names no image, network, volume or container",
 }
 

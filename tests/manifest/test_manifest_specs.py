@@ -11,6 +11,7 @@ from manifest_reading import HEAD, container, read, specs, web
 from reconciler.manifest.emit import dump_yaml
 from reconciler.model.key import Kind, container_key, make_key, sort_key
 from reconciler.model.spec import (
+    UNREAD,
     Attachment,
     ContainerSpec,
     Dependency,
@@ -76,7 +77,9 @@ def test_manifest_of_the_design_becomes_its_specs():
             networks={"front": Attachment(aliases=("www",), ipv4="10.40.0.10")},
             ports={"127.0.0.1:8080/tcp": 8080},
             mounts={
-                "/etc/app.toml": Mount(type="bind", source="/nonexistent/folder/conf/app.toml", read_only=True),
+                "/etc/app.toml": Mount(
+                    type="bind", source="/nonexistent/folder/conf/app.toml", read_only=True, digest=UNREAD
+                ),
                 "/data": Mount(type="volume", source="data", read_only=True, subpath="web"),
                 "/tmp": Mount(type="tmpfs", size=64 << 20),
             },

@@ -16,13 +16,19 @@ CONTAINER = {
     "replace": (
         "image command entrypoint env env/A workdir user read_only remove networks networks/front networks/front/ipv4"
         " mounts mounts/~1data mounts/~1data/read_only runtime sysctls"
+        " configs configs/~1app secrets secrets/~1run~1secrets~1token"
     ),
-    "ignore": "env_file env_file/0 update update/order update/on_failure",
+    "ignore": (
+        "env_file env_file/0 update update/order update/on_failure"
+        " configs/~1app/source secrets/~1x/on_change secrets/~1x/signal"
+    ),
 }
 OTHERS = {
     Kind.IMAGE: {"in-place": "reference archive", "ignore": "pull"},
     Kind.NETWORK: {"replace": "driver subnet gateway internal mtu", "in-place": "icc labels labels/team"},
     Kind.VOLUME: {"refuse": "driver", "in-place": "labels access", "ignore": "moved"},
+    Kind.CONFIG: {"in-place": "digest"},
+    Kind.SECRET: {"in-place": "digest"},
 }
 TABLE = [
     (kind, f"/{pointer}", effect)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import structs
 
 from reconciler.engine.memory.machine import Machine, Published, Thing
-from reconciler.engine.protocol import LocalImage, Uses
+from reconciler.engine.protocol import LocalImage, ReadContent, Uses
+from reconciler.model.content import kept_files
 from reconciler.model.errors import Failed, RegistryError
 from reconciler.model.events import Emit, Progress, silent
 from reconciler.model.health import active_check, is_unhealthy
@@ -161,17 +162,23 @@ class MemoryVolumes:
 class MemoryContainers:
     """Containers as values; those of an image that `exits` end at once."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, read_content: ReadContent) -> None:
         self.machine = machine
+        self.read_content = read_content
 
     def prepare(self, made: Made, *, uses: Uses, emit: Emit) -> None:
         """Everything but running. Raises Failed where something that it uses is not on the machine."""
         self.machine.called("prepare", made.key)
         self._check_uses(made, uses)
+        files = self._read_files(made)
         with self.machine.lock:
             thing = self.machine.containers.setdefault(made.incarnation, Thing(made=made, phase=Phase.CREATED))
-            thing.made = made
+            thing.made, thing.files = made, files
             thing.parts.clear()
+
+    def _read_files(self, made: Made) -> dict[str, bytes]:
+        assert isinstance(made.spec, ContainerSpec)
+        return {target: self.read_content(file.digest) for target, file in kept_files(made.spec)}
 
     def _check_uses(self, made: Made, uses: Uses) -> None:
         spec, stack = made.spec, split_key(made.key).stack
@@ -228,8 +235,11 @@ class MemoryContainers:
         """In place: the pid stays. Parts whose mend is in place are mended."""
         self.machine.called("update", new.key)
         thing = self.machine.containers[new.incarnation]
+        files = self._read_files(new)
         with self.machine.lock:
-            thing.made = new
+            if thing.phase == Phase.RUNNING:
+                thing.signals += sorted(_choose_signals(new, thing.files, files))
+            thing.made, thing.files = new, files
             thing.parts = {name: part for name, part in thing.parts.items() if part.mend != "in-place"}
         return self.observe(new)
 
@@ -286,6 +296,12 @@ def _health(thing: Thing) -> Health:
     if is_unhealthy(check, thing.streak):
         return Health.UNHEALTHY
     return Health.HEALTHY if thing.streak.was_healthy else Health.STARTING
+
+
+def _choose_signals(made: Made, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> set[str]:
+    assert isinstance(made.spec, ContainerSpec)
+    changed = {target for target in after if after[target] != before.get(target)}
+    return {file.signal for target, file in kept_files(made.spec) if file.signal and target in changed}
 
 
 def _unreachable(source: str, here: Sequence[Published]) -> ImageFact:

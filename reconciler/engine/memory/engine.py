@@ -8,10 +8,11 @@ from pathlib import Path
 
 from msgspec import structs
 
+from reconciler.engine.contents import PRESENT, ContentDriver, keep_nothing
 from reconciler.engine.memory.drivers import MemoryContainers, MemoryImages, MemoryNetworks, MemoryVolumes
 from reconciler.engine.memory.machine import Machine, Thing
 from reconciler.engine.names import names_on
-from reconciler.engine.protocol import Attached, Driver, ExecResult, LogLine, Recollection, Traits, Uses
+from reconciler.engine.protocol import Attached, Driver, ExecResult, LogLine, ReadContent, Recollection, Traits, Uses
 from reconciler.model.errors import Failed, SubnetTaken
 from reconciler.model.health import NO_STREAK, active_check, note_probe
 from reconciler.model.key import Key, Kind, named_key, split_key
@@ -27,20 +28,23 @@ class MemoryEngine:
 
     traits = Traits(name="memory")
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, *, read_content: ReadContent = keep_nothing) -> None:
         self.machine = machine
         self.images = MemoryImages(machine)
         self.networks = MemoryNetworks(machine)
         self.volumes = MemoryVolumes(machine)
-        self.containers = MemoryContainers(machine)
+        self.containers = MemoryContainers(machine, read_content)
+        self.contents = ContentDriver()
         self.inside = MemoryInside(machine)
 
     def driver(self, kind: Kind) -> Driver:
-        """The driver of images, networks or volumes."""
+        """The driver of anything but containers."""
         drivers: dict[Kind, Driver] = {
             Kind.IMAGE: self.images,
             Kind.NETWORK: self.networks,
             Kind.VOLUME: self.volumes,
+            Kind.CONFIG: self.contents,
+            Kind.SECRET: self.contents,
         }
         return drivers[kind]
 
@@ -70,6 +74,8 @@ class MemoryEngine:
             return _with_ports(self.containers.observe(made), made, self.machine.open_ports)
         if kind is Kind.IMAGE:
             return self.images.observe(made)
+        if kind in (Kind.CONFIG, Kind.SECRET):
+            return PRESENT
         return self.networks.observe(made) if kind is Kind.NETWORK else self.volumes.observe(made)
 
     def _strays(self, view: View) -> Iterator[Stray]:
@@ -262,6 +268,6 @@ class MemoryLine:
         """Nothing is held."""
 
 
-def open_engine(root: Path, *, run: Path, root_id: str) -> MemoryEngine:  # noqa: ARG001 every engine's signature
+def open_engine(root: Path, *, run: Path, root_id: str, read_content: ReadContent) -> MemoryEngine:  # noqa: ARG001 every engine's signature
     """A memory engine over a machine of its own."""
-    return MemoryEngine(Machine())
+    return MemoryEngine(Machine(), read_content=read_content)

@@ -36,6 +36,10 @@ class Thing:
     """What its probes came to, of this run."""
     data: dict[str, bytes] = field(default_factory=dict)
     """A volume's files; what a container wrote into its writable layer."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What a container was given to see, by target."""
+    signals: list[str] = field(default_factory=list)
+    """What a container was sent because its files changed."""
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from reconciler.engine.contents import PRESENT, ContentDriver, keep_nothing
 from reconciler.engine.native import keepsakes, settle
 from reconciler.engine.native.drivers.container import ContainerDriver
 from reconciler.engine.native.drivers.image import ImageDriver
@@ -20,7 +21,7 @@ from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import foreign, pools
 from reconciler.engine.native.net import ports as host_ports
 from reconciler.engine.native.runtime.inside import NativeInside
-from reconciler.engine.protocol import Driver, Recollection, Traits, Uses
+from reconciler.engine.protocol import Driver, ReadContent, Recollection, Traits, Uses
 from reconciler.linux import mounts, process
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, Kind, kind_of
@@ -36,20 +37,23 @@ class NativeEngine:
 
     traits = Traits(name="native")
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, *, read_content: ReadContent = keep_nothing) -> None:
         self.layout = layout
         self.images = ImageDriver(layout)
         self.networks = NetworkDriver(layout)
         self.volumes = VolumeDriver(layout)
-        self.containers = ContainerDriver(layout)
+        self.containers = ContainerDriver(layout, read_content)
+        self.contents = ContentDriver()
         self.inside = NativeInside(layout)
 
     def driver(self, kind: Kind) -> Driver:
-        """The driver of images, networks or volumes."""
+        """The driver of anything but containers."""
         drivers: dict[Kind, Driver] = {
             Kind.IMAGE: self.images,
             Kind.NETWORK: self.networks,
             Kind.VOLUME: self.volumes,
+            Kind.CONFIG: self.contents,
+            Kind.SECRET: self.contents,
         }
         return drivers[kind]
 
@@ -70,6 +74,7 @@ class NativeEngine:
         statuses |= self.images.observe(by_kind[Kind.IMAGE], glimpse)
         statuses |= self.networks.observe(by_kind[Kind.NETWORK], glimpse)
         statuses |= self.volumes.observe(by_kind[Kind.VOLUME], glimpse)
+        statuses |= {made.key: PRESENT for made in (*by_kind[Kind.CONFIG], *by_kind[Kind.SECRET])}
         for key, parts in settle.observe_settled(self.layout, view, glimpse).items():
             statuses[key] = _with_parts(statuses[key], parts)
         return Observation(
@@ -180,6 +185,6 @@ def remove_run(layout: Layout) -> None:
         layout.run.parent.rmdir()
 
 
-def open_engine(root: Path, *, run: Path, root_id: str) -> NativeEngine:
+def open_engine(root: Path, *, run: Path, root_id: str, read_content: ReadContent) -> NativeEngine:
     """The native engine over a root; makes nothing."""
-    return NativeEngine(Layout(root=root, run=run / (root_id or "none"), root_id=root_id))
+    return NativeEngine(Layout(root=root, run=run / (root_id or "none"), root_id=root_id), read_content=read_content)

@@ -12,17 +12,18 @@ from typing import Any
 
 from msgspec import structs
 
+from reconciler.engine.contents import keep_nothing
 from reconciler.engine.native.content.images import read_image
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import veth
-from reconciler.engine.native.runtime import bundle, lifecycle, limits, signals, status, writing
+from reconciler.engine.native.runtime import bundle, contents, lifecycle, limits, signals, status, writing
 from reconciler.engine.native.runtime.ended import ended_path
 from reconciler.engine.native.runtime.inside import rotate_log
 from reconciler.engine.native.runtime.monitor import cgroup_parent, cgroup_path, monitors_path
 from reconciler.engine.native.snapshots import stack
 from reconciler.engine.native.volumes import binds, managed
-from reconciler.engine.protocol import LocalImage, Uses
+from reconciler.engine.protocol import LocalImage, ReadContent, Uses
 from reconciler.linux import cgroups, files, mounts, namespaces, process
 from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.events import Emit
@@ -37,8 +38,9 @@ _LIVE = (Phase.RUNNING, Phase.PAUSED)
 class ContainerDriver:
     """Containers of one root."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, read_content: ReadContent = keep_nothing) -> None:
         self.layout = layout
+        self.read_content = read_content
 
     # ------------------------------------------------------------ making
 
@@ -50,6 +52,7 @@ class ContainerDriver:
         sources = self._prepare_sources(made, uses)
         path = self._bundle(made)
         with lifecycle.locked(path, made.key, doing="prepare"):
+            contents.write_files(path, made, self.read_content)
             writing.write_bundle(self.layout, made, image.config, _surroundings(made, uses), sources)
 
     def start(self, made: Made, *, uses: Uses, created: Callable[[], None] | None = None) -> Status:
@@ -75,8 +78,11 @@ class ContainerDriver:
 
     def _prepare_sources(self, made: Made, uses: Uses) -> dict[str, str]:
         """The host path of each mount that has one, by its target. Raises Failed where a source is not there."""
-        found = {}
+        found: dict[str, str] = {}
+        found |= contents.file_paths(self._bundle(made), _spec(made))
         for target, mount in sorted(_spec(made).mounts.items()):
+            if target in found:
+                continue
             if mount.type == "volume":
                 found[target] = self._prepare_volume(made, target, mount, uses)
             elif mount.type == "bind":
@@ -120,10 +126,14 @@ class ContainerDriver:
         sources = self._prepare_sources(new, uses)
         with lifecycle.locked(path, new.key, doing="update"):
             now = status.read_status(path, new.incarnation)
+            changed = contents.write_files(path, new, self.read_content)
             writing.write_bundle(self.layout, new, image.config, _surroundings(new, uses), sources)
             if now.phase in _LIVE:
                 veth.mend_links(self.layout, new, uses, pid=now.pid)
                 limits.ensure_limits(path, new, pid=now.pid)
+                # Order: after the files, which are what it looks at when it is sent one.
+                for number in sorted(contents.choose_signals(old, new, changed)):
+                    lifecycle.send(path, number)
             else:
                 veth.prepare_links(self.layout, new, uses)
         rotate_log(path)
@@ -206,7 +216,7 @@ class ContainerDriver:
             now = found[made.incarnation]
             if made.incarnation in roots:
                 parts = status.read_parts(self._bundle(made), made, now)
-                parts |= {"mount": roots[made.incarnation]}
+                parts |= {"mount": roots[made.incarnation]} | contents.read_part(self._bundle(made), _spec(made))
                 now = structs.replace(now, parts=parts | _choose_links(links.get(made.incarnation, {}), now))
             first = statuses.setdefault(made.key, now)
             if first is not now:

@@ -6,6 +6,7 @@ files but the health check's result are written under the lock; anybody reads wi
     config.json      what the OCI runtime reads            monitor.json    how conmon is started: conmon.py
     policy.json      restart policy, count, mark: policy.py    state.json  the run that is or was last: conmon.py
     exit.json        the last exit, by the exit command    container.json  the record (driver; for `recover`)
+    contents/        configs, secrets and bound files         contents.json  what each was given: contents.py
     on-exit          the interpreter of the exit command, a link: conmon.py
     pid, conmon.pid, ctl, winsz, exits/, INCARNATION/      conmon's own    rootfs/, hosts, hostname, resolv.conf
 """

@@ -131,6 +131,13 @@ def _keep_end(path: str, monitor: dict[str, Any], state: dict[str, Any], rules: 
     ended.write_ended(monitor.get("ended", ""), kept | more)
 
 
+def send(path: str, number: int) -> None:
+    """Signal its first process, if it runs."""
+    state = bundle.read_json(path, bundle.STATE)
+    if state:
+        process.send_signal(state["pid"], state["start_time"], number)
+
+
 def _end_process(monitor: dict[str, Any], state: dict[str, Any], *, number: int, grace: float) -> None:
     pidfd = process.open_pidfd(state["pid"], state["start_time"])
     if pidfd < 0:

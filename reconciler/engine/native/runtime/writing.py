@@ -29,6 +29,9 @@ _PINS = "pins"
 _VOLUME_OPTIONS = ("nosuid", "nodev")
 """Compat: Docker gives a volume neither. Nothing that a container leaves in one is a setuid program or a device."""
 
+_KEPT_OPTIONS = ("nosuid", "nodev", "ro")
+"""Of files whose copy lies in the bundle."""
+
 
 class Network(Struct, frozen=True, kw_only=True):
     """What of a container's networks its bundle says."""
@@ -118,14 +121,20 @@ def _choose_mounts(path: str, wanted: ContainerSpec, sources: Mapping[str, str])
     files = [
         spec.Bind(f"{path}/{name}", target, ("nosuid", "nodev", "noexec", "rw"))
         for name, target in _ETC.items()
-        if target not in wanted.mounts
+        if target not in (wanted.mounts | wanted.configs | wanted.secrets)
     ]
-    return (*files, *(_choose_mount(target, mount, sources) for target, mount in wanted.mounts.items()))
+    return (
+        *files,
+        *(_choose_mount(target, mount, sources) for target, mount in wanted.mounts.items()),
+        *(spec.Bind(sources[target], target, _KEPT_OPTIONS) for target in (*wanted.configs, *wanted.secrets)),
+    )
 
 
 def _choose_mount(target: str, mount: Mount, sources: Mapping[str, str]) -> spec.Bind | spec.Tmpfs:
     if mount.type == "tmpfs":
         return spec.Tmpfs(target, mount.size, mount.mode)
+    if mount.digest:
+        return spec.Bind(sources[target], target, _KEPT_OPTIONS)
     options = _VOLUME_OPTIONS if mount.type == "volume" else ()
     return spec.Bind(sources[target], target, (*options, "ro" if mount.read_only else "rw"))
 

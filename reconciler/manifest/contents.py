@@ -1,0 +1,130 @@
+"""Configs and secrets: what a manifest declares, and what of it a container sees. Steps of `desire.py` and `load.py`.
+
+Specs get a digest only once `resolve` has read what is named here; where it comes from stands in the draft's `sources`. No
+file is read in this room: that they are there, and not too large, is looked at, for then errors have a place.
+"""
+
+import os
+import stat
+from collections.abc import Collection
+from typing import Any
+
+from reconciler.manifest.draft import Draft
+from reconciler.manifest.faults import Path, fitting_entries, render_path, shorten
+from reconciler.manifest.mounts import read_mode, read_target
+from reconciler.manifest.scalars import Interpolated
+from reconciler.manifest.signals import read_signal
+from reconciler.model.content import LIMIT
+from reconciler.model.key import Kind, make_key
+from reconciler.model.record import Source
+from reconciler.model.spec import ConfigSpec, FileMount, SecretSpec, Sensitive
+
+_SECTION = {Kind.CONFIG: "configs", Kind.SECRET: "secrets"}
+_TEXT = {Kind.CONFIG: "content", Kind.SECRET: "env"}
+_FOLDER = {Kind.CONFIG: "/", Kind.SECRET: "/run/secrets/"}
+_MODE = {Kind.CONFIG: 0o444, Kind.SECRET: 0o400}
+
+
+def draft_contents(draft: Draft) -> None:
+    """The specs and sources of all configs and secrets."""
+    for kind, spec in ((Kind.CONFIG, ConfigSpec()), (Kind.SECRET, SecretSpec())):
+        for name, written in draft.section(_SECTION[kind]).items():
+            key = make_key(kind, draft.name, name)
+            draft.specs[key] = spec
+            source = _read_source(draft, kind, name, written)
+            if source is not None:
+                draft.sources[key] = source
+
+
+def _read_source(draft: Draft, kind: Kind, name: str, written: dict[str, Any]) -> Source | None:
+    path: Path = (_SECTION[kind], name)
+    text = _TEXT[kind]
+    named = [word for word in ("file", text) if word in written]
+    if len(named) == 2:
+        draft.blame(path, f"a {kind} comes from one place", f"keep `file` or `{text}`", at_key=True)
+    elif not named and not draft.written[_SECTION[kind]][name]:  # what does not fit was blamed already
+        hint = f"write `file: PATH` or `{text}: {'TEXT' if kind is Kind.CONFIG else 'NAME'}`"
+        draft.blame(path, f"a {kind} needs a source", hint, at_key=True)
+    elif named == ["file"]:
+        return Source(file=os.path.normpath(os.path.join(draft.folder, written["file"])), path=render_path((*path, "file")))  # noqa: PTH118
+    elif named and kind is Kind.CONFIG:
+        return _read_content(draft, written["content"], (*path, "content"))
+    elif named:
+        return _read_variable(draft, written["env"], (*path, "env"))
+    return None
+
+
+def _read_content(draft: Draft, text: str, path: Path) -> Source:
+    try:
+        size = len(text.encode(errors="surrogateescape"))
+    except UnicodeEncodeError:
+        draft.blame(path, "found half a character (a lone surrogate)", "write it as UTF-8")
+        return Source(path=render_path(path))
+    if size > LIMIT:
+        draft.blame(path, f"found {size:,} bytes; a config has at most 1 MiB", "use a volume or a bind mount")
+    return Source(value=Sensitive(str(text)), guessable=isinstance(text, Interpolated), path=render_path(path))
+
+
+def _read_variable(draft: Draft, name: str, path: Path) -> Source:
+    if name not in draft.variables:
+        hint = f"set it in the environment or in .env, or give it with --var {name}=…"
+        draft.blame(path, f"the variable {name} is not set", hint)
+    return Source(value=Sensitive(draft.variables.get(name, "")), path=render_path(path))
+
+
+def blame_files(draft: Draft) -> None:
+    """Files of configs and secrets that are not there, are none, or are too large."""
+    for key, source in draft.sources.items():
+        if source.file and (wrong := _find_wrong(source.file)):
+            kind, _, name = key.split("/", 2)
+            draft.blame((_SECTION[Kind(kind)], name, "file"), *wrong)
+
+
+def _find_wrong(file: str) -> tuple[str, str] | None:
+    try:
+        found = os.stat(file)  # noqa: PTH116
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        text = f"no such file: {file}" if missing else f"{file} can't be read: {error.strerror}"
+        return text, "relative paths begin at the manifest's folder"
+    if not stat.S_ISREG(found.st_mode):
+        return f"{file} is no regular file", "name one file; a folder can be a bind mount"
+    if found.st_size > LIMIT:
+        return f"{file} has {found.st_size:,} bytes; at most 1 MiB is kept", "use a volume or a bind mount"
+    return None
+
+
+def read_files(draft: Draft, kind: Kind, written: Any, container: str, *, taken: Collection[str]) -> dict[str, FileMount]:
+    """The configs or secrets that a container sees, by absolute target, sorted; `taken` are its other targets."""
+    out: dict[str, FileMount] = {}
+    section = _SECTION[kind]
+    for place, entry in fitting_entries(written):
+        path: Path = ("containers", container, section, place)
+        full = {"source": entry} if isinstance(entry, str) else entry
+        if "source" not in full:
+            continue
+        name = full["source"]
+        if name not in draft.names(section):
+            hint = draft.near(name, draft.names(section)) or f"declare it under `{section}:` at the top"
+            draft.blame(path, f"no {kind} named {shorten(name)}", hint)
+        target = full.get("target", name)
+        target = read_target(draft, target if target.startswith("/") else _FOLDER[kind] + target, path)
+        if target in out or target in taken:
+            draft.blame(path, f"a second mount at {target}", "keep one of the two, or give it another target")
+        elif target:
+            out[target] = _read_file(draft, kind, full, path)
+    return dict(sorted(out.items()))
+
+
+def _read_file(draft: Draft, kind: Kind, full: dict[str, Any], path: Path) -> FileMount:
+    on_change = full.get("on_change", "replace")
+    if "signal" in full and on_change != "nothing":
+        draft.blame((*path, "signal"), "a signal is only sent where the container goes on", "add `on_change: nothing`")
+    return FileMount(
+        source=full["source"],
+        uid=int(full.get("uid", 0)),
+        gid=int(full.get("gid", 0)),
+        mode=read_mode(draft, full["mode"], (*path, "mode")) if "mode" in full else _MODE[kind],
+        on_change=on_change,
+        signal=read_signal(full["signal"]) if "signal" in full else "",
+    )
