@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Show what apply would do, and why; changes nothing."),
     "drift": ("drift", "Show what was changed on the machine behind our back."),
     "delete": ("delete", "Delete a stack or a resource; volumes stay unless named."),
+    "status": ("status", "Show how each stack is, and what is wrong."),
     "get": ("get", "List resources with their state."),
     "describe": ("get", "Show everything known of a resource."),
     "logs": ("containers", "Show the log of a container."),
@@ -44,7 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 NOT_BUILT = frozenset(
-    "lock cp stats top pause unpause rollback status explain export approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
+    "lock cp stats top pause unpause rollback explain export approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
     " load login logout build prune backup restore".split()
 )
 """Verbs of the design that are refused by name until they are built."""

@@ -37,7 +37,20 @@ def validate(*, paths: tuple[Path, ...], variables: tuple[str, ...], form: str) 
     return 0
 
 
-KINDS = ("stack", "image", "network", "volume", "config", "secret", "container", "common", "plan", "get", "events")
+KINDS = (
+    "stack",
+    "image",
+    "network",
+    "volume",
+    "config",
+    "secret",
+    "container",
+    "common",
+    "plan",
+    "get",
+    "status",
+    "events",
+)
 
 
 @click.command(epilog="Example: reconcile schema container")

@@ -186,7 +186,7 @@ def _choose_container(
         return Decision(key=key, verb=verb, reason=Reason.DRIFTED, changes=parts)
     # 16. It used up its restarts: people must know, no plan touches it.
     if standing is Standing.GAVE_UP:
-        return Line(key=key, text=f"gave up: {render_end(status)}, {want.restart} is used up; `reconcile start` tries anew")
+        return Line(key=key, text=render_gave_up(want, status))
     # 17. As it should be.
     return None
 
@@ -195,8 +195,13 @@ def render_hold(hold: Hold, status: Status, *, now: float) -> str:
     """Who holds a container, for how long, why, and how that ends."""
     why = f" ({hold.why})" if hold.why else ""
     runs = ", though it runs" if status.phase is Phase.RUNNING else ""
-    lasted = _render_age(max(0.0, now - hold.when))
+    lasted = render_age(max(0.0, now - hold.when))
     return f"held: {hold.kind} by {hold.who} {lasted} ago{why}{runs}; `reconcile start` or apply --resume ends it"
+
+
+def render_gave_up(spec: ContainerSpec, status: Status) -> str:
+    """That a container used up its restarts, and what begins their count anew."""
+    return f"gave up: {render_end(status)}, {spec.restart} is used up; `reconcile start` tries anew"
 
 
 def _manifest_changes(kind: Kind, want: Spec, situation: Situation, *, effect_of: EffectOf) -> tuple[Change, ...]:
@@ -268,7 +273,8 @@ def _stronger(one: Verb, other: Verb) -> Verb:
     return max(one, other, key=_STRENGTH.__getitem__)
 
 
-def _render_age(seconds: float) -> str:
+def render_age(seconds: float) -> str:
+    """How long, in the largest unit that says something: `5s`, `3m`, `2h`, `4d`."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"

@@ -21,7 +21,20 @@ from reconciler.model.plan import Effect
 
 Schema = dict[str, Any]
 
-FILES = ("stack", "image", "network", "volume", "config", "secret", "container", "common", "plan", "get", "events")
+FILES = (
+    "stack",
+    "image",
+    "network",
+    "volume",
+    "config",
+    "secret",
+    "container",
+    "common",
+    "plan",
+    "get",
+    "status",
+    "events",
+)
 """The names of the schema files, without `.schema.json`."""
 
 _FOLDER = Path(__file__).resolve().parent.parent / "schemas"

@@ -104,9 +104,15 @@ def _names(key: Key) -> tuple[str, ...]:
 
 
 def _status(root: Root, looked: Look, record: Record, *, sized: Collection[Key]) -> Status:
-    status = looked.observation.statuses.get(record.key, Status(phase=Phase.MISSING))
+    status = status_of(looked, record)
     if record.key in sized and isinstance(record.spec, VolumeSpec) and status.phase is not Phase.MISSING:
         return structs.replace(status, size=root.engine.volumes.measure(made_of(record)))
+    return status
+
+
+def status_of(looked: Look, record: Record) -> Status:
+    """What was seen of a record, with its health as far as anybody knows it."""
+    status = looked.observation.statuses.get(record.key, Status(phase=Phase.MISSING))
     if isinstance(record.spec, ContainerSpec):
         status = structs.replace(status, health=_health(record.spec, status))
     return status

@@ -46,10 +46,12 @@ class Root:
         """Hold the locks of stacks, in the order of their names. Raises LockTimeout naming the holder."""
         with ExitStack() as held:
             for name in sorted(set(names)):
-                # The lock's file is named by a digest: no path is built from a name.
-                digest = hashlib.sha256(name.encode()).hexdigest()[:32]
-                held.enter_context(self._lock(f"stack-{digest}", f"stack {name}", doing, timeout))
+                held.enter_context(self._lock(_lock_file(name), f"stack {name}", doing, timeout))
             yield
+
+    def read_holder(self, stack: str) -> str:
+        """Who holds the lock of a stack now: `pid 4121 since 14:03:22 (apply)`; empty where nobody does."""
+        return files.read_lock_holder(self.path / "locks" / _lock_file(stack))
 
     @contextmanager
     def lock_root(self, doing: str) -> Iterator[None]:
@@ -81,6 +83,11 @@ class Root:
             token=lambda digits: secrets.token_hex((digits + 1) // 2)[:digits],
             created=created or let_begin,
         )
+
+
+def _lock_file(stack: str) -> str:
+    """The lock's file is named by a digest: no path is built from a name."""
+    return f"stack-{hashlib.sha256(stack.encode()).hexdigest()[:32]}"
 
 
 def this_process() -> ApplyId:

@@ -57,3 +57,26 @@ def test_a_list_of_resources_fits_the_schema_of_get():
     assert check("get", [element]) == []
     assert check("get", [{**element, "kind": "pod"}]) != []
     assert check("get", [{**element, "status": {**status, "pid": "123"}}]) != []
+
+
+def test_the_form_of_status_knows_every_state_and_every_finding():
+    from reconciler.model.observation import Stray
+    from reconciler.model.record import StackRecord
+    from reconciler.plan.condition import Condition, Finding, Revised, State, What
+    from reconciler.verbs.status import Report, report_json
+
+    conditions = [
+        Condition(
+            stack=StackRecord(name="blog", origin="name:blog", source="blog.yaml"),
+            state=state,
+            revision=Revised(number=1, at=1.0, who="ann", result="") if state is State.FAILED else None,
+            findings=tuple(Finding(what=what, text="a word", key=KEY if what is What.DOWN else None) for what in What),
+        )
+        for state in State
+    ]
+    form = report_json(Report(stacks=tuple(conditions), strays=(Stray(kind="link", name="x"),)))
+    assert check("status", form) == []
+    assert check("status", {**form, "strays": None}) != []
+    stacks = load_schema("status")["properties"]["stacks"]["items"]["properties"]
+    assert set(stacks["state"]["enum"]) == {state.value for state in State}
+    assert set(stacks["findings"]["items"]["properties"]["what"]["enum"]) == {what.value for what in What}

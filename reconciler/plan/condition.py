@@ -1,0 +1,196 @@
+"""Turns a stack's records, what was seen of them, its drift plan and its last revision into one word and what is wrong.
+
+For `status`. It computes nothing that the planner does not: what should be done is the drift plan's, how a container stands
+is `exits.py`'s. Never reads a clock, a file or an engine.
+"""
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+
+from msgspec import Struct
+
+from reconciler.model.key import Key, Kind, kind_of, sort_key, stack_of
+from reconciler.model.observation import Health, Phase, Status
+from reconciler.model.plan import Action, Plan, Reason
+from reconciler.model.record import Hold, Record, StackRecord
+from reconciler.model.spec import ContainerSpec
+from reconciler.plan.decide import MISSING, render_age, render_gave_up, render_hold
+from reconciler.plan.diff import pointer_names
+from reconciler.plan.drift import is_part
+from reconciler.plan.exits import Standing, choose_standing, render_end
+
+PROCESS = "process"
+
+
+class State(StrEnum):
+    """How a stack is, in one word: the first of these that holds."""
+
+    PROGRESSING = "progressing"
+    """Somebody is at work on it now."""
+    FAILED = "failed"
+    """Its last revision did not get there."""
+    DEGRADED = "degraded"
+    """A container that should run does not, or is not well."""
+    DRIFTED = "drifted"
+    """Something of it was removed or altered though no manifest changed."""
+    HELD = "held"
+    """Somebody holds it, or one of its containers."""
+    SYNCED = "synced"
+    """As it was last applied."""
+
+
+class What(StrEnum):
+    """What is wrong."""
+
+    FAILED = "failed"
+    """The last revision failed, or its apply ended half-way."""
+    GAVE_UP = "gave-up"
+    """`on-failure:N` is used up."""
+    DOWN = "down"
+    """It does not run and should."""
+    RESTARTING = "restarting"
+    """It ended, and its exit command waits to start it again."""
+    UNHEALTHY = "unhealthy"
+    """Its health check fails."""
+    GONE = "gone"
+    """On record, and nothing of it is on the machine."""
+    DRIFT = "drift"
+    """A part of it was removed or altered by others."""
+    UNFINISHED = "unfinished"
+    """An apply ended while it was at work on it."""
+    HELD = "held"
+    """A stop, a pause, or a rollback of the whole stack."""
+
+
+_STATE_OF = {
+    What.FAILED: State.FAILED,
+    What.GAVE_UP: State.DEGRADED,
+    What.DOWN: State.DEGRADED,
+    What.RESTARTING: State.DEGRADED,
+    What.UNHEALTHY: State.DEGRADED,
+    What.GONE: State.DRIFTED,
+    What.DRIFT: State.DRIFTED,
+    What.UNFINISHED: State.DRIFTED,
+    What.HELD: State.HELD,
+}
+_IN_MOTION = frozenset({What.FAILED, What.DOWN, What.GONE, What.DRIFT, What.UNFINISHED})
+"""What an apply that is at work may be about to change: said when it is done."""
+
+
+class Revised(Struct, frozen=True, kw_only=True):
+    """The last revision of a stack."""
+
+    number: int
+    at: float
+    who: str
+    result: str
+    """done, failed, …; empty while its apply is at work, or where that ended half-way."""
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that is wrong, in one line."""
+
+    what: What
+    text: str
+    key: Key | None = None
+    """None for the stack as a whole."""
+
+
+class Condition(Struct, frozen=True, kw_only=True):
+    """How one stack is."""
+
+    stack: StackRecord
+    state: State
+    revision: Revised | None = None
+    containers: int = 0
+    running: int = 0
+    findings: tuple[Finding, ...] = ()
+    at_work: str = ""
+    """Who is at work on it: `pid 4121 since 14:03:22 (apply)`."""
+
+
+def judge_stack(
+    stack: StackRecord,
+    *,
+    records: Mapping[Key, Record],
+    statuses: Mapping[Key, Status],
+    drift: Plan,
+    revision: Revised | None,
+    at_work: str,
+    now: float,
+) -> Condition:
+    """How a stack is. `records` are its own, `drift` the plan that mends it; `now` in seconds since the epoch."""
+    keys = sorted(records, key=sort_key)
+    found = [*_of_stack(stack, revision, now=now)]
+    for key in keys:
+        found += _of_record(records[key], statuses.get(key, MISSING), now=now)
+    found += [finding for action in drift.actions if stack_of(action.key) == stack.name for finding in _of_action(action)]
+    if at_work:
+        found = [finding for finding in found if finding.what not in _IN_MOTION]
+    states = {_state_of(finding) for finding in found}
+    containers = [key for key in keys if isinstance(records[key].spec, ContainerSpec)]
+    return Condition(
+        stack=stack,
+        state=State.PROGRESSING if at_work else next((state for state in State if state in states), State.SYNCED),
+        revision=revision,
+        containers=len(containers),
+        running=sum(statuses.get(key, MISSING).phase is Phase.RUNNING for key in containers),
+        findings=tuple(found),
+        at_work=at_work,
+    )
+
+
+def _state_of(finding: Finding) -> State:
+    """What one finding alone makes of its stack: a container that is gone does not run."""
+    if finding.what is What.GONE and finding.key is not None and kind_of(finding.key) is Kind.CONTAINER:
+        return State.DEGRADED
+    return _STATE_OF[finding.what]
+
+
+def _of_stack(stack: StackRecord, revision: Revised | None, *, now: float) -> Iterator[Finding]:
+    if revision is not None and revision.result != "done":
+        how = f"{revision.result}" if revision.result else "was not finished"
+        ago = render_age(max(0.0, now - revision.at))
+        text = f"revision {revision.number} by {revision.who} {ago} ago {how}; `reconcile events` tells why"
+        yield Finding(what=What.FAILED, text=text)
+    if stack.hold is not None:
+        yield Finding(what=What.HELD, text=_render_stack_hold(stack.hold, now=now))
+
+
+def _render_stack_hold(hold: Hold, *, now: float) -> str:
+    why = f" ({hold.why})" if hold.why else ""
+    ago = render_age(max(0.0, now - hold.when))
+    return f"held: {hold.kind} by {hold.who} {ago} ago{why}; apply --resume ends it"
+
+
+def _of_record(record: Record, status: Status, *, now: float) -> Iterator[Finding]:
+    """What a container says of itself."""
+    key, spec = record.key, record.spec
+    if not isinstance(spec, ContainerSpec):
+        return
+    if record.hold is not None:
+        yield Finding(what=What.HELD, key=key, text=render_hold(record.hold, status, now=now))
+        return
+    standing = choose_standing(spec, status) if status.phase is not Phase.MISSING else None
+    if standing is Standing.GAVE_UP:
+        yield Finding(what=What.GAVE_UP, key=key, text=render_gave_up(spec, status))
+    if standing is Standing.RESTARTING:
+        text = f"{render_end(status)}, and waits to be started again ({status.restarts} restarts so far)"
+        yield Finding(what=What.RESTARTING, key=key, text=text)
+    if standing is Standing.RUNS and status.health is Health.UNHEALTHY:
+        yield Finding(what=What.UNHEALTHY, key=key, text="unhealthy: its health check fails")
+
+
+def _of_action(action: Action) -> Iterator[Finding]:
+    """What the drift plan would mend."""
+    key, verb = action.key, action.verb.value
+    if action.reason is Reason.GONE:
+        yield Finding(what=What.GONE, key=key, text=f"gone from the machine (apply: {verb})")
+    if action.reason is Reason.UNFINISHED:
+        yield Finding(what=What.UNFINISHED, key=key, text=f"half done by an earlier apply (apply: {verb})")
+    for change in action.changes:
+        name = pointer_names(change.path)[1] if is_part(change) else ""
+        if name == PROCESS:
+            yield Finding(what=What.DOWN, key=key, text=f"{change.old}, and should run (apply: {verb})")
+        elif name:
+            yield Finding(what=What.DRIFT, key=key, text=f"{name}: {change.new} → {change.old} (apply: {verb})")

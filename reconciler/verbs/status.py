@@ -1,0 +1,98 @@
+"""A root → how each of its stacks is, in one word, and what is wrong. Writes nothing."""
+
+import time
+from collections import defaultdict
+from typing import Any
+
+from msgspec import Struct
+
+from reconciler.model.errors import NotFound
+from reconciler.model.key import Key, split_key
+from reconciler.model.observation import Status, Stray
+from reconciler.model.record import Record, StackRecord
+from reconciler.plan.condition import Condition, Revised, judge_stack
+from reconciler.plan.make import make_drift_plan
+from reconciler.verbs.look import Look, look
+from reconciler.verbs.observe import status_of
+from reconciler.verbs.root import Root
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """How a root is."""
+
+    stacks: tuple[Condition, ...]
+    strays: tuple[Stray, ...] = ()
+    """What bears the root's id and belongs to nobody; only where all stacks were asked for."""
+
+    @property
+    def found_something(self) -> bool:
+        """Whether anybody must look."""
+        return bool(self.strays) or any(condition.findings for condition in self.stacks)
+
+
+def status(root: Root, stack: str = "") -> Report:
+    """How one stack is, or all of them are, by name. Raises NotFound for a stack that is not on record."""
+    looked = look(root)
+    known = {**{split_key(key).stack: StackRecord(name=split_key(key).stack, origin="") for key in looked.records}}
+    known |= looked.stacks
+    if stack and stack not in known:
+        raise NotFound("stack", stack, sorted(known))
+    now = time.time()
+    plan = make_drift_plan(stacks=looked.stacks, records=looked.records, observation=looked.observation, now=now)
+    records, statuses = _by_stack(looked)
+    conditions = tuple(
+        judge_stack(
+            known[name],
+            records=records[name],
+            statuses=statuses[name],
+            drift=plan,
+            revision=_last_revision(root, known[name]),
+            at_work=root.read_holder(name),
+            now=now,
+        )
+        for name in ([stack] if stack else sorted(known))
+    )
+    return Report(stacks=conditions, strays=() if stack else looked.observation.strays)
+
+
+def _by_stack(looked: Look) -> tuple[dict[str, dict[Key, Record]], dict[str, dict[Key, Status]]]:
+    records: dict[str, dict[Key, Record]] = defaultdict(dict)
+    statuses: dict[str, dict[Key, Status]] = defaultdict(dict)
+    for key, record in looked.records.items():
+        name = split_key(key).stack
+        records[name][key] = record
+        statuses[name][key] = status_of(looked, record)
+    return records, statuses
+
+
+def _last_revision(root: Root, stack: StackRecord) -> Revised | None:
+    with root.store.read() as tx:
+        last = next(reversed(tx.revisions(stack.name)), None)
+    return None if last is None else Revised(number=last.number, at=last.at, who=last.who, result=last.result)
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """What `status -o json` prints, as the contract in `schemas/status.schema.json` says."""
+    return {
+        "stacks": [_condition_json(condition) for condition in report.stacks],
+        "strays": [f"{stray.kind} {stray.name}" for stray in report.strays],
+    }
+
+
+def _condition_json(condition: Condition) -> dict[str, Any]:
+    stack, revision = condition.stack, condition.revision
+    return {
+        "stack": stack.name,
+        "state": condition.state.value,
+        "origin": stack.origin,
+        "source": stack.source,
+        "revision": None
+        if revision is None
+        else {"number": revision.number, "at": revision.at, "who": revision.who, "result": revision.result},
+        "containers": condition.containers,
+        "running": condition.running,
+        "at_work": condition.at_work,
+        "findings": [
+            {"what": finding.what.value, "key": finding.key, "text": finding.text} for finding in condition.findings
+        ],
+    }

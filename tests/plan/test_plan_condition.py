@@ -1,0 +1,132 @@
+"""How a stack is, in one word and a line for each thing that is wrong: a row for each way to be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from plan.builders import FRONT, NOW, WEB, Known, container, stack
+from reconciler.model.key import stack_of
+from reconciler.model.observation import Health, Part, Phase
+from reconciler.model.record import Hold, StackRecord
+from reconciler.model.spec import Healthcheck
+from reconciler.plan.condition import Condition, Revised, judge_stack
+from reconciler.plan.make import make_drift_plan
+
+CHECK = Healthcheck(test=("CMD", "true"))
+DONE = Revised(number=3, at=NOW - 7200, who="ann", result="done")
+HOLD = Hold(kind="stop", who="ann", when=NOW - 10800, why="disk")
+
+
+def judged(known: Known, *, revision: Revised | None = DONE, at_work: str = "", **fields: Any) -> Condition:
+    record = StackRecord(name="blog", origin="name:blog", revision=3, **fields)
+    plan = make_drift_plan(stacks=known.stacks, records=known.records, observation=known.observation, now=NOW)
+    own = {key: each for key, each in known.records.items() if stack_of(key) == "blog"}
+    return judge_stack(
+        record, records=own, statuses=known.statuses, drift=plan, revision=revision, at_work=at_work, now=NOW
+    )
+
+
+def blog(**web: Any) -> Known:
+    return Known.of(stack(web=container(networks=("front",), **web), cache=container(networks=("front",))))
+
+
+def told(condition: Condition) -> list[str]:
+    return [f"{condition.state} {condition.running}/{condition.containers}"] + [
+        f"{finding.what} {finding.key or 'stack'}: {finding.text}" for finding in condition.findings
+    ]
+
+
+WAYS: dict[str, tuple[Callable[[], Condition], list[str]]] = {
+    "as applied": (lambda: judged(blog()), ["synced 2/2"]),
+    "never applied whole": (lambda: judged(blog(), revision=None), ["synced 2/2"]),
+    "ended and let rest": (
+        lambda: judged(blog(restart="no").seen(WEB, Phase.EXITED, exit_code=0)),
+        ["synced 1/2"],
+    ),
+    "held": (
+        lambda: judged(blog().seen(WEB, Phase.EXITED, exit_code=0).recorded(WEB, hold=HOLD)),
+        [
+            "held 1/2",
+            f"held {WEB}: held: stop by ann 3h ago (disk); `reconcile start` or apply --resume ends it",
+        ],
+    ),
+    "held as a whole": (
+        lambda: judged(blog(), hold=Hold(kind="rollback", who="ann", when=NOW - 60, why="slow")),
+        ["held 2/2", "held stack: held: rollback by ann 1m ago (slow); apply --resume ends it"],
+    ),
+    "a part is missing": (
+        lambda: judged(blog().drifted(FRONT, bridge=Part(state="missing"))),
+        ["drifted 2/2", f"drift {FRONT}: bridge: present → missing (apply: update)"],
+    ),
+    "a network is gone": (
+        lambda: judged(blog().gone(FRONT)),
+        ["drifted 2/2", f"gone {FRONT}: gone from the machine (apply: create)"],
+    ),
+    "a container is gone": (
+        lambda: judged(blog().gone(WEB)),
+        ["degraded 1/2", f"gone {WEB}: gone from the machine (apply: create)"],
+    ),
+    "down": (
+        lambda: judged(blog().seen(WEB, Phase.EXITED, exit_code=137)),
+        ["degraded 1/2", f"down {WEB}: exited (137), and should run (apply: restart)"],
+    ),
+    "gave up": (
+        lambda: judged(blog(restart="on-failure:3").seen(WEB, Phase.EXITED, exit_code=1, gave_up=True)),
+        [
+            "degraded 1/2",
+            f"gave-up {WEB}: gave up: exited (1), on-failure:3 is used up; `reconcile start` tries anew",
+        ],
+    ),
+    "restarting": (
+        lambda: judged(blog().seen(WEB, Phase.EXITED, exit_code=1, restarting=True, restarts=4)),
+        ["degraded 1/2", f"restarting {WEB}: exited (1), and waits to be started again (4 restarts so far)"],
+    ),
+    "unhealthy": (
+        lambda: judged(blog(healthcheck=CHECK).seen(WEB, Phase.RUNNING, pid=9, health=Health.UNHEALTHY)),
+        ["degraded 2/2", f"unhealthy {WEB}: unhealthy: its health check fails"],
+    ),
+    "half done": (
+        lambda: judged(blog().recorded(WEB, unfinished="create")),
+        ["drifted 2/2", f"unfinished {WEB}: half done by an earlier apply (apply: update)"],
+    ),
+    "the last revision failed": (
+        lambda: judged(blog(), revision=Revised(number=4, at=NOW - 120, who="bob", result="failed")),
+        ["failed 2/2", "failed stack: revision 4 by bob 2m ago failed; `reconcile events` tells why"],
+    ),
+    "the last revision did not end": (
+        lambda: judged(blog(), revision=Revised(number=4, at=NOW - 120, who="bob", result="")),
+        ["failed 2/2", "failed stack: revision 4 by bob 2m ago was not finished; `reconcile events` tells why"],
+    ),
+    "at work": (
+        lambda: judged(
+            blog().gone(FRONT).seen(WEB, Phase.EXITED, exit_code=0).recorded(WEB, hold=HOLD),
+            revision=Revised(number=4, at=NOW, who="bob", result=""),
+            at_work="pid 7",
+        ),
+        [
+            "progressing 1/2",
+            f"held {WEB}: held: stop by ann 3h ago (disk); `reconcile start` or apply --resume ends it",
+        ],
+    ),
+    "the worst of several is the word": (
+        lambda: judged(
+            blog(restart="on-failure:3")
+            .seen(WEB, Phase.EXITED, exit_code=1, gave_up=True)
+            .drifted(FRONT, bridge=Part(state="missing")),
+            hold=Hold(kind="rollback", who="ann", when=NOW),
+        ),
+        [
+            "degraded 1/2",
+            "held stack: held: rollback by ann 0s ago; apply --resume ends it",
+            f"gave-up {WEB}: gave up: exited (1), on-failure:3 is used up; `reconcile start` tries anew",
+            f"drift {FRONT}: bridge: present → missing (apply: update)",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_to_be_has_its_word_and_its_lines(way: str):
+    make, expected = WAYS[way]
+    assert told(make()) == expected
