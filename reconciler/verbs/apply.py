@@ -23,7 +23,15 @@ from reconciler.verbs.clashes import check_clashes, wanted_ports
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look, lives, look
 from reconciler.verbs.plan import Wish, plan_from
-from reconciler.verbs.record import Recorder, begin_revisions, follow, note_exits, put_seen, record_takeover
+from reconciler.verbs.record import (
+    Recorder,
+    begin_revisions,
+    finish_left_over,
+    follow,
+    note_exits,
+    put_seen,
+    record_takeover,
+)
 from reconciler.verbs.root import Root
 
 
@@ -123,6 +131,7 @@ def carry_out(
         check_limits(plan, records=looked.records, observation=looked.observation)
     if not plan.actions:
         record_takeover(root, plan, looked.stacks)
+        finish_left_over(root, plan)
         return Applied(plan=plan, result=None)
     if not options.yes:
         ask(plan, face=face, tried=tried)

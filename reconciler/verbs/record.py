@@ -38,13 +38,12 @@ class Revisions(Struct, frozen=True, kw_only=True):
         with self.root.lock_root("record"), self.root.store.write() as tx:
             keys = tx.records(self.stacks)
             left = {split_key(key).stack for key in keys}
-            running = {split_key(key).stack for key in keys if kind_of(key) is Kind.CONTAINER}
             stand = {split_key(key).stack for key in keys if kind_of(key) is not Kind.VOLUME}
             known = tx.stacks()
             for stack, number in self.numbers.items():
                 tx.finish_revision(stack, number, result="failed" if stack in failed else "done")
             for stack in self.stacks:
-                if stack not in self.numbers and stack not in running:
+                if stack not in stand:
                     tx.end_reservations(stack)
                 if stack in known and stack not in left:
                     tx.delete_stack(stack)
@@ -63,9 +62,8 @@ def begin_revisions(root: Root, plan: Plan) -> Revisions:
             old = known.get(stack.name, StackRecord(name=stack.name, origin=stack.origin))
             tx.put_stack(structs.replace(old, origin=stack.origin, source=stack.source))
             own = {key: fact.digest for key, fact in plan.images.items() if split_key(key).stack == stack.name}
-            number = tx.add_revision(stack, images=own, who=who(), at=now, summary=plan.summary)
-            tx.put_stack(structs.replace(old, origin=stack.origin, source=stack.source, revision=number))
-            numbers[stack.name] = number
+            numbers[stack.name] = tx.add_revision(stack, images=own, who=who(), at=now, summary=plan.summary)
+            tx.put_stack(structs.replace(old, origin=stack.origin, source=stack.source, revision=numbers[stack.name]))
     return Revisions(root=root, stacks=plan.stacks, numbers=numbers)
 
 
@@ -76,6 +74,27 @@ def record_takeover(root: Root, plan: Plan, known: Mapping[str, StackRecord]) ->
         with root.lock_root("record"), root.store.write() as tx:
             for stack in moved:
                 tx.put_stack(structs.replace(known[stack.name], origin=stack.origin, source=stack.source))
+
+
+def finish_left_over(root: Root, plan: Plan) -> None:
+    """An apply with nothing to do: what its stacks want is there. A last revision that wanted the same, and failed or was
+    never finished, has come true; after one that wanted something else a new one says that this is what is there."""
+    came_true, others = {}, []
+    with root.store.read() as tx:
+        for stack in plan.wanted:
+            last = next(reversed(tx.revisions(stack.name)), None)
+            if last is None or last.result == "done":
+                continue
+            found = tx.revision(stack.name, last.number)
+            if found is not None and found.wanted is not None and found.wanted.specs == stack.specs:
+                came_true[stack.name] = last.number
+            else:
+                others.append(stack)
+    numbers = came_true | (begin_revisions(root, structs.replace(plan, wanted=tuple(others))).numbers if others else {})
+    if numbers:
+        with root.lock_root("record"), root.store.write() as tx:
+            for name, number in numbers.items():
+                tx.finish_revision(name, number, result="done")
 
 
 def follow(root: Root, plan: Plan, looked: Look) -> None:
