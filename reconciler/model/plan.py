@@ -42,6 +42,8 @@ class Reason(StrEnum):
     """The manifest wants another value than the record has; the changes say which."""
     DEPENDENCY_REPLACED = "dependency-replaced"
     """A network that it sits on is replaced, or a volume that it has mounted is made anew."""
+    DEPENDENCY_RESTARTED = "dependency-restarted"
+    """It depends with `restart: true` on a container that is restarted or replaced."""
     DRIFTED = "drifted"
     """A part of it was removed or altered though no manifest changed."""
     NOT_RUNNING = "not-running"

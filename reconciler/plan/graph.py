@@ -1,8 +1,9 @@
 """Turns decisions about single resources into one ordered, acyclic graph of steps.
 
 Fed by `decide.py`, read by `make.py`. It knows what one resource's change forces on another (a replaced network replaces
-its containers) and what must precede what: `needs.py` says which edges there are, this orders them and opens cycles.
-Never reads a clock, a file or an engine; the same decisions in any order give the same graph.
+its containers, a container started anew restarts who asked for it) and what must precede what: `needs.py` says which edges
+there are, this orders them and opens cycles. Never reads a clock, a file or an engine; the same decisions in any order give
+the same graph.
 """
 
 import heapq
@@ -12,7 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from msgspec import Struct
 from msgspec.structs import replace
 
-from reconciler.model.key import Key, Kind, kind_of, sort_key
+from reconciler.model.key import Key, Kind, kind_of, sort_key, split_key
 from reconciler.model.observation import Phase
 from reconciler.model.plan import Reason, Verb
 from reconciler.plan.decide import Decision
@@ -43,7 +44,48 @@ def force_dependents(decisions: Mapping[Key, Decision], scene: Scene) -> dict[Ke
         for container in scene.sitting_on(network):
             if container in scene.specs and scene.is_there(container):
                 forced[container] = _force(container, forced.get(container))
-    return forced
+    return _restart_dependents(forced, scene)
+
+
+def _restart_dependents(decisions: Mapping[Key, Decision], scene: Scene) -> dict[Key, Decision]:
+    """Restart who runs and says so of a container that is restarted or replaced, and in turn who says so of him."""
+    found = dict(decisions)
+    waiting = sorted(scene.specs)
+    while True:
+        new = {key: _restart(key, found.get(key)) for key in waiting if _follows_restart(key, found, scene)}
+        if not new:
+            return found
+        found |= new
+        waiting = [key for key in waiting if key not in new]
+
+
+def _follows_restart(key: Key, decisions: Mapping[Key, Decision], scene: Scene) -> bool:
+    """Whether a container runs, is left running so far, and depends with `restart` on one that does not stay."""
+    wanted, decision = scene.wanted(key), decisions.get(key)
+    if wanted is None or key not in scene.records or scene.status(key).phase is not Phase.RUNNING:
+        return False
+    if scene.records[key].hold is not None or (decision is not None and decision.verb is not Verb.UPDATE):
+        return False
+    return any(
+        other in decisions and _is_started_anew(decisions[other], scene)
+        for name, dependency in wanted.depends_on.items()
+        if dependency.restart
+        for other in scene.named(split_key(key).stack, name)
+    )
+
+
+def _is_started_anew(decision: Decision, scene: Scene) -> bool:
+    """A container that was there and is another process afterwards."""
+    anew = (Verb.CREATE, Verb.RESTART, Verb.REPLACE)
+    return decision.verb in anew and decision.key in scene.specs and decision.key in scene.records
+
+
+def _restart(container: Key, decision: Decision | None) -> Decision:
+    if decision is None:
+        return Decision(key=container, verb=Verb.RESTART, reason=Reason.DEPENDENCY_RESTARTED)
+    kept = decision.reason in (Reason.RESUMED, Reason.UNFINISHED)
+    reason = decision.reason if kept else Reason.DEPENDENCY_RESTARTED
+    return replace(decision, verb=Verb.RESTART, reason=reason)
 
 
 def order_steps(decisions: Mapping[Key, Decision], scene: Scene) -> tuple[Step, ...]:

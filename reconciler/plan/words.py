@@ -9,7 +9,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from reconciler.model.key import Key, Kind, kind_of, split_key
 from reconciler.model.plan import Action, Change, Plan, Reason, Verb
+from reconciler.model.spec import ContainerSpec
 from reconciler.model.units import render_duration, render_size
 from reconciler.plan.diff import KNOWN_AFTER_PULL, SENSITIVE, SENSITIVE_CHANGED, pointer_names
 from reconciler.plan.drift import is_part
@@ -21,6 +23,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-][A-Za-z0-9_./:@%+,= -]*(?<! )")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SHORT = len("sha256:") + 12
 _FEW = 3
+_ANEW = (Verb.CREATE, Verb.RESTART, Verb.REPLACE)
 _SIZES = frozenset({"memory", "size", "shm_size", "max_size"})
 _DURATIONS = frozenset({"interval", "timeout", "start_period", "start_interval", "stop_grace"})
 
@@ -29,6 +32,7 @@ REASONS = {
     Reason.GONE: "it is gone from the machine",
     Reason.FIELD_CHANGED: "it changed in the manifest",
     Reason.DEPENDENCY_REPLACED: "a network that it sits on is replaced",
+    Reason.DEPENDENCY_RESTARTED: "a container that it depends on is started anew",
     Reason.DRIFTED: "it drifted",
     Reason.NOT_RUNNING: "it does not run",
     Reason.UNFINISHED: "an earlier apply did not finish it",
@@ -83,6 +87,9 @@ def render_because(action: Action, plan: Plan) -> str:
         return f"{_list(parts)} drifted"
     if action.reason is Reason.DEPENDENCY_REPLACED:
         return f"{_list(sorted(_replaced(action, plan)))} is replaced"
+    if action.reason is Reason.DEPENDENCY_RESTARTED:
+        names = _list(sorted({split_key(key).name for key in _anew(action, plan)}))
+        return f"it asks to follow {names}, which is started anew"
     return REASONS[action.reason]
 
 
@@ -94,6 +101,18 @@ def _replaced(action: Action, plan: Plan) -> Iterable[str]:
         network = other.key.startswith("network/") and other.verb is not Verb.UPDATE and not gone
         if near and (network or (other.key.startswith("volume/") and gone)):
             yield other.key
+
+
+def _anew(action: Action, plan: Plan) -> Iterable[Key]:
+    """The containers that it waits for, of those that it follows with `restart: true`."""
+    spec = plan.specs.get(action.key)
+    follows = {name for name, each in spec.depends_on.items() if each.restart} if isinstance(spec, ContainerSpec) else set()
+    return (
+        other.key
+        for other in plan.actions
+        if other.id in action.after and other.verb in _ANEW and kind_of(other.key) is Kind.CONTAINER
+        if split_key(other.key).name in follows
+    )
 
 
 def _show_part(value: Any) -> str:

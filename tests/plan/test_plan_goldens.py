@@ -17,9 +17,10 @@ from plan.builders import (
     text,
     volume_at,
 )
+from reconciler.model.key import container_key
 from reconciler.model.observation import Phase, altered, missing
 from reconciler.model.record import UNKNOWN, ImageFact
-from reconciler.model.spec import Attachment, Healthcheck, ImageSpec, NetworkSpec, Resources, Sensitive, Update
+from reconciler.model.spec import Attachment, Dependency, Healthcheck, ImageSpec, NetworkSpec, Resources, Sensitive, Update
 
 web = container(
     networks=("front",),
@@ -30,6 +31,7 @@ web = container(
 cache = container(networks=("front",), mounts=volume_at("/data", "data"))
 blog = stack(web=web, cache=cache)
 alone = stack(web=container())
+DB = container_key("blog", "db")
 
 
 def test_first_apply_creates_all_in_order_of_need():
@@ -401,3 +403,47 @@ def test_what_is_held_or_does_not_run_is_not_started_first():
     known = Known.of(stack(web=first))
     assert [action.order for action in known.held(WEB).plan(other).actions] == [""]
     assert [action.order for action in known.seen(WEB, Phase.EXITED, exit_code=1).plan(other).actions] == [""]
+
+
+def follower(**fields):
+    return container(depends_on={"db": Dependency(condition="started", restart=True)}, **fields)
+
+
+def test_replaced_container_restarts_only_who_says_so():
+    trio = {"web": follower(), "cache": container(depends_on={"db": "started"})}
+    plan = Known.of(stack(db=container(), **trio)).plan(stack(db=container(command=("b",)), **trio))
+    assert text(plan) == golden("""
+          1 replace  container/blog/db/1            because /command changed
+              /command  (unset) → ["b"]  (replace)
+              discards its writable layer
+          2 restart  container/blog/web/1  after 1  because it asks to follow db, which is started anew
+        2 actions: 1 restart, 1 replace
+    """)
+
+
+def test_who_follows_a_follower_is_restarted_after_it():
+    third = container(depends_on={"web": Dependency(condition="started", restart=True)})
+    known = Known.of(stack(db=container(), web=follower(), third=third)).seen(DB, Phase.EXITED, exit_code=1)
+    plan = known.plan(stack(db=container(), web=follower(labels={"a": "b"}), third=third))
+    assert text(plan) == golden("""
+          1 restart  container/blog/db/1              because it does not run
+              /parts/process  exited (1) → running  (restart)
+          2 restart  container/blog/web/1    after 1  because it asks to follow db, which is started anew
+              /labels/a  (unset) → b  (in-place)
+          3 restart  container/blog/third/1  after 2  because it asks to follow web, which is started anew
+        3 actions: 3 restart
+    """)
+
+
+def test_who_is_replaced_or_held_or_new_is_not_restarted():
+    db, other = stack(db=container(), web=follower()), stack(db=container(command=("b",)), web=follower(command=("b",)))
+    assert [action.verb.value for action in Known.of(db).plan(other).actions] == ["replace", "replace"]
+    held = Known.of(db).held(WEB).plan(stack(db=container(command=("b",)), web=follower()))
+    assert [action.key for action in held.actions] == [DB]
+    new = Known.of(stack(db=container())).plan(stack(db=container(command=("b",)), web=follower()))
+    assert [action.verb.value for action in new.actions] == ["replace", "create"]
+
+
+def test_updated_dependency_restarts_nobody():
+    plan = Known.of(stack(db=container(), web=follower())).plan(stack(db=container(labels={"a": "b"}), web=follower()))
+    assert [action.key for action in plan.actions] == [DB]

@@ -12,7 +12,7 @@ from reconciler.model.key import Key, Kind, container_key, kind_of, make_key, sp
 from reconciler.model.observation import Observation, Part, Phase
 from reconciler.model.plan import Plan, Verb
 from reconciler.model.record import Desired, ImageFact, Stack
-from reconciler.model.spec import Attachment, ContainerSpec, Mount, NetworkSpec, Spec
+from reconciler.model.spec import Attachment, ContainerSpec, Dependency, Mount, NetworkSpec, Spec
 from reconciler.plan.decide import PlanOptions
 from reconciler.plan.forms import dump_plan
 from reconciler.plan.make import make_plan, recorded_desired
@@ -53,7 +53,11 @@ def stacks(draw: st.DrawFn) -> Stack:
                 for each in [next(volumes, None)]
                 if each and draw(st.booleans())
             },
-            depends_on={other: "started" for other in names[:place] if draw(st.booleans())},
+            depends_on={
+                other: Dependency(condition="started", restart=draw(st.booleans()))
+                for other in names[:place]
+                if draw(st.booleans())
+            },
         )
     return stack(networks=specs, **containers)
 

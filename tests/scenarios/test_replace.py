@@ -163,3 +163,25 @@ def test_no_wait_and_timeout_say_what_they_did(world: World):
     assert "the old one runs again" in failed.out
     world.run("apply", "stack.yaml", "--yes", "--no-wait", check=0)
     assert "COLOUR=blue" in world.run("exec", "swap/web", "env", check=0).out
+
+
+def test_only_who_says_so_restarts_with_what_it_depends_on(world: World):
+    def trio(colour: str) -> dict[str, Any]:
+        manifest = swap(colour, "stop-first")
+        box = manifest["containers"]["client"]
+        follows = {**box, "depends_on": {"web": {"condition": "healthy", "restart": True}}}
+        manifest["containers"] |= {"follower": follows, "other": {**box, "depends_on": {"web": "healthy"}}}
+        return manifest
+
+    apply(world, trio("red"))
+    world.run("exec", "follower", "touch", "/tmp/mark", check=0)
+    before = {name: world.record(f"swap/{name}")["status"] for name in ("follower", "other", "web")}
+    said = apply(world, trio("blue"))
+    after = {name: world.record(f"swap/{name}")["status"] for name in before}
+    assert "because it asks to follow web, which is started anew" in said
+    assert after["other"]["pid"] == before["other"]["pid"]
+    assert after["follower"]["pid"] != before["follower"]["pid"]
+    assert after["follower"]["incarnation"] == before["follower"]["incarnation"]
+    assert after["follower"]["started_at"] > after["web"]["started_at"]
+    world.run("exec", "follower", "ls", "/tmp/mark", check=0)
+    assert world.plan("stack.yaml")["actions"] == []
