@@ -7,6 +7,7 @@ here touches the machine.
 
 import ipaddress
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
@@ -236,7 +237,7 @@ def _grant_container(
         )
         held = made.grants.endpoints.get(name)
         mac = "" if beside else held.mac if held else tx.reserved_mac(network.key, made.key)
-        mac = mac or _fresh(lambda: _mac(ground.token(10)), lambda mac: tx.grant_mac(mac, made.key))
+        mac = mac or _grant_mac(tx, made.key, address, ground, taken=held.mac if held else "")
         link = f"v{ground.root_id}{incarnation[:8]}{BASE32[place]}"
         tx.grant_link(link, made.key)
         endpoints[name] = Endpoint(address=address, mac=mac, link=link)
@@ -253,6 +254,17 @@ def _fresh(generate: Callable[[], str], take: Callable[[str], None]) -> str:
         except NameTaken:
             continue
         return name
+
+
+def _grant_mac(tx: "Writing", key: Key, address: str, ground: Ground, *, taken: str) -> str:
+    """A MAC that follows from the address, so that whoever knew the address before finds its new holder at once: an entry
+    of a neighbour's ARP cache stays for half a minute. By chance where somebody kept it while the address went on."""
+    own = _mac(ground.root_id.encode().hex()[:2] + ipaddress.IPv4Address(address).packed.hex())
+    if own != taken:
+        with suppress(NameTaken):
+            tx.grant_mac(own, key)
+            return own
+    return _fresh(lambda: _mac(ground.token(10)), lambda mac: tx.grant_mac(mac, key))
 
 
 def _mac(digits: str) -> str:

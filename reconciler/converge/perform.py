@@ -20,7 +20,7 @@ from reconciler.model.spec import START_FIRST
 from reconciler.store.sealed import map_sensitive
 
 Act = Callable[[Job, Ground, Emit], Status]
-LINGER = 0.2
+LINGER = 1.0
 """Seconds between the names having moved and the old one being told to end: who asked for them just before connects."""
 GONE = Status(phase=Phase.MISSING)
 
