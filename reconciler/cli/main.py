@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pull": ("images", "Pull an image by hand."),
     "images": ("images", "List, inspect, remove and prune images."),
     "history": ("history", "List the revisions of a stack."),
+    "export": ("export", "Write a manifest of what is recorded."),
     "events": ("history", "Show what happened."),
     "validate": ("validate", "Check manifests without looking at the machine."),
     "schema": ("validate", "Print the JSON Schema of manifests."),
@@ -45,7 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 NOT_BUILT = frozenset(
-    "lock cp stats top pause unpause rollback explain export approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
+    "lock cp stats top pause unpause rollback explain approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
     " load login logout build prune backup restore".split()
 )
 """Verbs of the design that are refused by name until they are built."""

@@ -1,0 +1,44 @@
+"""What is recorded → the manifest that says it."""
+
+from reconciler.manifest.export import export_stack
+from reconciler.model.errors import NotFound
+from reconciler.model.key import Key, Kind, container_key, named_key, split_key
+from reconciler.model.record import StackRecord
+from reconciler.model.spec import ContainerSpec, Spec
+from reconciler.verbs.delete import RUN
+from reconciler.verbs.root import Root
+
+
+def export(root: Root, what: str) -> str:
+    """The manifest of a stack, or of one container of the stack `run` as a stack of its own. Raises NotFound."""
+    with root.store.read() as tx:
+        stacks, records = tx.stacks(), tx.records()
+    specs = {key: record.spec for key, record in records.items()}
+    stack, slash, name = what.partition("/")
+    if slash:
+        return _export_run(what, stack, name, specs)
+    own = {key: spec for key, spec in specs.items() if split_key(key).stack == what}
+    if not own:
+        raise NotFound("stack", what, sorted({split_key(key).stack for key in records}))
+    if what == RUN:
+        return export_stack("run-export", own, head="What `reconcile run` made, as a stack that may have this name.")
+    return export_stack(what, own, origin=_origin(stacks.get(what)))
+
+
+def _origin(stack: StackRecord | None) -> str:
+    return stack.origin.removeprefix("name:") if stack and stack.origin.startswith("name:") else ""
+
+
+def _export_run(what: str, stack: str, name: str, specs: dict[Key, Spec]) -> str:
+    """One container with what it uses, by its own name, for no manifest may be of the stack `run`."""
+    key = container_key(RUN, name)
+    spec = specs.get(key)
+    if stack != RUN or not isinstance(spec, ContainerSpec):
+        known = (split_key(found) for found in specs)
+        near = [f"{RUN}/{parts.name}" for parts in known if parts.kind is Kind.CONTAINER and parts.stack == RUN]
+        raise NotFound("container of the stack run", what, sorted(near))
+    used = [named_key(Kind.IMAGE, RUN, spec.image), *(named_key(Kind.NETWORK, RUN, network) for network in spec.networks)]
+    used += [named_key(Kind.VOLUME, RUN, mount.source) for mount in spec.mounts.values() if mount.type == "volume"]
+    own = {found: specs[found] for found in (key, *used) if found in specs and split_key(found).stack == RUN}
+    head = f"What `reconcile run --name {name}` made, as a stack of its own. Delete {key} before you apply it."
+    return export_stack(name, own, head=head)
