@@ -4,6 +4,7 @@ The flags become a manifest's data, which go the way of every manifest (`validat
 of the flag instead of a place. Nothing outside is looked at but what the caller gives.
 """
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ def read_command(flags: Flags, *, stack: str, folder: str, variables: Mapping[st
     name = flags.name
     own = [network for network in flags.networks if "/" not in network]
     bare = [mount for mount in flags.written.get("mounts", ()) if ":" not in mount]
-    named = [mount for mount in flags.written.get("mounts", ()) if ":" in mount]
+    named = [_absolute(mount, folder) for mount in flags.written.get("mounts", ()) if ":" in mount]
     written = {**flags.written, "image": "it", **({"networks": own} if own else {})}
     if named or bare:
         written["mounts"] = [*named, *({"type": "tmpfs", "target": target} for target in bare)]
@@ -78,6 +79,12 @@ def read_command(flags: Flags, *, stack: str, folder: str, variables: Mapping[st
     if wrong:
         raise _usage(wrong, flags)
     return _named_by_reference(draft.specs, flags, stack=stack, bare=bare)
+
+
+def _absolute(mount: str, folder: str) -> str:
+    """Compat: what Docker binds is the file itself, of which no copy is kept, as of a relative path in a manifest."""
+    source, colon, rest = mount.partition(":")
+    return posixpath.normpath(posixpath.join(folder, source)) + colon + rest if source.startswith(".") else mount
 
 
 def _volume_names(mounts: Sequence[str]) -> list[str]:

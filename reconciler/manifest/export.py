@@ -4,6 +4,7 @@ Sensitive values become variables, and a comment says which. What the image says
 left out: it says it again. Never looks outside.
 """
 
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,14 +20,17 @@ from reconciler.model.health import HTTP, TCP
 from reconciler.model.key import Key, Kind, split_key
 from reconciler.model.spec import (
     Attachment,
+    ConfigSpec,
     ContainerSpec,
     Dependency,
+    FileMount,
     Healthcheck,
     ImageSpec,
     Logs,
     Mount,
     NetworkSpec,
     Resources,
+    SecretSpec,
     Sensitive,
     Spec,
     VolumeSpec,
@@ -50,14 +54,29 @@ class Exported(Struct, kw_only=True):
     images: dict[str, str] = {}
     """Names of image resources to what they are called here, where a manifest can't call them so."""
     notes: list[str] = []
+    folder: str = ""
+    """What relative paths begin at: those of files of which a copy is kept are written so."""
 
 
-def export_stack(name: str, specs: Mapping[Key, Spec], *, origin: str = "", head: str = "") -> str:
-    """The manifest of a stack. `origin` is what its `origin:` says, `head` the first line of its comment."""
-    out = Exported(stack=name, specs=specs)
+def export_stack(
+    name: str,
+    specs: Mapping[Key, Spec],
+    *,
+    contents: Mapping[Key, bytes] = {},
+    folder: str = "",
+    origin: str = "",
+    head: str = "",
+) -> str:
+    """The manifest of a stack.
+
+    `contents` are those of configs that are no secret, `folder` is where its manifest was, "" where nobody knows; `origin`
+    is what its `origin:` says, `head` the first line of its comment.
+    """
+    out = Exported(stack=name, specs=specs, folder=folder or _folder_of(specs))
     containers = _containers(out)
     sections = {section: _section(out, kind) for kind, section in _SECTIONS.items()}
     data: dict[str, Any] = {"apiVersion": "reconcile/v1", "name": name, **({"origin": origin} if origin else {})}
+    sections |= {"configs": _configs(out, contents), "secrets": _secrets(out)}
     data |= {section: found for section, found in sections.items() if found}
     data |= {"containers": containers} if containers else {}
     lines = [head or f"What is recorded of the stack {name}.", *out.notes]
@@ -89,11 +108,53 @@ def _section(out: Exported, kind: Kind) -> dict[str, Any]:
         elif isinstance(spec, VolumeSpec):
             base, at, replica = parts.name.partition("@")
             if not at:
-                found[base] = _plain(spec, {})
+                found[base] = _plain(spec, {"moved": None})
             elif replica.isdigit():  # and no path of an image's VOLUME
-                found[base] = {"per_replica": True, **_plain(spec, {})}
+                found[base] = {"per_replica": True, **_plain(spec, {"moved": None})}
     borrowed = {name: {"from": owner} for name, owner in out.borrowed.get(_SECTIONS[kind], {}).items()}
     return found | borrowed
+
+
+def _configs(out: Exported, contents: Mapping[Key, bytes]) -> dict[str, Any]:
+    """Configs with what is in them; one whose text had variables in it may be a secret."""
+    found: dict[str, Any] = {}
+    for key, spec in sorted(out.specs.items()):
+        if not isinstance(spec, ConfigSpec):
+            continue
+        name = split_key(key).name
+        try:
+            found[name] = {"content": _text(contents[key].decode())}
+        except KeyError:
+            found[name] = {"content": f"${{{_secret(out, key, 'the whole text of the config')}}}"}
+        except UnicodeDecodeError:
+            out.notes.append(f"The config {name} is no text: write the file {name}.config beside this one.")
+            found[name] = {"file": f"./{name}.config"}
+    return found
+
+
+def _secrets(out: Exported) -> dict[str, Any]:
+    return {
+        split_key(key).name: {"env": _secret(out, key, "the secret")}
+        for key, spec in sorted(out.specs.items())
+        if isinstance(spec, SecretSpec)
+    }
+
+
+def _secret(out: Exported, key: Key, what: str) -> str:
+    """The variable that a content comes from."""
+    name = split_key(key).name
+    variable = re.sub(r"[^A-Z0-9]", "_", f"{'' if name[0].isalpha() else '_'}{name.upper()}")
+    while variable in out.variables:
+        variable += "_"
+    out.variables[variable] = (key, f"{what} {name}")
+    return variable
+
+
+def _folder_of(specs: Mapping[Key, Spec]) -> str:
+    """A folder that all files lie below of which a copy is kept."""
+    containers = [spec for spec in specs.values() if isinstance(spec, ContainerSpec)]
+    kept = [posixpath.dirname(mount.source) for spec in containers for mount in spec.mounts.values() if mount.digest]
+    return posixpath.commonpath(kept) if kept else ""
 
 
 def _containers(out: Exported) -> dict[str, Any]:
@@ -122,6 +183,8 @@ def _container(out: Exported, name: str, index: int, spec: ContainerSpec) -> dic
         "shm_size": ("shm_size", render_size),
         "networks": ("networks", lambda value: _networks(out, value)),
         "ports": ("ports", _ports),
+        "configs": ("configs", lambda value: _files(value, "/", 0o444)),
+        "secrets": ("secrets", lambda value: _files(value, "/run/secrets/", 0o400)),
         "mounts": ("mounts", lambda value: _mounts(out, f"{name}-{index}@", value)),
         "depends_on": ("depends_on", _dependencies),
         "healthcheck": ("healthcheck", _healthcheck),
@@ -243,16 +306,38 @@ def _mounts(out: Exported, own: str, mounts: Mapping[str, Mount]) -> list[dict[s
             out.notes.append(f"{own[:-1]}: the volume at {target} has no name: its image declares it, or --volume did.")
             continue
         source = mount.source
-        if mount.type == "volume":
+        if mount.digest:
+            source = _relative(out, source)
+        elif mount.type == "volume":
             base, replica, number = source.rpartition("@")
             source = _borrowed(out, "volumes", base if replica and number.isdigit() else source)
         rules: Rules = {
+            **dict.fromkeys(("digest", "uid", "gid")),
             "source": ("source", lambda _, source=source: _text(source)),  # type: ignore[misc]  # the default is its value
             "size": ("size", render_size),
-            "mode": ("mode", lambda value: f"{value:04o}"),
+            "mode": None if mount.digest else ("mode", lambda value: f"{value:04o}"),
         }
         plain = _plain(mount, rules)
         found.append({"type": plain.pop("type"), "target": _text(target), **plain})
+    return found
+
+
+def _relative(out: Exported, source: str) -> str:
+    note = f"Relative paths begin at {out.folder}: that is where this file belongs."
+    if note not in out.notes:
+        out.notes.append(note)
+    relative = posixpath.relpath(source, out.folder)
+    return relative if relative.startswith("../") else f"./{relative}"
+
+
+def _files(files: Mapping[str, FileMount], folder: str, mode: int) -> list[Any]:
+    """Configs or secrets of a container; what is usual for their kind is left out."""
+    found: list[Any] = []
+    for target, file in files.items():
+        rules: Rules = {"digest": None, "mode": None}
+        plain = {"source": file.source, **({"target": target} if target != folder + file.source else {})}
+        plain |= {**_plain(file, rules), **({"mode": f"{file.mode:04o}"} if file.mode != mode else {})}
+        found.append(file.source if list(plain) == ["source"] else plain)
     return found
 
 

@@ -1,10 +1,13 @@
 """What is recorded → the manifest that says it."""
 
+import posixpath
+
 from reconciler.manifest.export import export_stack
+from reconciler.model.content import is_keyed
 from reconciler.model.errors import NotFound
 from reconciler.model.key import Key, Kind, container_key, named_key, split_key
 from reconciler.model.record import StackRecord
-from reconciler.model.spec import ContainerSpec, Spec
+from reconciler.model.spec import ConfigSpec, ContainerSpec, Spec
 from reconciler.verbs.delete import RUN
 from reconciler.verbs.root import Root
 
@@ -13,6 +16,12 @@ def export(root: Root, what: str) -> str:
     """The manifest of a stack, or of one container of the stack `run` as a stack of its own. Raises NotFound."""
     with root.store.read() as tx:
         stacks, records = tx.stacks(), tx.records()
+        contents = {
+            key: data
+            for key, record in records.items()
+            if isinstance(record.spec, ConfigSpec) and not is_keyed(record.spec.digest)
+            if (data := tx.content(record.spec.digest)) is not None
+        }
     specs = {key: record.spec for key, record in records.items()}
     stack, slash, name = what.partition("/")
     if slash:
@@ -22,7 +31,13 @@ def export(root: Root, what: str) -> str:
         raise NotFound("stack", what, sorted({split_key(key).stack for key in records}))
     if what == RUN:
         return export_stack("run-export", own, head="What `reconcile run` made, as a stack that may have this name.")
-    return export_stack(what, own, origin=_origin(stacks.get(what)))
+    recorded = stacks.get(what)
+    return export_stack(what, own, contents=contents, folder=_folder(recorded), origin=_origin(recorded))
+
+
+def _folder(stack: StackRecord | None) -> str:
+    """Where its manifest was, as far as its origin says."""
+    return posixpath.dirname(stack.origin.removeprefix("file:")) if stack and stack.origin.startswith("file:/") else ""
 
 
 def _origin(stack: StackRecord | None) -> str:

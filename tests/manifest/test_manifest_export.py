@@ -12,7 +12,7 @@ from manifest_reading import read
 
 from reconciler.manifest.export import export_stack
 from reconciler.manifest.load import load_stacks
-from reconciler.model.key import Key, container_key
+from reconciler.model.key import Key, container_key, split_key
 from reconciler.model.record import Stack
 from reconciler.model.spec import ContainerSpec, Sensitive, Spec
 from reconciler.schema.load import load_schema, resolve_reference
@@ -33,8 +33,12 @@ def secrets_of(stack: Stack) -> dict[str, str]:
 
 
 def assert_comes_back(stack: Stack, folder: Path = Path("/")) -> str:
-    text = export_stack(stack.name, stack.specs)
-    again = read(text, variables=secrets_of(stack), folder=folder)
+    given = {key: source.value.value for key, source in stack.sources.items() if source.value}
+    inline = {key: text.encode() for key, text in given.items() if key.startswith("config/")}
+    text = export_stack(stack.name, stack.specs, contents=inline, folder=str(folder))
+    secrets = {split_key(key).name.upper(): "planted" for key in stack.specs if key.startswith("secret/")}
+    again = read(text, variables=secrets_of(stack) | secrets, folder=folder)
+    assert {key: again.sources[key].value for key in inline} == {key: stack.sources[key].value for key in inline}
     assert {key: comparable(spec) for key, spec in again.specs.items()} == {
         key: comparable(spec) for key, spec in stack.specs.items()
     }, text
@@ -69,6 +73,8 @@ def written_examples() -> Iterator[tuple[str, Any]]:
 
 
 AROUND = {
+    "configs": {"app": {"content": "a: $$1\n"}, "conf": {"content": "x"}},
+    "secrets": {"token": {"env": "TOKEN"}, "key": {"env": "TOKEN"}},
     "networks": {"front": {"subnet": "10.40.0.0/24"}, "edge": {"from": "other/front"}},
     "volumes": {"data": {}, "own": {"per_replica": True}, "conf": {"from": "other"}},
 }
@@ -81,7 +87,7 @@ def test_each_property_comes_back_from_its_example(name: str, example: Any):
     """Also of fields that come later: an example in the schema is a case here."""
     containers = {"web": {"image": "a/b:1", name: example}, "cache": {"image": "a/b:1", "healthcheck": {"tcp": 80}}}
     data = {"apiVersion": "reconcile/v1", "name": "s", **AROUND, "containers": containers}
-    assert_comes_back(read(text_of(data)))
+    assert_comes_back(read(text_of(data), variables=SECRETS))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +113,9 @@ def test_each_property_comes_back_from_its_example(name: str, example: Any):
         {"healthcheck": {"http": "https://:8443/a$$b", "retries": 1}},
         {"healthcheck": {"interval": "1ms", "retries": 9}},
         {"healthcheck": {"test": "curl $$URL"}},
+        {"secrets": ["key", {"source": "token", "target": "/etc/t", "uid": 5, "mode": "0440", "on_change": "restart"}]},
+        {"configs": ["app", {"source": "conf", "target": "/c", "on_change": "nothing", "signal": "HUP"}]},
+        {"mounts": [{"type": "bind", "source": "./file", "target": "/file", "read_only": True}]},
         {"replicas": 3, "mounts": ["own:/own"]},
         {"depends_on": {"cache": {"condition": "healthy"}}, "stop_signal": 35, "user": 1000},
         {"sysctls": {"net.core.somaxconn": "1024"}, "extra_hosts": {"a": "10.0.0.1", "b": "::1"}, "ulimits": {"nofile": 9}},
@@ -121,7 +130,7 @@ def test_forms_that_change_on_the_way_come_back(container: dict[str, Any]):
         **AROUND,
         "containers": {"web": {"image": "x/y:2", **container}, "cache": other},
     }
-    assert_comes_back(read(text_of(data)))
+    assert_comes_back(read(text_of(data), variables=SECRETS))
 
 
 def test_secrets_become_variables_that_a_comment_names():
