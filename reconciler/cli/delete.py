@@ -41,8 +41,7 @@ def delete(
     with opened(ctx, root, lock_timeout=lock_timeout) as found:
         doomed = structs.replace(_find(found, what, variables), take_over=take_over)
         doomed = structs.replace(doomed, volumes=(*doomed.volumes, *volumes), all_volumes=all_volumes)
-        if not yes:
-            yes = _confirm_volumes(found, doomed)
+        yes = yes or _confirm_volumes(found, doomed, asks=form != "json")
         try:
             applied = verb(found, doomed, ApplyOptions(yes=yes), face=make_face(watcher, form))
         finally:
@@ -53,35 +52,46 @@ def delete(
 
 
 def _find(root: "Root", what: str, variables: tuple[str, ...]) -> "Doomed":
-    """What was named: a manifest that exists, else a stack or a key."""
-    from reconciler.verbs.delete import Doomed, find_stack_or_key
+    """What was named: a stack, a manifest that exists, or a resource. A folder that is called as one must be told apart."""
+    from reconciler.model.errors import Failed, NotFound
+    from reconciler.verbs.delete import Doomed, find_doomed
+    from reconciler.verbs.names import find_keys
 
     path = Path(what)
     with root.store.read() as tx:
         keys, stacks = list(tx.records()), tx.stacks()
-    if what not in stacks and (path.is_file() or path.is_dir()):
-        from reconciler.cli.manifests import load_manifests
+    if what in stacks or what == "-" or not (path.is_file() or path.is_dir()):
+        if what != "-":
+            return find_doomed(keys, what)
+    elif found := find_keys(keys, what):
+        raise Failed(f"{what}: it is a path and {', '.join(found)}", hint=f"write ./{what} for the path, or the whole key")
+    from reconciler.cli.manifests import load_manifests
+    from reconciler.verbs.origin import as_recorded
 
-        read = load_manifests([path], variables)
-        if len(read) != 1:
-            raise click.UsageError(f"{what} describes {len(read)} stacks; delete them one by one")
-        return Doomed(stack=read[0].name, origin=read[0].origin)
-    return find_stack_or_key(keys, what)
+    read = load_manifests([path], variables)
+    if len(read) != 1:
+        raise click.UsageError(f"{what} describes {len(read)} stacks; delete them one by one")
+    stack = read[0]
+    if stack.name not in stacks:
+        former = [name for name, record in stacks.items() if record.origin == stack.origin]
+        raise NotFound("stack", stack.name, former)
+    return Doomed(stack=stack.name, origin=as_recorded(stack, stacks[stack.name]).origin)
 
 
-def _confirm_volumes(root: "Root", doomed: "Doomed") -> bool:
+def _confirm_volumes(root: "Root", doomed: "Doomed", *, asks: bool) -> bool:
     """Volumes that would go are listed with their sizes, and the stack's name must be typed. True where it was."""
     from reconciler.cli.render import is_terminal, show, size
     from reconciler.model.errors import NeedsYes
     from reconciler.verbs.delete import doomed_volumes
 
-    sizes = doomed_volumes(root, doomed)
-    if not sizes:
+    lost = [f"{key}: {size(number)} of data will be lost" for key, number in doomed_volumes(root, doomed).items()]
+    if not lost:
         return False
-    for key, number in sizes.items():
-        show(f"{key}: {size(number)} of data will be lost")
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
-        raise NeedsYes(f"delete {doomed.stack}", "volumes and their data would be lost, and nobody can be asked")
+    if not (asks and is_terminal(sys.stdin) and is_terminal(sys.stdout)):
+        why = "volumes and their data would be lost, and nobody can be asked"
+        raise NeedsYes(f"delete {doomed.stack}", why, "\n".join(lost))
+    for line in lost:
+        show(line)
     if click.prompt("Type the stack's name to go on", default="", show_default=False) != doomed.stack:
         raise NeedsYes(f"delete {doomed.stack}", "not confirmed; nothing was changed")
     return True

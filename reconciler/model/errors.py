@@ -67,20 +67,20 @@ class ProgramFailed(Failed):
 class PortTaken(Failed):
     """Another process listens where a port was to be published."""
 
-    def __init__(self, key: str, port: str, holder: str) -> None:
+    def __init__(self, key: str, port: str, holder: str, hint: str = "") -> None:
         super().__init__(
             f"publish {port} for {key}: the port is held by {holder}",
-            hint="stop it, or choose another host port",
+            hint=hint or "stop it, or choose another host port",
         )
 
 
 class SubnetTaken(Failed):
     """A subnet that the host routes already, or that another network of ours holds."""
 
-    def __init__(self, key: str, subnet: str, holder: str) -> None:
+    def __init__(self, key: str, subnet: str, holder: str, hint: str = "") -> None:
         super().__init__(
             f"{key}: the subnet {subnet} overlaps {holder}",
-            hint="choose another subnet, or leave it out and take one of the pool",
+            hint=hint or "choose another subnet, or leave it out and take one of the pool",
         )
 
 
@@ -207,12 +207,20 @@ class StalePlan(Refused):
 
 
 class OriginDiffers(Refused):
-    """A stack is owned by another manifest."""
+    """A stack is owned by another manifest, or by a source of the controller; `gone`: the owner's file is not there now."""
 
-    def __init__(self, stack: str, recorded: str, found: str) -> None:
+    def __init__(self, stack: str, recorded: str, found: str, *, gone: bool = False) -> None:
+        source = recorded.removeprefix("source:")
+        if source != recorded:
+            way = f"change it in the source {source}, which would undo what is done here"
+        elif gone:
+            way = "if the manifest was moved here, that is meant: give --take-over once"
+        else:
+            way = "rename one of the two (`name:`)"
         super().__init__(
             f"stack {stack} belongs to {recorded}, not to {found}",
-            hint="rename one of the two (`name:`), or take it over with --take-over",
+            detail="that file is not there any more" if gone else "",
+            hint=way if gone and source == recorded else f"{way}, or take it over with --take-over",
         )
 
 
@@ -237,8 +245,8 @@ def _and(words: Iterable[str]) -> str:
 class NeedsYes(Refused):
     """A plan that needs a yes, and nobody to ask."""
 
-    def __init__(self, tried: str, why: str) -> None:
-        super().__init__(f"{tried}: {why}", hint="look at the plan, then give --yes")
+    def __init__(self, tried: str, why: str, detail: str = "") -> None:
+        super().__init__(f"{tried}: {why}", detail, "look at the plan, then give --yes")
 
 
 class NeedsAllowDelete(Refused):

@@ -43,6 +43,11 @@ def container_key(stack: str, name: str, index: int = 1) -> Key:
     return Key(f"container/{stack}/{name}/{index}")
 
 
+def is_incarnation(text: str) -> bool:
+    """Whether a name is one that an incarnation bears: what is called otherwise we did not make."""
+    return len(text) == 12 and set(text) <= _HEX
+
+
 @lru_cache(maxsize=65536)
 def named_key(kind: Kind, stack: str, name: str) -> Key:
     """The key that a name in a spec of a stack means: `front` is the stack's own, `edge/front` is borrowed of `edge`.
@@ -109,4 +114,5 @@ def sort_key(key: Key) -> tuple[int, str, str, int]:
     return (_KIND_ORDER[parts.kind], parts.stack, parts.name, parts.index)
 
 
+_HEX = frozenset("0123456789abcdef")
 _KIND_ORDER = {kind: place for place, kind in enumerate(Kind)}

@@ -46,7 +46,7 @@ class Stack(Struct, frozen=True, kw_only=True):
 
     name: str
     origin: str
-    """`name:…`, `git:URL:PATH`, `file:REALPATH` or `api`."""
+    """`name:…`, `git:URL:PATH`, `file:REALPATH`, `stdin`, `source:NAME` or `api`."""
     source: str
     """What a person calls it: the manifest's path as given."""
     specs: dict[Key, Spec]

@@ -22,13 +22,16 @@ def make_delete_plan(
     keys: Collection[Key],
     *,
     volumes: Collection[Key] = (),
+    wanted: Collection[Key] = (),
     stacks: Mapping[str, StackRecord],
     records: Mapping[Key, Record],
     observation: Observation,
 ) -> Plan:
     """Delete the recorded resources among `keys` (all of a stack, or some), and of their volumes those in `volumes`.
 
-    A volume in `keys` that is not in `volumes` is kept, as a line. `records` are those of all stacks. Raises Refused where
+    A volume in `keys` that is not in `volumes` is kept, as a line. `wanted` are
+    the keys that the manifest had when it was applied last: what of them goes comes again, as a line says. `records` are
+    those of all stacks. Raises Refused where
     something that stays uses what would go, Borrowed where that is in another stack.
     """
     names = tuple(sorted({split_key(key).stack for key in (*keys, *volumes)}))
@@ -37,11 +40,15 @@ def make_delete_plan(
     _check_users(asked, ours)
     scene = Scene(specs={}, pins={}, records=ours, observation=observation)
     steps = order_steps({key: Decision(key=key, verb=Verb.DELETE, reason=Reason.REQUESTED) for key in asked}, scene)
+    again = sorted(asked & {*wanted}, key=sort_key)
     kept = sorted((key for key in keys if key in ours and key not in asked), key=sort_key)
     plan = Plan(
         stacks=names,
         actions=make_actions(steps, scene),
-        lines=tuple(Line(key=key, text=f"kept: --volume {split_key(key).name} takes it too") for key in kept),
+        lines=(
+            *(Line(key=key, text=_say_again(key)) for key in again),
+            *(Line(key=key, text=f"kept: --volume {split_key(key).name} takes it too") for key in kept),
+        ),
         bases=make_bases(names, stacks),
         phases=collect_phases(steps, scene),
     )
@@ -61,6 +68,10 @@ def find_unused(gone: Collection[Key], records: Mapping[Key, Record]) -> tuple[K
     stacks = {split_key(key).stack for key in gone}
     ours = (key for key in records if split_key(key).stack in stacks and kind_of(key) in (Kind.IMAGE, Kind.NETWORK))
     return tuple(sorted((key for key in ours if key not in used), key=sort_key))
+
+
+def _say_again(key: Key) -> str:
+    return f"the manifest wants it: the next apply of {split_key(key).stack} makes it again, unless it is taken out there"
 
 
 def _check_users(asked: set[Key], records: Mapping[Key, Record]) -> None:

@@ -15,13 +15,19 @@ from reconciler.model.record import Desired, Record, StackRecord
 FEWEST = 3
 """Containers that a stack must have for the limit on deletes to hold."""
 
+SOURCE = "source:"
+"""What the origin of a stack begins with that a source of the controller owns."""
+
 ASKED_FOR = frozenset({Verb.REPLACE, Verb.DELETE})
 
 
 def check_origins(
-    desired: Desired, stacks: Mapping[str, StackRecord], *, take_over: bool = False
+    desired: Desired, stacks: Mapping[str, StackRecord], *, take_over: bool = False, gone: Collection[str] = ()
 ) -> tuple[StackRecord, ...]:
-    """Raise OriginDiffers for a stack that another manifest owns; with `take_over`, the records that are taken over."""
+    """Raise OriginDiffers for a stack that another manifest owns; with `take_over`, the records that are taken over.
+
+    `gone` are the recorded origins whose file is not there any more.
+    """
     taken = tuple(
         recorded
         for stack in sorted(desired.stacks, key=lambda stack: stack.name)
@@ -29,8 +35,17 @@ def check_origins(
     )
     if taken and not take_over:
         found = next(stack.origin for stack in desired.stacks if stack.name == taken[0].name)
-        raise OriginDiffers(taken[0].name, taken[0].origin, found)
+        raise OriginDiffers(taken[0].name, taken[0].origin, found, gone=taken[0].origin in gone)
     return taken
+
+
+def check_deletable(stack: str, recorded: StackRecord | None, *, origin: str = "", gone: Collection[str] = ()) -> None:
+    """Raise OriginDiffers for a delete of what another manifest owns, or, without an `origin`, of what a source owns: by
+    name anybody else's may be deleted, for that is the request."""
+    if recorded is None or recorded.origin in ("", origin):
+        return
+    if origin or recorded.origin.startswith(SOURCE):
+        raise OriginDiffers(stack, recorded.origin, origin or "who deletes it by hand", gone=recorded.origin in gone)
 
 
 def check_limits(plan: Plan, *, records: Mapping[Key, Record], observation: Observation) -> None:

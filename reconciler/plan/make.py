@@ -26,6 +26,7 @@ from reconciler.plan.decide import (
     is_settled,
 )
 from reconciler.plan.diff import EffectOf
+from reconciler.plan.former import find_former, render_former
 from reconciler.plan.graph import Step, force_dependents, order_steps
 from reconciler.plan.losses import Loss, find_doubles, find_losses, find_moves
 from reconciler.plan.notes import render_notes
@@ -57,8 +58,9 @@ def make_plan(
     )
     check_borrowing(plan, records=records, observation=observation)
     check_start_first(plan.specs, records)
-    lent = render_lent(plan, records)
-    return replace(plan, lines=_sorted_lines([*plan.lines, *lent])) if lent else plan
+    more = render_lent(plan, records)
+    more += render_former(find_former(desired.stacks, stacks), records=records, observation=observation)
+    return replace(plan, lines=_sorted_lines([*plan.lines, *more])) if more else plan
 
 
 def _sorted_lines(lines: Iterable[Line]) -> tuple[Line, ...]:

@@ -13,16 +13,16 @@ from reconciler.model.errors import ConvergeFailed, Failed, LockTimeout, NeedsYe
 from reconciler.model.events import Emit, Note, PlanMade
 from reconciler.model.key import Kind, kind_of
 from reconciler.model.plan import Plan, Verb
-from reconciler.model.record import Desired, Made
+from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec
 from reconciler.plan.borrowing import check_borrowing
 from reconciler.plan.forms import plan_json
-from reconciler.plan.limits import check_limits, check_origins, needs_yes
+from reconciler.plan.limits import check_limits, needs_yes
 from reconciler.plan.stale import check_fresh
 from reconciler.verbs.clashes import check_clashes, wanted_ports
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look, lives, look
-from reconciler.verbs.plan import Wish, plan_from
+from reconciler.verbs.plan import Wish, check_owners, plan_from
 from reconciler.verbs.record import (
     Recorder,
     begin_revisions,
@@ -67,9 +67,9 @@ def apply_saved(root: Root, plan: Plan, path: str, options: ApplyOptions, *, tak
         looked = recovered(root, plan.stacks, ports=wanted_ports(plan.wanted), emit=told)
         check_fresh(plan, stacks=looked.stacks, records=looked.records, observation=looked.observation, path=path)
         if not take_over:
-            check_origins(Desired(stacks=plan.wanted, images={}), looked.stacks)
+            check_owners(plan.wanted, looked.stacks)
         check_borrowing(plan, records=looked.records, observation=looked.observation)
-        check_clashes(plan, root.engine, looked.observation, looked.records)
+        check_clashes(plan, root.engine, looked)
         return carry_out(root, plan, looked, options, face=structs.replace(face, emit=told))
 
 

@@ -1,19 +1,22 @@
 """What is recorded under a name → gone, in order; volumes stay unless they are named."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from msgspec import Struct, structs
 
 from reconciler.converge.view import made_of
-from reconciler.model.errors import NotFound, OriginDiffers
-from reconciler.model.key import Key, Kind, kind_of, make_key, split_key, split_replica_volume
+from reconciler.model.errors import NotFound, Usage
+from reconciler.model.key import Key, Kind, kind_of, split_key, split_replica_volume, stack_of
 from reconciler.model.observation import Observation
 from reconciler.model.plan import Plan
 from reconciler.model.record import Record
 from reconciler.plan.delete import find_unused, make_delete_plan
+from reconciler.plan.limits import check_deletable
 from reconciler.verbs.apply import Applied, ApplyOptions, carry_out, recovered
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look
+from reconciler.verbs.names import find_keys
+from reconciler.verbs.origin import gone_origins
 from reconciler.verbs.record import Recorder
 from reconciler.verbs.root import Root
 from reconciler.verbs.sizes import plan_with_sizes
@@ -40,21 +43,30 @@ def delete(root: Root, doomed: Doomed, options: ApplyOptions, *, face: Face) -> 
     """Delete a stack, or some resources of one. Raises NotFound, OriginDiffers, NeedsYes, ConvergeFailed."""
     with root.lock_stacks([doomed.stack], "delete"), Recorder(root, face.emit, [doomed.stack]) as told:
         looked = recovered(root, [doomed.stack], emit=told)
-        plan = plan_with_sizes(lambda seen: delete_plan(looked, doomed, seen), root.engine, looked)
+        wanted = _read_wanted(root, doomed.stack) if doomed.keys and doomed.stack != RUN else ()
+        plan = plan_with_sizes(lambda seen: delete_plan(looked, doomed, seen, wanted=wanted), root.engine, looked)
         # It is the request itself: the limit on what a changed manifest may delete does not hold here.
         options = structs.replace(options, allow_delete=True)
         face = structs.replace(face, emit=told)
         return carry_out(root, plan, looked, options, face=face, tried=f"delete {doomed.stack}")
 
 
-def delete_plan(looked: Look, doomed: Doomed, observation: Observation) -> Plan:
-    """The plan of a delete. Raises NotFound for a stack, a key or a volume that is not on record."""
+def _read_wanted(root: Root, stack: str) -> Collection[Key]:
+    """What the manifest had when it was applied last."""
+    with root.store.read() as tx:
+        recorded = tx.stacks().get(stack)
+        revision = tx.revision(stack, recorded.revision) if recorded is not None else None
+    return revision.wanted.specs.keys() if revision is not None and revision.wanted is not None else ()
+
+
+def delete_plan(looked: Look, doomed: Doomed, observation: Observation, *, wanted: Collection[Key] = ()) -> Plan:
+    """The plan of a delete. Raises NotFound for a stack, a key or a volume that is not on record, OriginDiffers, Usage."""
     own = {key: record for key, record in looked.records.items() if split_key(key).stack == doomed.stack}
     if not own:
         raise NotFound("stack", doomed.stack, sorted({split_key(key).stack for key in looked.records}))
     recorded = looked.stacks.get(doomed.stack)
-    if recorded and doomed.origin and recorded.origin != doomed.origin and not doomed.take_over:
-        raise OriginDiffers(doomed.stack, recorded.origin, doomed.origin)
+    if not doomed.take_over:
+        check_deletable(doomed.stack, recorded, origin=doomed.origin, gone=gone_origins(looked.stacks, [doomed.stack]))
     for key in doomed.keys:
         if key not in own:
             raise NotFound("resource", key, sorted(own))
@@ -64,6 +76,7 @@ def delete_plan(looked: Look, doomed: Doomed, observation: Observation) -> Plan:
     return make_delete_plan(
         keys,
         volumes=_volumes(own, doomed),
+        wanted=wanted,
         stacks=looked.stacks,
         records=looked.records,
         observation=observation,
@@ -71,6 +84,8 @@ def delete_plan(looked: Look, doomed: Doomed, observation: Observation) -> Plan:
 
 
 def _volumes(own: dict[Key, Record], doomed: Doomed) -> tuple[Key, ...]:
+    if doomed.keys and doomed.all_volumes:
+        raise Usage("--volumes goes with a whole stack", hint="name the volumes that are to go: --volume NAME")
     volumes = {split_key(key).name: key for key in own if kind_of(key) is Kind.VOLUME}
     if doomed.all_volumes:
         return tuple(volumes.values())
@@ -83,23 +98,19 @@ def _volumes(own: dict[Key, Record], doomed: Doomed) -> tuple[Key, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def find_stack_or_key(records: Sequence[Key], text: str) -> Doomed:
-    """What a name given to `delete` means: a stack, or a key in full; without its index, all replicas of a container or
-    their volumes."""
-    if any(split_key(key).stack == text for key in records):
+def find_doomed(records: Collection[Key], text: str) -> Doomed:
+    """What a name given to `delete` means: a stack, else what `find_keys` finds. A volume that is named so goes with its
+    data. Raises NotFound, or Failed where it may mean several things."""
+    if any(stack_of(key) == text for key in records):
         return Doomed(stack=text)
-    matches = tuple(key for key in records if text in (key, _without_index(key)))
-    if not matches:
-        raise NotFound("stack or resource", text, sorted({split_key(key).stack for key in records}))
-    volumes = tuple(split_key(key).name for key in matches if kind_of(key) is Kind.VOLUME)
-    return Doomed(stack=split_key(matches[0]).stack, keys=matches, volumes=volumes)
+    keys = find_keys(records, text)
+    if not keys:
+        import difflib  # 5 ms that only an error needs
 
-
-def _without_index(key: Key) -> str:
-    parts = split_key(key)
-    if parts.kind is Kind.CONTAINER:
-        return key.rpartition("/")[0]
-    return make_key(parts.kind, parts.stack, split_replica_volume(parts.name)[0])
+        names = {stack_of(key) for key in records} | {f"{stack_of(key)}/{split_key(key).name}" for key in records}
+        raise NotFound("stack or resource", text, difflib.get_close_matches(text, sorted(names), 1))
+    volumes = tuple(split_key(key).name for key in keys if kind_of(key) is Kind.VOLUME)
+    return Doomed(stack=stack_of(keys[0]), keys=keys, volumes=volumes)
 
 
 def doomed_volumes(root: Root, doomed: Doomed) -> dict[Key, int]:

@@ -29,6 +29,29 @@ def find_containers(records: Mapping[Key, Record], text: str, *, stacks: bool = 
     return found
 
 
+def find_keys(records: Iterable[Key], text: str) -> tuple[Key, ...]:
+    """The keys of one resource, of a container those of all its indexes or of one, in order; none where nothing is meant.
+
+    `NAME`, `STACK/NAME`, `KIND/NAME`, `KIND/STACK/NAME`, for containers with `/INDEX` or `-INDEX` behind it. Raises Failed
+    where it means several, naming them.
+    """
+    found = [key for key in sorted(records, key=sort_key) if text == key or text in _all_forms(key)]
+    meant = {(parts.kind, parts.stack, parts.name) for parts in map(split_key, found)}
+    if len(meant) > 1:
+        names = [f"{kind.value}/{stack}/{name}" for kind, stack, name in sorted(meant)]
+        raise Failed(f"{text}: there is more than one: {', '.join(names)}", hint="write one of them in full")
+    return tuple(found)
+
+
+def _all_forms(key: Key) -> set[str]:
+    parts = split_key(key)
+    names = {parts.name}
+    if parts.kind is Kind.CONTAINER:
+        names |= {f"{parts.name}/{parts.index}", f"{parts.name}-{parts.index}"}
+    names |= {f"{parts.stack}/{name}" for name in names}
+    return names | {f"{kind}/{name}" for name in names for kind in (parts.kind.value, f"{parts.kind.value}s")}
+
+
 def find_one(records: Mapping[Key, Record], text: str, statuses: Mapping[Key, Status]) -> Record:
     """The one container that a name means: of several indexes the first that runs."""
     found = find_containers(records, text)

@@ -1,22 +1,46 @@
 """A manifest's path → whose it is: the repository's URL and path inside it in a git work tree, else the real path."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from msgspec import structs
+
+from reconciler.model.record import Stack, StackRecord
+
+STDIN = Path("-")
 
 
 def origin_of(path: Path, named: str | None = None) -> str:
-    """`name:…` where the manifest names its origin, `git:URL:PATH` in a work tree with a remote, else `file:REALPATH`.
+    """`name:…` where the manifest names its origin, `stdin` for what was piped in, `git:URL:PATH` in a work tree with a
+    remote, else `file:REALPATH`.
 
     Reads `.git/config` as text: no program of a repository runs.
     """
     if named:
         return f"name:{named}"
+    if path == STDIN:
+        return "stdin"
     real = Path(os.path.realpath(path))
     for folder in real.parents:
         url = _remote(folder / ".git")
         if url:
             return f"git:{url}:{real.relative_to(folder)}"
     return f"file:{real}"
+
+
+def as_recorded(stack: Stack, recorded: StackRecord | None) -> Stack:
+    """The stack by the origin on record, where that is the same file from before its work tree got a remote."""
+    here = f"file:{os.path.realpath(stack.source)}"
+    same = recorded is not None and recorded.origin == here and stack.origin.startswith("git:")
+    return structs.replace(stack, origin=here) if same else stack
+
+
+def gone_origins(stacks: Mapping[str, StackRecord], names: Sequence[str]) -> frozenset[str]:
+    """The origins of some stacks on record whose file is not there any more."""
+    origins = {stacks[name].origin for name in names if name in stacks}
+    files = {origin for origin in origins if origin.startswith("file:")}
+    return frozenset(origin for origin in files if not Path(origin.removeprefix("file:")).exists())
 
 
 def _remote(git: Path) -> str:

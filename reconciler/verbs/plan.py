@@ -7,12 +7,13 @@ from msgspec import Struct
 
 from reconciler.model.observation import Observation
 from reconciler.model.plan import Plan
-from reconciler.model.record import Desired, Stack
+from reconciler.model.record import Desired, Stack, StackRecord
 from reconciler.plan.decide import PlanOptions
 from reconciler.plan.limits import check_origins
 from reconciler.plan.make import make_plan
 from reconciler.verbs.clashes import check_clashes, wanted_ports
 from reconciler.verbs.look import Look, look
+from reconciler.verbs.origin import as_recorded, gone_origins
 from reconciler.verbs.resolve import resolve
 from reconciler.verbs.root import Root
 from reconciler.verbs.sizes import plan_with_sizes
@@ -39,7 +40,7 @@ def plan(root: Root, wish: Wish, *, now: float) -> tuple[Plan, Look]:
 def plan_from(root: Root, wish: Wish, looked: Look, *, now: float) -> Plan:
     """Resolve and plan over a look."""
     if not wish.take_over:
-        check_origins(Desired(stacks=wish.stacks, images={}), looked.stacks)
+        check_owners(wish.stacks, looked.stacks)
     desired = resolve(
         wish.stacks,
         images=root.engine.images,
@@ -55,8 +56,15 @@ def plan_from(root: Root, wish: Wish, looked: Look, *, now: float) -> Plan:
         )  # fmt: skip
 
     made = plan_with_sizes(make, root.engine, looked)
-    check_clashes(made, root.engine, looked.observation, looked.records)
+    check_clashes(made, root.engine, looked)
     return made
+
+
+def check_owners(wanted: Sequence[Stack], recorded: Mapping[str, StackRecord]) -> None:
+    """Raise OriginDiffers where a stack is another manifest's."""
+    stacks = tuple(as_recorded(stack, recorded.get(stack.name)) for stack in wanted)
+    gone = gone_origins(recorded, [stack.name for stack in stacks])
+    check_origins(Desired(stacks=stacks, images={}), recorded, gone=gone)
 
 
 def load(

@@ -23,6 +23,9 @@ from reconciler.store.store import Store, open_store
 DEFAULT_ROOT = Path("/var/lib/reconcile")
 RUN = Path("/run/reconcile")
 LOCK_TIMEOUT = 30.0
+DATABASE = "reconcile.db"
+_OURS = ("README", ".git", "lost+found", "key", "new-", "locks", DATABASE)
+"""What the names begin with that may stand in a folder which becomes a root."""
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -107,6 +110,8 @@ def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> 
         raise NotRoot(f"open the root {path}")
     path = path.resolve()
     root_id = read_root_id(path)
+    if create and root_id is None:
+        _check_free(path)
     # Order: the database before the id, for an id without a database means that it was lost.
     store = open_store(path, create=create)
     if root_id is None and create:
@@ -117,6 +122,23 @@ def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> 
         yield root
     finally:
         root.close()
+
+
+def _check_free(path: Path) -> None:
+    """Raise RootError for a folder that somebody has other things in: a root is made 0700, and is ours alone."""
+    try:
+        names = sorted(entry.name for entry in path.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RootError(f"{path}: the root can't be made: {error.strerror}", hint="choose another with --root") from error
+    others = [name for name in names if not name.startswith(_OURS)]
+    if others and DATABASE not in names:
+        raise RootError(
+            f"{path}: this folder holds other things ({', '.join(others[:3])}{', …' if len(others) > 3 else ''})",
+            detail="a root is a folder of its own, which nobody else may look into; nothing was changed",
+            hint="give a new folder, or an empty one, with --root",
+        )
 
 
 def _create(path: Path) -> str:

@@ -145,7 +145,7 @@ def _plan(root: Root, specs: Mapping[Key, Spec], looked: Look) -> Plan:
         options=PlanOptions(prune=False),
         now=time.time(),
     )
-    check_clashes(made, root.engine, looked.observation, looked.records)
+    check_clashes(made, root.engine, looked)
     before = {key: record.spec for key, record in looked.records.items() if split_key(key).stack == RUN}
     return structs.replace(
         made,

@@ -4,7 +4,7 @@ Builders have one visible difference each: `stack(web=container(command=("a",)))
 and running; `known.plan(stack)` plans another wish on top of it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -179,11 +179,12 @@ class Known:
         """The plan from here to what is recorded."""
         return make_drift_plan(stacks=self.stacks, records=self.records, observation=self.observation, now=NOW)
 
-    def plan_delete(self, *keys: Key, volumes: tuple[Key, ...] = ()) -> Plan:
+    def plan_delete(self, *keys: Key, volumes: tuple[Key, ...] = (), wanted: Sequence[Key] = ()) -> Plan:
         """The plan that deletes these keys, or all."""
         return make_delete_plan(
             keys or tuple(self.records),
             volumes=volumes,
+            wanted=wanted,
             stacks=self.stacks,
             records=self.records,
             observation=self.observation,

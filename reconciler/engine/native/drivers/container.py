@@ -27,7 +27,7 @@ from reconciler.engine.protocol import LocalImage, ReadContent, Uses
 from reconciler.linux import cgroups, files, mounts, namespaces, process
 from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.events import Emit
-from reconciler.model.key import Key, Kind, kind_of, named_key, stack_of
+from reconciler.model.key import Key, Kind, is_incarnation, kind_of, named_key, stack_of
 from reconciler.model.observation import Part, Phase, Status, Stray
 from reconciler.model.record import ApplyId, Made, View
 from reconciler.model.spec import ContainerSpec, Mount
@@ -249,7 +249,7 @@ class ContainerDriver:
             if name not in known and not name.startswith(files.STAGING)
         ]
         inside = cgroups.list_children(cgroup_parent(self.layout))
-        found += [Stray(kind="cgroup", name=name) for name in sorted(inside - known - {"monitors"})]
+        found += [Stray(kind="cgroup", name=name) for name in sorted(filter(is_incarnation, inside - known))]
         if not known and inside & {"monitors"} and not found:
             found.append(Stray(kind="cgroup", name="monitors"))
         return found + stack.strays(self.layout, view, glimpse)

@@ -3,6 +3,7 @@
 Thin: `net/bridge.py` does it. Firewall and names are `settle.py`'s, links of containers the container driver's.
 """
 
+import re
 from collections.abc import Sequence
 
 from reconciler.engine.native.glimpse import Glimpse
@@ -60,8 +61,9 @@ class NetworkDriver:
             return []
         known = {network.grants.link for network in bridge_networks(view)}
         known |= {endpoint.link for made in view.made for endpoint in made.grants.endpoints.values()}
-        prefixes = (f"b{self.layout.root_id}", f"v{self.layout.root_id}")
-        found = [Stray(kind="link", name=name) for name in glimpse.links if name.startswith(prefixes) and name not in known]
+        # A link that only begins like ours (`bridge0` where a root is called `ridge`) is somebody else's.
+        form = re.compile(f"b{self.layout.root_id}[0-9a-z]{{8}}|v{self.layout.root_id}[0-9a-f]{{8}}[0-9a-z]")
+        found = [Stray(kind="link", name=name) for name in glimpse.links if form.fullmatch(name) and name not in known]
         incarnations = {made.incarnation for made in view.made}
         if self.layout.netns.is_dir():
             kept = sorted(entry.name for entry in self.layout.netns.iterdir())

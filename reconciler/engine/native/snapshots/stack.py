@@ -17,7 +17,7 @@ from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.snapshots import mounts as layer_mounts
 from reconciler.linux import files, mounts
 from reconciler.model.errors import Failed
-from reconciler.model.key import Kind, kind_of
+from reconciler.model.key import Kind, is_incarnation, kind_of
 from reconciler.model.observation import PRESENT, Part, Stray, altered, missing
 from reconciler.model.record import View
 
@@ -210,7 +210,7 @@ def strays(layout: Layout, view: View, glimpse: Glimpse) -> list[Stray]:
     roots = {point.parent.name for point in points if point.name == "rootfs" and point.parent.parent == layout.bundles}
     gone = sorted(roots.union(*users.values()) - known)
     layers = sorted(str(point) for point in points if point.parent == layout.layer_mounts and not users.get(point.name))
-    folders = [name for name in _scan(layout.containers) if name not in known and not name.startswith(files.STAGING)]
+    folders = [name for name in _scan(layout.containers) if name not in known and is_incarnation(name)]
     return [
         *(Stray(kind="mount", name=f"{layout.bundles}/{incarnation}/rootfs") for incarnation in gone),
         *(Stray(kind="mount", name=point) for point in layers),
