@@ -32,6 +32,7 @@ SEEN_AFTER = 1.0
 """Seconds of running that count as done where there is no health check."""
 POLL = 0.1
 """Seconds between two looks."""
+_LONGEST_SAID = 200
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -109,7 +110,8 @@ class Watchlist:
 
     def _probe(self, watch: Watch, check: Healthcheck, now: float) -> Verdict | None:
         if watch.probe is not None and watch.probe.done():
-            health, watch.said = _result(watch.probe)
+            health, said = _result(watch.probe)
+            watch.said = _last_line(said)
             watch.probe = None
             if health is Health.HEALTHY:
                 return Verdict(key=watch.made.key, ok=True)
@@ -122,6 +124,12 @@ class Watchlist:
             watch.probe_age = now - watch.born
             watch.probe = self.executor.submit(self.engine.inside.probe, watch.made, timeout=check.timeout)
         return None
+
+
+def _last_line(text: str) -> str:
+    """Of what a check printed: the end of a traceback says more than its beginning."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:_LONGEST_SAID] if lines else ""
 
 
 def _result(probe: "Future[tuple[Health, str]]") -> tuple[Health, str]:

@@ -139,7 +139,7 @@ class NativeInside:
         wanted = execution.render_process(config, command, None, tty=False, workdir="", env={})
         code, text = execution.run_captured(path, monitor, wanted, timeout=timeout)
         if code is None:
-            text = f"it took longer than {timeout:g} s\n{text}".rstrip()
+            text = f"{text}\nit took longer than {timeout:g} s".lstrip()
         return code == 0, text
 
     def kill(self, made: Made, signal: int) -> None:
