@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from reconciler.model.errors import Borrowed, NotLent
-from reconciler.model.key import Key, Kind, kind_of, split_key, stack_of
+from reconciler.model.key import Key, Kind, kind_of, named_key, split_key, stack_of
 from reconciler.model.observation import Observation, Phase
 from reconciler.model.plan import Line, Plan, Reason, Verb
 from reconciler.model.record import Record
@@ -121,6 +121,13 @@ def _misfits(key: Key, spec: ContainerSpec, plan: Plan, records: Mapping[Key, Re
         elif attachment.ipv4 and (why := _misplaced(attachment, network)):
             yield f"address {attachment.ipv4} on {name}: {why}", f"choose an address of {name}, or leave it out"
     shut_in = all(network is not None and network.internal for network in found.values())
+    for mount in spec.mounts.values():
+        if mount.type != "volume" or mount.read_only or split_key(key).index < 2:
+            continue
+        volume = named_key(Kind.VOLUME, stack_of(key), mount.source)
+        if volume in borrowed and not _is_shared(volume, plan, records):
+            hint = f"mount it read_only, or let {stack_of(volume)} give it access: shared"
+            yield f"replicas would write {volume} together", hint
     if spec.ports and borrowed & found.keys() and shut_in:
         yield "ports can't be published from internal networks alone", "join a network that is not"
 
@@ -130,6 +137,12 @@ def _misplaced(attachment: Attachment, network: NetworkSpec) -> str:
         return "its owner gives that network no subnet, so that it takes one of the pool"
     inside = ipaddress.ip_address(attachment.ipv4) in ipaddress.ip_network(network.subnet, strict=False)
     return "" if inside else f"it is outside {network.subnet}"
+
+
+def _is_shared(key: Key, plan: Plan, records: Mapping[Key, Record]) -> bool:
+    record = records.get(key)
+    spec = plan.specs.get(key) or (record.spec if record is not None else None)
+    return isinstance(spec, VolumeSpec) and spec.access == "shared"
 
 
 def _network(key: Key, plan: Plan, records: Mapping[Key, Record]) -> NetworkSpec | None:

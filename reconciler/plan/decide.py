@@ -222,13 +222,9 @@ def _leave(situation: Situation, *, prune: bool) -> Outcome:
     if kind is Kind.VOLUME:
         name = split_key(key).name
         index = split_replica_volume(name)[1]
+        why = f"kept for replica {index}, which is not in the manifest" if index else "kept: no longer in the manifest"
         where = ", and its folder is gone" if situation.status.phase is Phase.MISSING else ""
-        why = (
-            f"no replica {index} is in the manifest{where}; it comes back to it"
-            if index
-            else f"no longer in the manifest{where}"
-        )
-        return Line(key=key, text=f"kept: {why}; `reconcile delete {key} --volume {name}` removes it")
+        return Line(key=key, text=f"{why}{where}; `reconcile delete {key} --volume {name}` removes it")
     if not prune:
         return Line(key=key, text="left as it is: no longer in the manifest, and --no-prune was given")
     return Decision(key=key, verb=Verb.DELETE, reason=Reason.NOT_WANTED)

@@ -84,7 +84,7 @@ def _return_notes(record: Record, recorded: ContainerSpec) -> Iterator[str]:
     volumes = sorted({mount.source for mount in mounts if mount.type == "volume" and split_replica_volume(mount.source)[1]})
     if volumes:
         places = [f"{place.address} on {name}" for name, place in sorted(record.grants.endpoints.items())]
-        yield f"keeps {', '.join([f'volume {name}' for name in volumes] + places)} for when it comes back"
+        yield f"keeps for when it is scaled up again: {', '.join([f'volume {name}' for name in volumes] + places)}"
 
 
 def _port_notes(key: Key, wanted: ContainerSpec, recorded: ContainerSpec | None) -> Iterator[str]:

@@ -83,6 +83,26 @@ def stack(
     return Stack(name=name, origin=origin, source=f"{name}.yaml", specs=things)
 
 
+def with_replicas(wanted: Stack, *, own: str = "", **counts: int) -> Stack:
+    """A stack whose containers have so many replicas; each of them has a volume `own` to itself."""
+    specs: dict[Key, Spec] = {}
+    for key, spec in wanted.specs.items():
+        parts = split_key(key)
+        if not isinstance(spec, ContainerSpec) or parts.name not in counts:
+            specs[key] = spec
+            continue
+        for index in range(1, counts[parts.name] + 1):
+            mounts = {
+                target: msgspec.structs.replace(mount, source=f"{own}@{index}") if mount.source == own else mount
+                for target, mount in spec.mounts.items()
+            }
+            specs[container_key(wanted.name, parts.name, index)] = msgspec.structs.replace(spec, mounts=mounts)
+            if mounts != spec.mounts:
+                specs[make_key(Kind.VOLUME, wanted.name, f"{own}@{index}")] = VolumeSpec()
+    specs.pop(make_key(Kind.VOLUME, wanted.name, own), None) if own else None
+    return msgspec.structs.replace(wanted, specs=specs)
+
+
 def desire(*stacks: Stack, facts: Mapping[str, ImageFact] | None = None) -> Desired:
     """Stacks with facts: every image is at digest aa unless `facts` (by image name) says otherwise."""
     images = {

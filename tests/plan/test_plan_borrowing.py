@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from plan.builders import Known, container, golden, stack, text, volume_at
+from plan.builders import Known, container, golden, stack, text, volume_at, with_replicas
 from reconciler.model.errors import Borrowed, NotLent, ReconcileError
 from reconciler.model.key import Kind, container_key, make_key
 from reconciler.model.record import Stack
@@ -199,3 +199,14 @@ def test_what_does_not_fit_the_owners_network_is_found_before_anything_changes(
     attachment = Attachment(ipv4=str(fields.pop("ipv4", "")))
     wanted = borrower(networks={"edge/front": attachment}, **fields)
     assert says in refused(known=Known.of(stack("edge", networks={"front": network})), wanted=(wanted,))
+
+
+def test_replicas_write_a_borrowed_volume_only_where_its_owner_lets_them():
+    two = with_replicas(shop, web=2)
+    assert refused(known=Known.of(edge), wanted=(two,)) == (
+        "1 container/shop/web/2: replicas would write volume/edge/files together\n"
+        "hint: mount it read_only, or let edge give it access: shared"
+    )
+    shared = stack("edge", networks={"front": NetworkSpec()}, volumes={"files": VolumeSpec(access="shared")})
+    assert Known.of(shared).plan(two).actions
+    assert Known.of(edge).plan(with_replicas(borrower(mounts=volume_at("/f", "edge/files", read_only=True)), web=2)).actions
