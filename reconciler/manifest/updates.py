@@ -16,7 +16,9 @@ from reconciler.model.spec import START_FIRST, ContainerSpec, NetworkSpec, Updat
 def read_update(draft: Draft, written: dict[str, Any] | None) -> Update:
     """What a container says, over what its stack says."""
     said = {**(draft.data.get("update") or {}), **(written or {})}
-    return Update(order=said.get("order", "stop-first"), on_failure=said.get("on_failure", ""))
+    return Update(
+        order=said.get("order", "stop-first"), parallel=said.get("parallel", 1), on_failure=said.get("on_failure", "")
+    )
 
 
 def blame_start_first(draft: Draft) -> None:

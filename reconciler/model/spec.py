@@ -171,6 +171,8 @@ class Update(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     order: str = "stop-first"
     """stop-first | start-first"""
+    parallel: int = 1
+    """How many replicas are replaced at a time."""
     on_failure: str = ""
     """stop | rollback; empty: what is usual for whoever applies (`stop` by hand)."""
 

@@ -145,21 +145,20 @@ def _courtesies(steps: _Steps, scene: Scene) -> Iterator[Edge]:
 
 
 def _turns(steps: _Steps, scene: Scene) -> Iterator[Edge]:
-    """Of the replicas of one name, those that run are replaced or restarted one after the other, after those that do not
-    run; what is scaled away goes when they are done. So a bad version stops at the first."""
+    """Of the replicas of one name, those that run are replaced or restarted in turn, `update.parallel` at a time, after
+    those that do not run; what is scaled away goes when they are done. So a bad version stops at the first."""
     for keys in _replicas(steps.keys):
         turned = [node for key in keys if (node := steps.brings(key)) and node[1] in (Verb.REPLACE, Verb.RESTART)]
         # A network that is replaced has stopped them all: they come back together.
         turned = [node for node in turned if node[0] not in steps.split and not _loses_network(node[0], steps, scene)]
         down = [node for node in turned if scene.status(node[0]).phase is not Phase.RUNNING]
         runs = [node for node in turned if scene.status(node[0]).phase is Phase.RUNNING]
-        for before, node in pairwise(runs):
-            yield Edge(node, before, Strength.COURTESY)
-        for node in runs[:1]:
-            yield from (Edge(node, before, Strength.COURTESY) for before in down)
+        wanted = scene.wanted(turned[0][0]) if turned else None
+        width = wanted.update.parallel if wanted is not None else 1
         gone = [node for key in keys if (node := steps.removes(key)) and node[1] is Verb.DELETE and key not in steps.split]
-        for node in gone:
-            yield from (Edge(node, before, Strength.COURTESY) for before in runs[-1:] or down)
+        batches = [down, *(runs[at : at + width] for at in range(0, len(runs), width)), gone]
+        for before, after in pairwise(batch for batch in batches if batch):
+            yield from (Edge(node, each, Strength.COURTESY) for node in after for each in before)
 
 
 def _replicas(keys: Sequence[Key]) -> Iterator[list[Key]]:

@@ -66,6 +66,9 @@ def _by_stack(looked: Look) -> tuple[dict[str, dict[Key, Record]], dict[str, dic
 
 
 def _last_revision(root: Root, stack: StackRecord) -> Revised | None:
+    """The last one; none of a stack that was deleted but for its volumes is in force."""
+    if not stack.revision:
+        return None
     with root.store.read() as tx:
         last = next(reversed(tx.revisions(stack.name)), None)
     return None if last is None else Revised(number=last.number, at=last.at, who=last.who, result=last.result)

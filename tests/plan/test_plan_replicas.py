@@ -8,7 +8,7 @@ from reconciler.model.key import Kind, container_key, kind_of, make_key, sort_ke
 from reconciler.model.observation import Phase
 from reconciler.model.plan import Verb
 from reconciler.model.record import Hold, Stack
-from reconciler.model.spec import Dependency, NetworkSpec, VolumeSpec
+from reconciler.model.spec import Dependency, NetworkSpec, Update, VolumeSpec
 
 
 def web(count: int, **fields: object) -> Stack:
@@ -69,6 +69,12 @@ def test_replicas_that_run_are_replaced_one_after_the_other_by_index():
     ]
 
 
+def test_as_many_at_a_time_as_the_manifest_says():
+    update = Update(parallel=2)
+    plan = Known.of(web(5, update=update)).plan(web(5, update=update, command=("b",)))
+    assert [action.after for action in plan.actions] == [(), (), (1, 2), (1, 2), (3, 4)]
+
+
 def test_those_that_do_not_run_go_first_and_together():
     known = Known.of(web(4)).seen(key(2), Phase.EXITED, exit_code=1).seen(key(4), Phase.EXITED, exit_code=1)
     assert text(known.plan(web(4, command=("b",)))).count("after") == 2
@@ -125,20 +131,18 @@ def test_held_replica_is_replaced_and_stays_down_while_the_others_go_in_turn():
     assert [(action.key, action.after) for action in plan.actions] == [(key(1), ()), (key(2), (1,))]
 
 
-def test_writers_of_a_shared_volume_do_not_wait_for_each_other():
-    def two(writer: str, access: str) -> Stack:
-        mounts = {name: volume_at("/d", "d") if name == writer else {} for name in ("a", "b")}
-        return stack(
-            volumes={"d": VolumeSpec(access=access)}, a=container(mounts=mounts["a"]), b=container(mounts=mounts["b"])
-        )
+def test_who_takes_a_volume_over_waits_for_who_leaves_it_unless_it_is_shared():
+    def writer(name: str, access: str) -> Stack:
+        return stack(volumes={"d": VolumeSpec(access=access)}, **{name: container(mounts=volume_at("/d", "d"))})
 
-    alone = Known.of(two("a", "")).plan(two("b", ""))
-    assert [(action.key, action.after) for action in alone.actions] == [
-        (container_key("blog", "a"), ()),
-        (container_key("blog", "b"), (1,)),
-    ]
-    shared = Known.of(two("a", "shared")).plan(two("b", "shared"))
-    assert {action.after for action in shared.actions} == {()}
+    def waits(access: str) -> bool:
+        plan = Known.of(writer("a", access)).plan(writer("b", access))
+        ids = {action.key: action.id for action in plan.actions}
+        made = next(action for action in plan.actions if action.key == container_key("blog", "b"))
+        return ids[container_key("blog", "a")] in made.after
+
+    assert waits("")
+    assert not waits("shared")
 
 
 def test_keys_sort_by_number():
