@@ -57,7 +57,7 @@ def apply(
     face = make_face(watcher, form)
     if saved:
         with opened(ctx, root, lock_timeout=lock_timeout) as found:
-            return _finish(_apply_saved(found, paths[0], options, take_over=take_over, face=face, watcher=watcher), form)
+            return show_done(_apply_saved(found, paths[0], options, take_over=take_over, face=face, watcher=watcher), form)
     stacks = load_manifests(paths, variables)
     wish = plan_verb.Wish(
         stacks=stacks,
@@ -74,7 +74,7 @@ def apply(
             applied = verb(found, wish, options, face=face)
         finally:
             watcher.close()
-    return _finish(applied, form)
+    return show_done(applied, form)
 
 
 def _apply_saved(
@@ -108,7 +108,8 @@ def make_face(watcher: "Watcher", form: str) -> "Face":
     return Face(emit=watcher, show=show, confirm=confirm)
 
 
-def _finish(applied: "Applied", form: str) -> int:
+def show_done(applied: "Applied", form: str) -> int:
+    """Say how much was done; the exit code."""
     if applied.result is not None and form != "json":
         from reconciler.cli.render import show
 

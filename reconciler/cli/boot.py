@@ -23,7 +23,7 @@ def boot(
 
     Holds and restart policies are respected. No manifest is read, and no registry asked for what is here.
     """
-    from reconciler.cli.apply import make_face
+    from reconciler.cli.apply import make_face, show_done
     from reconciler.cli.progress import make_watcher
     from reconciler.model.key import Key
     from reconciler.verbs.boot import BootOptions
@@ -36,12 +36,7 @@ def boot(
             applied = verb(found, options, face=make_face(watcher, form))
         finally:
             watcher.close()
-    if form != "json":
-        from reconciler.cli.render import show
-
-        done = len(applied.result.done) if applied.result else 0
-        show(f"done: {done} action{'s' if done != 1 else ''}" if done else "everything is as recorded")
-    return 0
+    return show_done(applied, form)
 
 
 COMMANDS = {"boot": boot}

@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "kill": ("containers", "Send a signal to containers."),
     "boot": ("boot", "Bring everything back after a reboot, as recorded."),
     "recover": ("recover", "Rebuild a lost database from what is there."),
+    "backup": ("backup", "Write what is recorded, and volumes, into one file."),
+    "restore": ("backup", "Make a new root of a backup."),
     "pull": ("images", "Pull an image by hand."),
     "images": ("images", "List, inspect, remove and prune images."),
     "history": ("history", "List the revisions of a stack."),
@@ -47,7 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 NOT_BUILT = frozenset(
     "lock cp stats top pause unpause rollback explain approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
-    " load login logout build prune backup restore".split()
+    " load login logout build prune".split()
 )
 """Verbs of the design that are refused by name until they are built."""
 

@@ -177,6 +177,9 @@ def _make_new(tx: "Writing", action: Action, plan: Plan, records: Records, groun
             made = structs.replace(made, incarnation=ground.token(12))
         return _grant_container(tx, made, spec, records, ground, beside=action.order == START_FIRST)
     if isinstance(spec, NetworkSpec):
+        if action.verb is Verb.CREATE and made.grants.subnet:
+            # It was off the machine: what it holds on record may have come to be somebody else's there.
+            ground.engine.check_subnet(made.key, made.grants.subnet)
         return _grant_network(tx, made, spec, record, ground, fresh=fresh)
     return _grant_volume(tx, made, ground) if isinstance(spec, VolumeSpec) else made
 

@@ -5,8 +5,8 @@ on one engine, no plan and no database: it gets a `Made` (spec, grants, incarnat
 otherwise it may be called from worker threads, never twice at once for one key; it raises `model.errors` only.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
@@ -15,6 +15,11 @@ from reconciler.model.key import Key, Kind
 from reconciler.model.observation import Health, Observation, Status
 from reconciler.model.record import ApplyId, ImageFact, Made, View
 from reconciler.model.spec import ImageSpec
+
+if TYPE_CHECKING:
+    from tarfile import TarFile
+
+    from reconciler.engine.tarstream import Entry
 
 Uses = Mapping[Key, Made]
 """What a resource depends on, by key: for a container its image, its networks and its volumes."""
@@ -43,6 +48,25 @@ class VolumeDriver(Driver, Protocol):
 
     def measure(self, made: Made) -> int:
         """Bytes of its data, by walking it; 0 where it is not there."""
+
+    def pack(self, made: Made, tar: "TarFile") -> Sequence[str]:
+        """Add its data to a tar, under `volumes/ID/`; what was left out, a line each. Others may write to it meanwhile."""
+
+    def unpack(self, made: Made) -> "Unpacker":
+        """What puts such entries back into a volume that was just made. The caller closes it."""
+
+
+class Unpacker(Protocol):
+    """Fills one volume from the entries of an archive, in their order. Entries may be hostile: ContentError."""
+
+    def take(self, entry: "Entry", pieces: Iterable[memoryview]) -> None:
+        """One entry, with its data."""
+
+    def finish(self) -> None:
+        """There are no more."""
+
+    def close(self) -> None:
+        """Let go; after an error the volume is half filled."""
 
 
 class ImageDriver(Driver, Protocol):

@@ -55,7 +55,7 @@ def read_version(connection: sqlite3.Connection, path: Path) -> int:
     if version > SCHEMA_VERSION:
         raise RootError(
             f"{path}: made by a newer reconcile (schema {version}; this one knows {SCHEMA_VERSION})",
-            hint="use the newer reconcile, or put back the copy that it kept before it migrated",
+            hint=f"use the newer reconcile, or put back the copy that it kept before it migrated, {path.name}.schema-N",
         )
     return int(version)
 
@@ -178,6 +178,14 @@ def serial_path(path: Path) -> Path:
 def stage_path(path: Path) -> Path:
     """A name beside `path` that nobody else uses, for what is linked into place when whole."""
     return path.with_name(f"{path.name}.new-{os.getpid()}-{os.urandom(4).hex()}")
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a new file, 0600, on the disk. Raises FileExistsError."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def link_new(staged: Path, path: Path) -> None:

@@ -103,11 +103,13 @@ def read_key(path: Path) -> bytes:
     return key
 
 
-def write_key(path: Path) -> None:
-    """Make a key, 0600, in a file that must not exist."""
+def write_key(path: Path, key: bytes = b"") -> None:
+    """Make a key, 0600, in a file that must not exist; or write this one. Raises RootError for one that is none."""
+    if key and len(key) != _KEY_BYTES:
+        raise RootError(f"{path}: the key has {len(key)} bytes, not {_KEY_BYTES}", hint="it is not a root's key")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, os.urandom(_KEY_BYTES))
+        os.write(descriptor, key or os.urandom(_KEY_BYTES))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from reconciler.store.database import (
     read_version,
     serial_path,
     stage_path,
+    write_private,
 )
 from reconciler.store.reading import Reading
 from reconciler.store.sealed import Sealer, write_key
@@ -134,6 +135,10 @@ class Store:
                 self._writer = Writer(sql, self.path, timeout=self._timeout)
             return self._writer
 
+    def freeze(self, image: bytes) -> None:
+        """Answer from these bytes instead of the file."""
+        self._frozen = image
+
     def look(self) -> None:
         """Read the schema's version once: where it is older, or nothing is there, reads answer from memory."""
         if not self.path.exists():
@@ -187,33 +192,59 @@ def _create_root(root: Path, path: Path) -> None:
 
 
 @contextmanager
-def building_store(root: Path) -> Iterator[Store]:
-    """A new store to fill, which becomes the root's, whole, when the `with` ends without an error; else nothing is left.
+def building_store(root: Path, *, image: bytes = b"", key: bytes = b"") -> Iterator[Store]:
+    """A store to fill, which becomes the root's, whole, when the `with` ends without an error; else nothing is left of it.
 
-    The root's key is used, or made where it has none. Raises RootError where the root has a database, or gets one
-    meanwhile. What SQLite left of an older one (its log would be played into the new one) is moved aside.
+    It begins empty, or as `image`, a database of this or an older schema; sensitive values are sealed with `key`, which
+    becomes the root's, or with the root's own, made where it has none. Raises RootError where the root has a database, or
+    gets one meanwhile. What SQLite left of an older one (its log would be played into the new one) is moved aside.
     """
     path, staged = database_path(root), root / f"new-{secrets.token_hex(6)}"
-    staged.mkdir(mode=0o700)
     try:
-        ensure_key(root)
-        (staged / "key").hardlink_to(root / "key")
-        store = open_store(staged, create=True)
+        with _saying_made(path):
+            _stage(root, staged, image=image, key=key)
+        store = open_store(staged, create=not image)
         try:
             yield store
         finally:
             store.close()
-        for suffix in ("-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).rename(path.with_name(f"{path.name}{suffix}.lost"))
-        serial_path(path).unlink(missing_ok=True)
-        link_new(store.path, path)
+        with _saying_made(path):
+            _put_into_place(root, staged, key=bool(key))
+    finally:
+        with suppress(FileNotFoundError):
+            for file in list(staged.iterdir()):
+                file.unlink()
+            staged.rmdir()
+
+
+@contextmanager
+def _saying_made(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RootError(f"{path}: the database can't be made: {error.strerror}", hint="look at the disk") from error
-    finally:
-        for file in staged.iterdir():
-            file.unlink()
-        staged.rmdir()
+
+
+def _stage(root: Path, staged: Path, *, image: bytes, key: bytes) -> None:
+    staged.mkdir(mode=0o700)
+    if key:
+        write_key(staged / "key", key)
+    else:
+        ensure_key(root)
+        (staged / "key").hardlink_to(root / "key")
+    if image:
+        write_private(database_path(staged), image)
+
+
+def _put_into_place(root: Path, staged: Path, *, key: bool) -> None:
+    path = database_path(root)
+    if key:
+        link_new(staged / "key", root / "key")
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(path.with_name(f"{path.name}{suffix}.lost"))
+    serial_path(path).unlink(missing_ok=True)
+    link_new(database_path(staged), path)
 
 
 def ensure_key(root: Path) -> None:
@@ -226,17 +257,24 @@ def ensure_key(root: Path) -> None:
 
 
 def copy_database(root: Path) -> bytes:
-    """The whole database of a root as one file, of one moment, while others write. Raises RootError where there is none."""
+    """The whole database of a root as one file of this version's schema, of one moment, while others write. Raises
+    RootError where there is none."""
     path = database_path(root)
-    with explained(path):
-        source = connect(path, timeout=TIMEOUT)
-        copy = sqlite3.connect(":memory:", isolation_level=None)
-        try:
+    with explained(path), closing(connect(path, timeout=TIMEOUT)) as source:
+        if read_version(source, path) < database.SCHEMA_VERSION:
+            from reconciler.store.upgrade import upgraded_image
+
+            return upgraded_image(source)
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
             source.backup(copy)
             image = bytearray(copy.serialize())
-        finally:
-            source.close()
-            copy.close()
     # A file in WAL mode says so in bytes 18 and 19; this one has no log beside it (sqlite.org/fileformat2.html).
     image[18:20] = b"\x01\x01"
     return bytes(image)
+
+
+def open_copy(root: Path, image: bytes) -> Store:
+    """A store to read from a copy of a root's database."""
+    store = Store(root)
+    store.freeze(image)
+    return store

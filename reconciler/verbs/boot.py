@@ -40,7 +40,10 @@ def boot(root: Root, options: BootOptions, *, face: Face) -> Applied:
     did."""
     names = _recorded_stacks(root)
     if not names:
-        return Applied(plan=Plan(stacks=(), actions=()), result=None)
+        nothing = Plan(stacks=(), actions=())
+        face.emit(PlanMade(plan=plan_json(nothing)))
+        face.show(nothing)
+        return Applied(plan=nothing, result=None)
     with root.lock_stacks(names, "boot"), Recorder(root, face.emit, names) as told:
         wanted = _ports(root)
         looked = recovered(root, names, ports=wanted, emit=told)

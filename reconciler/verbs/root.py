@@ -143,7 +143,16 @@ def _check_free(path: Path) -> None:
 
 def _create(path: Path) -> str:
     """Make the folder and its id. The id's file knows its own inode, so that a copied root is seen to be a copy."""
-    root_id = "".join(secrets.choice(BASE32) for _ in range(5))
+    return write_root_id(path, new_root_id())
+
+
+def new_root_id() -> str:
+    """A random id."""
+    return "".join(secrets.choice(BASE32) for _ in range(5))
+
+
+def write_root_id(path: Path, root_id: str) -> str:
+    """Give a root its id; the one that it has, where another process was faster."""
     staged = path / f"new-{secrets.token_hex(6)}"
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

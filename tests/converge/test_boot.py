@@ -128,3 +128,13 @@ def test_replace_that_a_reboot_cut_short_comes_back_as_the_old_one(bench: Bench)
     folded = bench.fold()
     assert folded.revive == ()
     assert folded.records[WEB].incarnation == before.incarnation
+
+
+def test_subnet_that_has_come_to_be_somebody_else_s_is_not_taken_again(bench: Bench) -> None:
+    bench.apply(blog())
+    bench.machine.reboot()
+    bench.machine.routes.append(bench.records()[FRONT].grants.subnet)
+    result = boot(bench)
+    assert (result.failed, set(result.skipped)) == ((FRONT,), {WEB, CACHE})
+    bench.machine.routes.clear()
+    assert boot(bench).failed == ()

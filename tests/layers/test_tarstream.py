@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.engine.native.layers import tarstream
+from reconciler.engine import tarstream
 from reconciler.engine.native.layers.onepass import Contradiction, OnePass
 from reconciler.engine.native.layers.rewrite import render_header
-from reconciler.engine.native.layers.tarstream import Entry, Limits, TarStream
+from reconciler.engine.tarstream import Entry, Limits, TarStream
 from reconciler.model.errors import ContentError
 from tests.layers.tars import digest, folder, hardlink, member, padded, pieces, raw_header, symlink, tar
 

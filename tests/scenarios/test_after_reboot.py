@@ -59,7 +59,7 @@ def test_everything_comes_back_with_its_addresses_data_and_writable_layer(shop: 
 
 def test_boot_on_a_system_that_runs_does_nothing(shop: World):
     pids = {name: shop.pid(f"shop/{name}") for name in ("store", "web")}
-    assert "everything is as recorded" in shop.run("boot", check=0).out
+    assert "nothing to do" in shop.run("boot", check=0).out
     assert {name: shop.pid(f"shop/{name}") for name in ("store", "web")} == pids
     monitor = next(pid for pid, command in shop.processes().items() if command.startswith("/usr/bin/conmon"))
     shop.kill(monitor)
@@ -82,7 +82,7 @@ def test_apply_that_comes_first_after_a_reboot_does_the_same(shop: World):
     shop.run("apply", "stack.yaml", "--yes", check=0)
     assert given(shop) == before
     assert "It works" in shop.fetch("http://127.0.0.1:8080/")
-    assert "everything is as recorded" in shop.run("boot", check=0).out
+    assert "nothing to do" in shop.run("boot", check=0).out
 
 
 def test_stop_outlives_a_reboot_and_start_ends_it(shop: World):
@@ -95,7 +95,7 @@ def test_stop_outlives_a_reboot_and_start_ends_it(shop: World):
     assert status["held"]["kind"] == "stop"
     assert shop.fetch("http://127.0.0.1:8080/") == ""
     assert shop.pid("shop/store")
-    assert "everything is as recorded" in shop.run("boot", check=0).out
+    assert "nothing to do" in shop.run("boot", check=0).out
     shop.run("start", "web", check=0)
     assert given(shop)["container/shop/web/1"]["addresses"] == address
     assert "It works" in shop.fetch("http://127.0.0.1:8080/")
@@ -221,7 +221,7 @@ def test_run_directory_of_another_boot_is_not_believed(shop: World):
 
 
 def test_boot_says_what_it_does_in_json_and_nothing_on_an_empty_root(shop: World):
-    assert shop.run("--root", str(shop.folder / "none"), "boot", check=0).out == "everything is as recorded\n"
+    assert shop.run("--root", str(shop.folder / "none"), "boot", check=0).out == "nothing to do\n"
     assert not (shop.folder / "none").exists()
     shop.reboot()
     lines = [json.loads(line) for line in shop.run("boot", "-o", "json", check=0).out.splitlines()]

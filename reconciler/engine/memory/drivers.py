@@ -1,6 +1,8 @@
 """The reference drivers, over a `Machine`. What they do is what every engine's drivers must do."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -14,6 +16,11 @@ from reconciler.model.key import Key, Kind, named_key, split_key
 from reconciler.model.observation import Health, Phase, Status, altered
 from reconciler.model.record import UNKNOWN, ApplyId, ImageFact, Made
 from reconciler.model.spec import ContainerSpec, ImageSpec, NetworkSpec
+
+if TYPE_CHECKING:
+    from tarfile import TarFile
+
+    from reconciler.engine.tarstream import Entry
 
 
 class MemoryImages:
@@ -148,6 +155,21 @@ class MemoryVolumes:
         thing = self.machine.volumes.get(made.grants.volume_id)
         return sum(map(len, thing.data.values())) if thing else 0
 
+    def pack(self, made: Made, tar: "TarFile") -> Sequence[str]:
+        """Its files."""
+        from tarfile import TarInfo
+
+        volume_id = made.grants.volume_id
+        for name, data in sorted(self.machine.volumes[volume_id].data.items()):
+            info = TarInfo(f"volumes/{volume_id}/data/{name}")
+            info.size = len(data)
+            tar.addfile(info, BytesIO(data))
+        return ()
+
+    def unpack(self, made: Made) -> "MemoryUnpacker":
+        """Into its files."""
+        return MemoryUnpacker(self.machine.volumes[made.grants.volume_id])
+
     def observe(self, made: Made) -> Status:
         """As it stands."""
         thing = self.machine.volumes.get(made.grants.volume_id)
@@ -157,6 +179,24 @@ class MemoryVolumes:
         if thing.made.key != made.key:
             parts["file"] = altered("key", made.key, thing.made.key)
         return Status(phase=Phase.PRESENT, parts=parts, empty=not thing.data)
+
+
+class MemoryUnpacker:
+    """Fills one volume."""
+
+    def __init__(self, thing: Thing) -> None:
+        self.thing = thing
+
+    def take(self, entry: "Entry", pieces: Iterable[memoryview]) -> None:
+        """One file."""
+        name = entry.name.decode().partition("/data/")[2]
+        self.thing.data[name] = b"".join(map(bytes, pieces))
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class MemoryContainers:

@@ -1,16 +1,20 @@
 """The volume driver: managed directories of one root, by the ids that they were granted."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.volumes import managed
-from reconciler.engine.protocol import Uses
+from reconciler.engine.protocol import Unpacker, Uses
 from reconciler.model.events import Emit
 from reconciler.model.key import Key
 from reconciler.model.observation import PRESENT, Part, Phase, Status, altered, missing
 from reconciler.model.record import Made
 from reconciler.model.spec import VolumeSpec
+
+if TYPE_CHECKING:
+    from tarfile import TarFile
 
 
 class VolumeDriver:
@@ -36,6 +40,18 @@ class VolumeDriver:
     def measure(self, made: Made) -> int:
         """Bytes of its data, by walking it; 0 where it is not there."""
         return managed.volume_size(self.layout, made.grants.volume_id) if made.grants.volume_id else 0
+
+    def pack(self, made: Made, tar: "TarFile") -> Sequence[str]:
+        """As the protocol says."""
+        from reconciler.engine.native.volumes import archive  # tarfile is what only a backup needs
+
+        return archive.pack_volume(self.layout, made.grants.volume_id, tar)
+
+    def unpack(self, made: Made) -> Unpacker:
+        """As the protocol says."""
+        from reconciler.engine.native.volumes import archive
+
+        return archive.open_unpacker(self.layout, made.grants.volume_id)
 
     def observe(self, mades: Iterable[Made], glimpse: Glimpse) -> dict[Key, Status]:
         """Whether the data is there, and what the file beside it says."""

@@ -24,8 +24,8 @@ import msgspec
 from reconciler.engine.native.layers import erofs, squashfs, tree
 from reconciler.engine.native.layers.finaltree import FinalTree
 from reconciler.engine.native.layers.onepass import Contradiction, OnePass
-from reconciler.engine.native.layers.tarstream import LIMITS, Entry, Limits, TarStream
 from reconciler.engine.native.layout import Layout
+from reconciler.engine.tarstream import LIMITS, Entry, Limits, TarStream
 from reconciler.linux import files
 from reconciler.model.errors import ContentError, Failed
 

@@ -9,7 +9,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from reconciler.engine.native.layers.tarstream import (
+from reconciler.engine.tarstream import (
     BLOCK,
     CHARACTER,
     DIRECTORY,

@@ -77,6 +77,13 @@ def ensure_volume(layout: Layout, volume_id: str, *, key: str, spec: VolumeSpec,
         raise Failed(f"{key}: make {folder}: {error.strerror or error}", hint="free space, if the disk is full") from error
 
 
+def mark_used(layout: Layout, volume_id: str, *, used: bool) -> None:
+    """Say whether a container has had it, of a volume whose data is put back."""
+    known = read_volume(layout, volume_id)
+    if known is not None and known.used != used:
+        _write(_folder(layout, volume_id), msgspec.structs.replace(known, used=used))
+
+
 def _write(folder: Path, content: VolumeFile) -> None:
     files.write_atomic(folder / "volume.json", msgspec.json.encode(content), durable=True)
 

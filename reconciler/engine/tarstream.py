@@ -1,7 +1,8 @@
 """Turns the bytes of a tar (ustar, PAX, GNU) into entries and their data, once, forwards, in bounded memory.
 
-Feeds onepass.py and finaltree.py. Knows no file system: names are bytes, made canonical and checked (nothing leaves the
-layer), links are text. Never trusts a number that it has not bounded. Sources: POSIX pax; "Basic Tar Format" of GNU tar.
+Feeds the layers of images (onepass.py, finaltree.py) and what reads backups. Knows no file system:
+names are bytes, made canonical and checked (nothing leaves the archive), links are text. Never trusts a number that it has
+not bounded. Sources: POSIX pax; "Basic Tar Format" of GNU tar.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from reconciler.engine.native.layers import sparse
+from reconciler.engine import sparse
 from reconciler.model.errors import ContentError
 
 FILE, HARD_LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
