@@ -1,4 +1,4 @@
-"""`reconcile logs`, `stop`, `start`, `restart`, `kill`: by hand, on containers or whole stacks."""
+"""`reconcile logs`, `stop`, `start`, `restart`, `kill`, `pause`, `unpause`: by hand, on containers or whole stacks."""
 
 import sys
 from collections.abc import Callable
@@ -85,6 +85,34 @@ def kill(ctx: click.Context, *, names: tuple[str, ...], name: str, form: str, ro
         containers.kill(found, text, number, emit=emit)
 
     return _each(ctx, root, names, form, work)
+
+
+@click.command(epilog="Example: reconcile pause db --note 'snapshot of its disk'")
+@CONTAINER
+@click.option("--note", default="", help="Why, for whoever finds it held.")
+@output_option("table", "json")
+@root_option
+@click.pass_context
+def pause(ctx: click.Context, *, names: tuple[str, ...], note: str, form: str, root: Path | None) -> int:
+    """Freeze containers and hold them so; ports, addresses and memory stay. `unpause` lets them go on."""
+    from reconciler.verbs import containers
+
+    def work(found: Any, name: str, *, emit: Any) -> None:
+        containers.pause(found, name, emit=emit, note=note)
+
+    return _each(ctx, root, names, form, work)
+
+
+@click.command(epilog="Example: reconcile unpause db")
+@CONTAINER
+@output_option("table", "json")
+@root_option
+@click.pass_context
+def unpause(ctx: click.Context, *, names: tuple[str, ...], form: str, root: Path | None) -> int:
+    """Let paused containers go on and end their hold."""
+    from reconciler.verbs import containers
+
+    return _each(ctx, root, names, form, containers.unpause)
 
 
 def parse_signal(text: str) -> int:
@@ -187,4 +215,12 @@ def _print_json(key: str, line: Any) -> None:
     print(msgspec.json.encode(data).decode(), flush=True)
 
 
-COMMANDS = {"stop": stop, "start": start, "restart": restart, "kill": kill, "logs": logs}
+COMMANDS = {
+    "stop": stop,
+    "start": start,
+    "restart": restart,
+    "kill": kill,
+    "pause": pause,
+    "unpause": unpause,
+    "logs": logs,
+}

@@ -10,7 +10,11 @@ from reconciler.cli.options import complete_names, not_built, opened, output_opt
 if TYPE_CHECKING:
     from reconciler.model.key import Kind
     from reconciler.model.observation import Status
+    from reconciler.model.record import Hold
     from reconciler.verbs.observe import Seen
+
+MOST_WHY = 40
+"""Letters of a hold's reason in a table; `describe` has all of them."""
 
 HEADS = {
     "container": ("STACK", "CONTAINER", "STATUS", "HEALTH", "RESTARTS", "AGE", "ADDRESSES", "PORTS"),
@@ -137,7 +141,7 @@ def state(seen: "Seen") -> str:
     notes = [
         note
         for note, holds in (
-            ("held", record.hold is not None),
+            (held(record.hold) if record.hold else "", record.hold is not None),
             ("gave up", status.gave_up),
             ("restarting", status.restarting),
             ("out of memory", status.oom_killed),
@@ -148,6 +152,14 @@ def state(seen: "Seen") -> str:
         if holds
     ]
     return ", ".join([text, *notes])
+
+
+def held(hold: "Hold") -> str:
+    """Who holds it, since when and why: `held: stop by root 5m ago (disk)`."""
+    from reconciler.cli.render import since
+
+    why = hold.why if len(hold.why) <= MOST_WHY else f"{hold.why[: MOST_WHY - 1]}…"
+    return f"held: {hold.kind} by {hold.who} {since(hold.when)} ago" + (f" ({why})" if why else "")
 
 
 def _names(seen: "Seen") -> tuple[str, str]:
@@ -212,6 +224,8 @@ def _show_described(data: dict[str, Any]) -> None:
     from reconciler.cli.render import moment, show, show_yaml
 
     events = data.pop("events")
+    if hold := data["status"].get("held"):
+        data["status"]["held"] = {**hold, "when": moment(hold["when"])}
     show_yaml(data)
     if events:
         show("events:")

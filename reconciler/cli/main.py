@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "start": ("containers", "Start containers and end their hold."),
     "restart": ("containers", "Stop and start containers."),
     "kill": ("containers", "Send a signal to containers."),
+    "pause": ("containers", "Freeze containers and hold them so."),
+    "unpause": ("containers", "Let paused containers go on."),
     "boot": ("boot", "Bring everything back after a reboot, as recorded."),
     "recover": ("recover", "Rebuild a lost database from what is there."),
     "backup": ("backup", "Write what is recorded, and volumes, into one file."),
@@ -48,7 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 NOT_BUILT = frozenset(
-    "lock cp stats top pause unpause rollback explain approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
+    "lock cp stats top rollback explain approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
     " load login logout build prune".split()
 )
 """Verbs of the design that are refused by name until they are built."""

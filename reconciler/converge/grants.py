@@ -162,13 +162,15 @@ def _make_new(tx: "Writing", action: Action, plan: Plan, records: Records, groun
     spec = plan.specs.get(action.key) or (record.spec if record else None)
     assert spec is not None, f"{action.key} is in the plan without a spec"
     fact = plan.images.get(_image_key(action.key, spec))
+    old, resumed = made_of(record or Record(key=action.key, spec=spec)), action.reason is Reason.RESUMED
     made = Made(
         key=action.key,
         spec=spec,
         image=fact.digest if fact else (record.image if record else ""),
         grants=record.grants if record else Grants(),
         incarnation=record.incarnation if record else "",
-        held=record is not None and record.hold is not None and action.reason is not Reason.RESUMED,
+        held=old.held and not resumed,
+        paused=old.paused and not resumed,
         created_at=ground.now(),
     )
     fresh = action.verb is Verb.REPLACE

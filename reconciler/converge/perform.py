@@ -12,10 +12,10 @@ from reconciler.converge.ground import Ground
 from reconciler.engine.protocol import Uses
 from reconciler.model.errors import ReconcileError
 from reconciler.model.events import ActionStep, Emit
-from reconciler.model.key import Kind, kind_of
+from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.observation import Phase, Status
-from reconciler.model.plan import Verb
-from reconciler.model.record import Made
+from reconciler.model.plan import Reason, Verb
+from reconciler.model.record import Hold, Made
 from reconciler.model.spec import START_FIRST
 from reconciler.store.sealed import map_sensitive
 
@@ -41,13 +41,13 @@ def remember(job: Job, ground: Ground) -> None:
 
 
 def finish(job: Job, ground: Ground) -> None:
-    """The new incarnation was seen running: remove the old one. A stop that came meanwhile holds for the new one."""
+    """The new incarnation was seen running: remove the old one. A hold that came meanwhile is the new one's."""
     if not replaces_container(job):
         return
     assert job.old is not None
     assert job.new is not None
-    if not job.new.held and _is_held(job, ground):
-        ground.engine.containers.stop(job.new, mark="hold", apply=ground.apply)
+    if not job.new.held:
+        obey_hold(job.new, ground)
     if job.action.order == START_FIRST:
         ground.pause(LINGER)
     ground.engine.containers.delete(job.old)
@@ -70,7 +70,7 @@ def revert(job: Job, ground: Ground) -> None:
     except ReconcileError as error:
         left = error
     if job.action.order != START_FIRST:
-        bring_back(job.old, ground, uses=job.uses, held=_is_held(job, ground), rested=job.rested)
+        bring_back(job.old, ground, uses=job.uses, held=read_hold(job.new.key, ground) is not None, rested=job.rested)
     if left is not None:
         raise left
 
@@ -102,11 +102,21 @@ def replaces_container(job: Job) -> bool:
     return job.action.verb is Verb.REPLACE and kind_of(job.action.key) is Kind.CONTAINER
 
 
-def _is_held(job: Job, ground: Ground) -> bool:
-    """Whether a stop holds the key now."""
+def read_hold(key: Key, ground: Ground) -> Hold | None:
+    """What holds a key now, whatever the plan knew."""
     with ground.store.read() as tx:
-        record = tx.record(job.action.key)
-    return record is not None and record.hold is not None
+        record = tx.record(key)
+    return record.hold if record is not None else None
+
+
+def obey_hold(made: Made, ground: Ground) -> Status | None:
+    """What was started while somebody stopped or paused it by hand is stopped or paused; None where nobody did."""
+    hold, containers = read_hold(made.key, ground), ground.engine.containers
+    if hold is None:
+        return None
+    if hold.kind == "pause" and containers.states([made])[made.incarnation].phase is Phase.RUNNING:
+        return containers.pause(made)
+    return containers.stop(made, mark="hold", apply=ground.apply) if hold.kind == "stop" else None
 
 
 def clean_up(job: Job, ground: Ground) -> None:
@@ -143,12 +153,18 @@ def _start_unless_held(job: Job, made: Made, ground: Ground, emit: Emit) -> Stat
     if made.held:
         return Status(phase=Phase.CREATED, incarnation=made.incarnation)
     _step(job, emit, "starting")
-    return ground.engine.containers.start(made, uses=job.uses, created=lambda: ground.created(made))
+    if job.old is not None:  # a mark that nothing on record stands for
+        ground.engine.containers.unmark(made)
+    status = ground.engine.containers.start(made, uses=job.uses, created=lambda: ground.created(made))
+    # Race: a stop by hand puts its hold on record and then stops what it finds; what was started since is ours to stop.
+    return obey_hold(made, ground) or status
 
 
 def _update_container(job: Job, ground: Ground, emit: Emit) -> Status:
     assert job.old is not None
     assert job.new is not None
+    if job.action.reason is Reason.RESUMED:
+        ground.engine.containers.unmark(job.new)
     return ground.engine.containers.update(job.old, job.new, uses=job.uses, emit=emit)
 
 

@@ -94,7 +94,7 @@ def _winner(intent: Intent, observation: Observation) -> tuple[Made | None, Made
     assert intent.new is not None
     new = _status(observation, intent.new)
     if kind_of(intent.key) is Kind.CONTAINER:
-        runs = new.phase is Phase.RUNNING or (intent.new.held and new.phase is not Phase.MISSING)
+        runs = new.phase in (Phase.RUNNING, Phase.PAUSED) or (intent.new.held and new.phase is not Phase.MISSING)
         if intent.stage == START_FIRST:
             # It was not seen: as long as the old one runs, that one stays.
             runs = runs and _status(observation, intent.old).phase not in (Phase.RUNNING, Phase.PAUSED)

@@ -210,8 +210,7 @@ class Walk:
         with self.ground.store.read() as tx:
             record = tx.record(key)
         if record is None or record.hold is not None:
-            state = "held by a stop" if record else "not there"
-            self._fail(action, Failed(f"{action.key}: {key} is {state}", hint=f"reconcile start {split_key(key).name}"))
+            self._fail(action, _shut(action, key, record))
             return False
         made = made_of(record)
         if condition != "healthy" or check_of(made) is None:
@@ -325,6 +324,8 @@ class Walk:
             self._advance([])
             return
         job = self.jobs[action.id]
+        if not verdict.ok:
+            verdict = self._obey(verdict)
         if not verdict.ok:  # Order: its log is read before it is removed.
             self.wrong[action.id] = self._verdict_error(job, verdict)
         if action.verb is Verb.REPLACE and not verdict.ok:
@@ -339,6 +340,16 @@ class Walk:
         else:
             self._fail(action, self.wrong[action.id])
         self._advance([])
+
+    def _obey(self, verdict: Verdict) -> Verdict:
+        """What was stopped or paused by hand while it was waited for is as somebody wants it."""
+        with self.ground.store.read() as tx:
+            record = tx.record(verdict.key)
+        if record is None or record.hold is None:
+            return verdict
+        text = f"{record.hold.kind} by {record.hold.who} while it was waited for: it stays so"
+        self.emit(Note(key=verdict.key, text=text, level="warning"))
+        return Verdict(key=verdict.key, ok=True)
 
     def _verdict_error(self, job: Job, verdict: Verdict) -> Failed:
         assert job.new is not None
@@ -425,6 +436,15 @@ class Walk:
             interrupted=self.interrupted,
             errors=self.errors,
         )
+
+
+def _shut(action: Action, key: Key, record: Record | None) -> Failed:
+    """A dependency that is not there or is held opens no gate."""
+    name, hold = split_key(key).name, record.hold if record else None
+    if hold is None:
+        return Failed(f"{action.key}: {key} is not there", hint=f"reconcile start {name}")
+    end = "unpause" if hold.kind == "pause" else "start"
+    return Failed(f"{action.key}: {key} is held by a {hold.kind}", hint=f"reconcile {end} {name}")
 
 
 def _concerns_settle(action: Action) -> bool:

@@ -20,6 +20,7 @@ def made_of(record: Record) -> Made:
         grants=record.grants,
         incarnation=record.incarnation,
         held=record.hold is not None,
+        paused=record.hold is not None and record.hold.kind == "pause",
         created_at=record.created_at,
     )
 

@@ -122,7 +122,8 @@ class ContainerDriver(Protocol):
 
     def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
         """In place, with the pid kept: limits, names, labels, restart policy, the files that it sees; mends parts whose
-        mend is in-place. Where a file with a `signal` has another digest, or was altered, one that runs is sent it."""
+        mend is in-place. Where a file with a `signal` has another digest, or was altered, one that runs is sent it.
+        One that is paused and is not to be (`new.paused`) goes on."""
 
     def states(self, mades: Sequence[Made]) -> Mapping[str, Status]:
         """By incarnation: phase, pid, exit and restarts of each, without parts. Cheap: asked several times a second while
@@ -133,6 +134,13 @@ class ContainerDriver(Protocol):
 
     def unmark(self, made: Made) -> None:
         """Take a mark off: the hold has ended, or the replace was undone. Does not start it."""
+
+    def pause(self, made: Made) -> Status:
+        """Mark it as held and freeze all of its processes; its pid, links and ports stay. One that is paused already is
+        left alone. Raises Failed where it does not run."""
+
+    def unpause(self, made: Made) -> Status:
+        """Take the mark off and let its processes go on. One that is not paused is left alone."""
 
     def delete(self, made: Made) -> None:
         """Stop it if it runs, remove everything of this incarnation: process, monitor, netns, veths, mounts, cgroup,
@@ -276,4 +284,5 @@ class Inside(Protocol):
         """Run its health check once: healthy or unhealthy, and the end of what the check printed."""
 
     def kill(self, made: Made, signal: int) -> None:
-        """Send a signal to its first process, by pidfd after a look at its start time."""
+        """Send a signal to its first process, by pidfd after a look at its start time. A paused one is thawed for SIGKILL,
+        and takes any other signal when it goes on."""

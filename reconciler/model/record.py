@@ -142,8 +142,15 @@ class Made(Struct, frozen=True, kw_only=True):
     grants: Grants = Grants()
     incarnation: str = ""
     held: bool = False
-    """A stop holds it: it is as it should be when it does not run."""
+    """A stop or a pause holds it: it is not started."""
+    paused: bool = False
+    """What holds it is a pause: what runs of it stays frozen, its ports and names stay."""
     created_at: float = 0.0
+
+    @property
+    def away(self) -> bool:
+        """Whether it has neither open ports nor names: a stop does that, a pause does not."""
+        return self.held and not self.paused
 
 
 class View(Struct, frozen=True, kw_only=True):

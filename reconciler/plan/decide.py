@@ -12,7 +12,7 @@ from reconciler.model.plan import Change, Effect, Line, Reason, Verb
 from reconciler.model.record import Hold, Record
 from reconciler.model.spec import ContainerSpec, Spec
 from reconciler.plan.diff import EffectOf, diff_digest, diff_image_name, diff_specs, strongest
-from reconciler.plan.drift import diff_parts, diff_process
+from reconciler.plan.drift import diff_parts, diff_pause, diff_process
 from reconciler.plan.exits import RESTING, Standing, choose_standing, render_end
 
 MISSING = Status(phase=Phase.MISSING)
@@ -157,37 +157,40 @@ def _choose_container(
     # 7. It had ended and was let rest, and is gone now (a reboot): making it again would run it again.
     if missing and not record.hold and not asked and _had_ended(want, record):
         return None
-    # 8. Its hold ends, or a person starts it.
+    # 8. It is paused and no pause holds it: it goes on with what else is done.
+    if standing is Standing.PAUSED:
+        parts = (*parts, diff_pause())
+    # 9. Its hold ends, or a person starts it.
     if record.hold is not None or (asked and standing is not Standing.RUNS):
         return _resume(key, standing, changes + parts, missing=missing)
-    # 9. Recorded, and removed by others.
+    # 10. Recorded, and removed by others.
     if missing:
         return Decision(key=key, verb=Verb.CREATE, reason=Reason.GONE, changes=changes)
-    # 10. Its exit command is at work: its parts come and go, and it runs in a moment.
+    # 11. Its exit command is at work: its parts come and go, and it runs in a moment.
     if standing is Standing.RESTARTING:
         parts = ()
-    # 11. It rests: mending must not start it, so that only what is mended in place counts.
+    # 12. It rests: mending must not start it, so that only what is mended in place counts.
     if standing in RESTING:
         parts = tuple(part for part in parts if part.effect is Effect.IN_PLACE)
     down = (diff_process(status),) if standing in (Standing.DOWN, Standing.PREPARED) else ()
-    # 12. The manifest wants something else.
+    # 13. The manifest wants something else.
     if verb := _VERB_OF.get(strongest(changes)):
         # What was prepared by the old spec and never ran is made anew: there is nothing to keep.
         verb = Verb.REPLACE if standing is Standing.PREPARED else verb
         return _strengthen(Decision(key=key, verb=verb, reason=Reason.FIELD_CHANGED, changes=changes), parts + down)
-    # 13. Prepared and never started.
+    # 14. Prepared and never started.
     if standing is Standing.PREPARED:
         return Decision(key=key, verb=Verb.CREATE, reason=Reason.NOT_RUNNING, changes=parts + down)
-    # 14. It ended, and its policy says that it runs.
+    # 15. It ended, and its policy says that it runs.
     if standing is Standing.DOWN:
         return _strengthen(Decision(key=key, verb=Verb.RESTART, reason=Reason.NOT_RUNNING, changes=down), parts)
-    # 15. Others removed or altered a part.
+    # 16. Others removed or altered a part.
     if verb := _VERB_OF.get(strongest(parts)):
         return Decision(key=key, verb=verb, reason=Reason.DRIFTED, changes=parts)
-    # 16. It used up its restarts: people must know, no plan touches it.
+    # 17. It used up its restarts: people must know, no plan touches it.
     if standing is Standing.GAVE_UP:
         return Line(key=key, text=render_gave_up(want, status))
-    # 17. As it should be.
+    # 18. As it should be.
     return None
 
 
@@ -196,7 +199,8 @@ def render_hold(hold: Hold, status: Status, *, now: float) -> str:
     why = f" ({hold.why})" if hold.why else ""
     runs = ", though it runs" if status.phase is Phase.RUNNING else ""
     lasted = render_age(max(0.0, now - hold.when))
-    return f"held: {hold.kind} by {hold.who} {lasted} ago{why}{runs}; `reconcile start` or apply --resume ends it"
+    end = "unpause" if hold.kind == "pause" else "start"
+    return f"held: {hold.kind} by {hold.who} {lasted} ago{why}{runs}; `reconcile {end}` or apply --resume ends it"
 
 
 def render_gave_up(spec: ContainerSpec, status: Status) -> str:
@@ -248,7 +252,7 @@ def _resume(key: Key, standing: Standing, changes: tuple[Change, ...], *, missin
     if missing or standing is Standing.PREPARED:
         least = Verb.CREATE
     else:
-        least = Verb.UPDATE if standing is Standing.RUNS else Verb.RESTART
+        least = Verb.UPDATE if standing in (Standing.RUNS, Standing.PAUSED) else Verb.RESTART
     verb = least if missing else _stronger(least, _VERB_OF.get(strongest(changes), least))
     return Decision(key=key, verb=verb, reason=Reason.RESUMED, changes=changes)
 

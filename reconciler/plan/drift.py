@@ -26,6 +26,11 @@ def diff_process(status: Status) -> Change:
     return Change(path=f"{PARTS}/process", old=render_end(status), new="running", effect=Effect.RESTART)
 
 
+def diff_pause() -> Change:
+    """The change that lets a container go on which nobody of ours has paused."""
+    return Change(path=f"{PARTS}/process", old="paused", new="running", effect=Effect.IN_PLACE)
+
+
 def is_part(change: Change) -> bool:
     """Whether a change mends the machine, rather than following the manifest."""
     return change.path.startswith(PARTS + "/")

@@ -15,6 +15,8 @@ class Standing(StrEnum):
 
     RUNS = "runs"
     """It runs."""
+    PAUSED = "paused"
+    """Its processes are frozen."""
     RESTARTING = "restarting"
     """It ended, and its exit command is about to start it again."""
     DOWN = "down"
@@ -38,7 +40,7 @@ def choose_standing(spec: ContainerSpec, status: Status) -> Standing:
     if status.phase is Phase.CREATED:
         return Standing.PREPARED
     if status.phase is Phase.PAUSED:
-        return Standing.DOWN
+        return Standing.PAUSED
     if status.restarting:
         return Standing.RESTARTING
     if status.gave_up and spec.restart.startswith("on-failure"):

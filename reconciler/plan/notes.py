@@ -75,7 +75,8 @@ def _container_notes(step: Step, scene: Scene, replaced: frozenset[Key]) -> Iter
     if record is not None and record.hold is not None and verb is not Verb.DELETE:
         ended = step.decision.reason is Reason.RESUMED
         hold = f"its hold ({record.hold.kind} by {record.hold.who})"
-        yield f"ends {hold}" if ended else f"stays stopped by {hold}"
+        frozen = record.hold.kind == "pause" and verb is Verb.UPDATE
+        yield f"ends {hold}" if ended else f"stays {'paused' if frozen else 'stopped'} by {hold}"
 
 
 def _return_notes(record: Record, recorded: ContainerSpec) -> Iterator[str]:

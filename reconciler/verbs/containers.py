@@ -1,4 +1,4 @@
-"""By hand: stop, start, restart, kill, logs and exec of containers that are on record.
+"""By hand: stop, start, restart, kill, pause, unpause, logs and exec of containers that are on record.
 
 They take a container's lock (its driver does) and, to record, the root's; never the stack's, so that a long apply does not
 keep anybody from stopping a container.
@@ -17,7 +17,7 @@ from reconciler.model.errors import ConvergeFailed, Failed, ReconcileError
 from reconciler.model.events import ActionDone, ActionFailed, ActionStarted, Emit, silent
 from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Phase
-from reconciler.model.record import Hold, Record
+from reconciler.model.record import Hold, Made, Record
 from reconciler.verbs.names import find_containers, find_one
 from reconciler.verbs.record import who
 from reconciler.verbs.root import Root, this_process
@@ -26,34 +26,57 @@ Work = Callable[[Record], None]
 
 
 def stop(root: Root, name: str, *, emit: Emit, note: str = "", grace: float | None = None) -> None:
-    """Stop containers and hold them: nothing starts them but `start` and `apply --resume`."""
+    """Stop containers and hold them: nothing starts them but `start` and `apply --resume`. A pause becomes a stop."""
     found = _find(root, name, stacks=True)
-    hold = Hold(kind="stop", who=who(), when=time.time(), why=note)
-    _put_holds(root, found, hold)
+    # Order: an apply that is just starting one looks for a hold afterwards; what it started before is stopped below.
+    _put_holds(root, found, _new_hold("stop", note))
+    beside = _incarnations_beside(root, found)
 
     def work(record: Record) -> None:
-        root.engine.containers.stop(made_of(record), mark="hold", apply=this_process(), grace=grace)
+        for made in (made_of(record), *beside.get(record.key, ())):
+            root.engine.containers.stop(made, mark="hold", apply=this_process(), grace=grace)
 
     _each(found, "stop", work, emit)
     _settle(root)
 
 
+def _new_hold(kind: str, note: str) -> Hold:
+    return Hold(kind=kind, who=who(), when=time.time(), why=note)
+
+
+def _incarnations_beside(root: Root, found: Sequence[Record]) -> dict[Key, list[Made]]:
+    """The second incarnations of containers that an apply is replacing just now."""
+    recorded = {record.key: record.incarnation for record in found}
+    with root.store.read() as tx:
+        intents = tx.intents()
+    beside: dict[Key, list[Made]] = {}
+    for intent in intents:
+        made = intent.new
+        if made is not None and made.incarnation != recorded.get(made.key, made.incarnation):
+            beside.setdefault(made.key, []).append(made)
+    return beside
+
+
 def start(root: Root, name: str, *, emit: Emit) -> None:
-    """End the hold of containers and start them; the count of `on-failure:N` begins anew."""
-    found = _find(root, name, stacks=True)
+    """End the hold of containers and start them, or let them go on; the count of `on-failure:N` begins anew."""
+    _start_all(root, _find(root, name, stacks=True), "start", emit)
+
+
+def _start_all(root: Root, found: Sequence[Record], verb: str, emit: Emit) -> None:
     _put_holds(root, found, None)
-    records = _records(root)
+    records, beside = _records(root), _incarnations_beside(root, found)
     _settle(root)
 
     def work(record: Record) -> None:
-        made, containers = structs.replace(made_of(record), held=False), root.engine.containers
+        made, containers = structs.replace(made_of(record), held=False, paused=False), root.engine.containers
         uses = find_uses(records, made)
-        containers.unmark(made)
-        if containers.states([made])[made.incarnation].phase is not Phase.RUNNING:
+        if any([containers.unpause(other).phase is Phase.RUNNING for other in beside.get(record.key, ())]):
+            return  # An apply is replacing it by that one.
+        if containers.unpause(made).phase is not Phase.RUNNING:
             containers.prepare(made, uses=uses, emit=silent)
             containers.start(made, uses=uses)
 
-    _each(found, "start", work, emit)
+    _each(found, verb, work, emit)
 
 
 def restart(root: Root, name: str, *, emit: Emit, grace: float | None = None) -> None:
@@ -63,8 +86,8 @@ def restart(root: Root, name: str, *, emit: Emit, grace: float | None = None) ->
 
     def work(record: Record) -> None:
         made, containers = made_of(record), root.engine.containers
-        if made.held:
-            raise Failed(f"{made.key} is held by a stop", hint=f"reconcile start {split_key(made.key).name}")
+        if record.hold is not None:
+            raise _held(record)
         uses = find_uses(records, made)
         containers.stop(made, mark="replaced", apply=this_process(), grace=grace)
         containers.prepare(made, uses=uses, emit=silent)
@@ -72,6 +95,57 @@ def restart(root: Root, name: str, *, emit: Emit, grace: float | None = None) ->
         containers.start(made, uses=uses)
 
     _each(found, "restart", work, emit)
+
+
+def _held(record: Record) -> Failed:
+    assert record.hold is not None
+    end = "unpause" if record.hold.kind == "pause" else "start"
+    return Failed(f"{record.key} is held by a {record.hold.kind}", hint=f"reconcile {end} {split_key(record.key).name}")
+
+
+def pause(root: Root, name: str, *, emit: Emit, note: str = "") -> None:
+    """Freeze containers that run and hold them so: nothing lets them go on but `unpause`, `start` and `apply --resume`.
+
+    Of a stack those that run; raises Failed where a container was named that does not, or none of them does.
+    """
+    chosen = _choose(root, name, (Phase.RUNNING, Phase.PAUSED), "running", "start")
+    _put_holds(root, [record for record, _ in chosen], _new_hold("pause", note))
+    mades = {record.key: made for record, made in chosen}
+
+    def work(record: Record) -> None:
+        try:
+            root.engine.containers.pause(mades[record.key])
+        except ReconcileError:
+            _put_holds(root, [record], record.hold)
+            raise
+
+    _each([record for record, _ in chosen], "pause", work, emit)
+
+
+def unpause(root: Root, name: str, *, emit: Emit) -> None:
+    """End the pause of containers: they go on, and what ended meanwhile is started. Of a stack those that are paused."""
+    chosen = _choose(root, name, (Phase.PAUSED,), "paused", "pause")
+    _start_all(root, [record for record, _ in chosen], "unpause", emit)
+
+
+def _choose(root: Root, name: str, phases: Sequence[Phase], wanted: str, verb: str) -> list[tuple[Record, Made]]:
+    """The containers of a name that are in one of these phases, or held by a pause, each with the incarnation that is; of a
+    stack the others are let be."""
+    found = _find(root, name, stacks=True)
+    beside = _incarnations_beside(root, found)
+    states = root.engine.containers.states([*map(made_of, found), *(made for mades in beside.values() for made in mades)])
+    fitting, whole_stack = [], {split_key(record.key).stack for record in found} == {name}
+    for record in found:
+        mades = [made_of(record), *beside.get(record.key, ())]
+        made = next((made for made in mades if states[made.incarnation].phase in phases), None)
+        if made is not None or (wanted == "paused" and mades[0].paused):
+            fitting.append((record, made or mades[0]))
+        elif not whole_stack:
+            hint = f"reconcile {verb} {split_key(record.key).name}"
+            raise Failed(f"{record.key} is not {wanted} ({states[record.incarnation].phase.value})", hint=hint)
+    if not fitting:
+        raise Failed(f"{name}: none of its containers is {wanted}", hint="`reconcile get containers` shows how they stand")
+    return fitting
 
 
 def kill(root: Root, name: str, signal: int, *, emit: Emit) -> None:
@@ -123,7 +197,9 @@ def exec_(
     statuses = {record.key: states[record.incarnation] for record in found}
     record = find_one(records, name, statuses)
     if statuses[record.key].phase is not Phase.RUNNING:
-        raise Failed(f"{record.key} is not running ({statuses[record.key].phase.value})", hint=f"reconcile start {name}")
+        phase = statuses[record.key].phase
+        end = "unpause" if phase is Phase.PAUSED else "start"
+        raise Failed(f"{record.key} is not running ({phase.value})", hint=f"reconcile {end} {name}")
     return root.engine.inside.exec(
         made_of(record), command, tty=tty, stdin=stdin, user=user, workdir=workdir, env=env
     )  # fmt: skip
@@ -145,7 +221,7 @@ def _put_holds(root: Root, found: Sequence[Record], hold: Hold | None) -> None:
 
 
 def _settle(root: Root) -> None:
-    """What is held has neither open ports nor names."""
+    """What is stopped has neither open ports nor names."""
     with root.lock_root("settle"):
         with root.store.read() as tx:
             view = compose_view(tx.records(), tx.intents())

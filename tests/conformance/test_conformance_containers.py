@@ -5,12 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from grounds import Ground, this_apply
+from msgspec import structs
 
 from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.events import silent
-from reconciler.model.observation import Phase
+from reconciler.model.observation import Health, Phase
 from reconciler.model.record import Made
-from reconciler.model.spec import Mount, Resources
+from reconciler.model.spec import Healthcheck, Mount, Resources
 
 
 def lone(ground: Ground, name: str = "web", **spec: object) -> Made:
@@ -304,6 +305,59 @@ def test_kill_ends_what_runs(ground: Ground) -> None:
     ground.engine.inside.kill(web, 9)
     ground.wait_exited(web)
     assert ground.status(web).exit_code == 137
+
+
+def test_pause_freezes_and_unpause_lets_go_on_with_the_same_pid(ground: Ground) -> None:
+    web, containers = lone(ground), ground.engine.containers
+    ground.up(web)
+    pid = ground.status(web).pid
+    for _ in range(2):
+        assert (containers.pause(web).phase, ground.status(web).pid) == (Phase.PAUSED, pid)
+    assert ground.mark_of(web) == "hold"
+    assert ground.drifted() == []
+    with pytest.raises(Failed, match="paused"):
+        ground.engine.inside.exec(web, ["true"])
+    for _ in range(2):
+        assert (containers.unpause(web).phase, ground.status(web).pid) == (Phase.RUNNING, pid)
+    assert ground.mark_of(web) == ""
+
+
+def test_update_lets_go_on_what_no_hold_pauses(ground: Ground) -> None:
+    web = lone(ground)
+    ground.up(web)
+    pid = ground.engine.containers.pause(web).pid
+    held = structs.replace(web, held=True, paused=True)
+    assert ground.update(held, held).phase is Phase.PAUSED
+    assert (ground.update(web, web).phase, ground.status(web).pid) == (Phase.RUNNING, pid)
+
+
+def test_paused_one_is_stopped_killed_started_and_deleted(ground: Ground) -> None:
+    web, containers = lone(ground, restart="no"), ground.engine.containers
+    ground.up(web)
+    containers.pause(web)
+    assert ground.stop(web).phase is Phase.EXITED
+    with pytest.raises(Failed):
+        containers.pause(web)
+    containers.unmark(web)
+    ground.start(web)
+    containers.pause(web)
+    assert ground.start(web).phase is Phase.RUNNING
+    containers.pause(web)
+    ground.engine.inside.kill(web, 9)
+    ground.wait_exited(web)
+    assert containers.unpause(web).phase is Phase.EXITED
+    ground.start(web)
+    containers.pause(web)
+    ground.delete(web)
+    assert ground.status(web).phase is Phase.MISSING
+    assert containers.unpause(web).phase is Phase.MISSING
+
+
+def test_probe_keeps_what_it_found_for_observe(ground: Ground) -> None:
+    web = lone(ground, healthcheck=Healthcheck(test=("CMD", "true"), interval=0.001))
+    ground.up(web)
+    assert ground.status(web).health is Health.UNKNOWN
+    assert ground.engine.inside.probe(web, timeout=5.0)[0] is Health.HEALTHY
 
 
 def test_nothing_of_one_is_touched_by_the_others_verbs(ground: Ground) -> None:

@@ -329,6 +329,9 @@ class World:
     def close(self) -> None:
         """End every process of this world; what lies in the kernel goes with its namespaces, cgroups by hand."""
         cgroups = self.cgroups()
+        for state in (Path(folder, "freezer.state") for folder in cgroups):
+            if state.exists() and state.read_text() != "THAWED\n":  # what is frozen does not even die
+                state.write_text("THAWED")
         if self.registry:
             self.signal(self.registry.process)
             self.registry.process.wait(10)

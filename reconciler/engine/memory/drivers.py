@@ -249,6 +249,8 @@ class MemoryContainers:
             created()
         with self.machine.lock:
             thing.error = ""
+            if thing.phase == Phase.PAUSED:
+                thing.phase = Phase.RUNNING
             if thing.phase != Phase.RUNNING:
                 image: Published = self.machine.content[made.image]
                 thing.phase, thing.pid, thing.started_at = Phase.RUNNING, self.machine.next_pid(), self.machine.now
@@ -266,7 +268,7 @@ class MemoryContainers:
             return Status(phase=Phase.MISSING)
         with self.machine.lock:
             thing.mark = mark
-            if thing.phase == Phase.RUNNING:
+            if thing.phase in (Phase.RUNNING, Phase.PAUSED):
                 thing.phase, thing.pid, thing.exit_code, thing.finished_at = Phase.EXITED, 0, 143, self.machine.now
             self.machine.changed.notify_all()
         return self.observe(made)
@@ -281,6 +283,8 @@ class MemoryContainers:
                 thing.signals += sorted(_choose_signals(new, thing.files, files))
             thing.made, thing.files = new, files
             thing.parts = {name: part for name, part in thing.parts.items() if part.mend != "in-place"}
+            if thing.phase == Phase.PAUSED and not new.paused:
+                thing.phase = Phase.RUNNING
         return self.observe(new)
 
     def measure(self, made: Made) -> int:
@@ -293,6 +297,27 @@ class MemoryContainers:
         self.machine.called("unmark", made.key)
         if thing := self.machine.containers.get(made.incarnation):
             thing.mark = ""
+
+    def pause(self, made: Made) -> Status:
+        """Freeze it."""
+        self.machine.called("pause", made.key)
+        thing = self.machine.containers.get(made.incarnation)
+        if thing is None or thing.phase not in (Phase.RUNNING, Phase.PAUSED):
+            raise Failed(f"{made.key}: pause: it does not run", hint=f"reconcile start {split_key(made.key).name}")
+        with self.machine.lock:
+            thing.phase, thing.mark = Phase.PAUSED, "hold"
+        return self.observe(made)
+
+    def unpause(self, made: Made) -> Status:
+        """Let it go on."""
+        self.machine.called("unpause", made.key)
+        thing = self.machine.containers.get(made.incarnation)
+        if thing is None:
+            return Status(phase=Phase.MISSING)
+        with self.machine.lock:
+            thing.mark = ""
+            thing.phase = Phase.RUNNING if thing.phase == Phase.PAUSED else thing.phase
+        return self.observe(made)
 
     def states(self, mades: Sequence[Made]) -> Mapping[str, Status]:
         """As they stand; looking takes a second, so that who waits for a second need not."""

@@ -156,7 +156,7 @@ class MemoryEngine:
 
 
 def _has_names(made: Made, view: View) -> bool:
-    return not made.held and made.incarnation not in view.nameless
+    return not made.away and made.incarnation not in view.nameless
 
 
 def _wanted_ports(view: View) -> dict[str, Key]:
@@ -164,7 +164,7 @@ def _wanted_ports(view: View) -> dict[str, Key]:
     return {
         port: made.key
         for made in view.made
-        if isinstance(made.spec, ContainerSpec) and not made.held
+        if isinstance(made.spec, ContainerSpec) and not made.away
         for port in made.spec.ports
     }
 
@@ -172,7 +172,7 @@ def _wanted_ports(view: View) -> dict[str, Key]:
 def _with_ports(status: Status, made: Made, open_ports: Mapping[str, Key]) -> Status:
     """A container's status with its closed ports as missing parts."""
     assert isinstance(made.spec, ContainerSpec)
-    if status.phase is not Phase.RUNNING:
+    if status.phase not in (Phase.RUNNING, Phase.PAUSED):
         return status
     closed = {f"port/{port}": Part(state="missing") for port in made.spec.ports if open_ports.get(port) != made.key}
     return structs.replace(status, parts=status.parts | closed) if closed else status
@@ -209,7 +209,7 @@ class MemoryInside:
     ) -> ExecResult:
         """Nothing runs: 0 where the container runs."""
         if self.machine.containers[made.incarnation].phase is not Phase.RUNNING:
-            raise Failed(f"{made.key} is not running", hint=f"reconcile start {split_key(made.key).name}")
+            raise Failed(f"{made.key}: exec: it is {self.machine.containers[made.incarnation].phase.value}, not running")
         return ExecResult(exit_code=0)
 
     def attach(self, made: Made) -> "MemoryLine":
@@ -244,8 +244,9 @@ class MemoryInside:
         return (Health.HEALTHY, "") if healthy else (Health.UNHEALTHY, "made unhealthy")
 
     def kill(self, made: Made, signal: int) -> None:
-        """It ends of it."""
-        self.machine.exit(made.key, 128 + signal)
+        """It ends of it; a paused one only of SIGKILL."""
+        if self.machine.containers[made.incarnation].phase is Phase.RUNNING or signal == 9:
+            self.machine.exit(made.key, 128 + signal)
 
 
 class MemoryLine:

@@ -134,6 +134,8 @@ class ContainerDriver:
                 # Order: after the files, which are what it looks at when it is sent one.
                 for number in sorted(contents.choose_signals(old, new, changed)):
                     lifecycle.send(path, number)
+                if not new.paused:
+                    lifecycle.thaw(path, new.key, now)
             else:
                 veth.prepare_links(self.layout, new, uses)
         rotate_log(path)
@@ -150,6 +152,20 @@ class ContainerDriver:
             return
         with lifecycle.locked(path, made.key, doing="unmark"):
             lifecycle.unmark(path)
+
+    def pause(self, made: Made) -> Status:
+        """Mark it and freeze what runs."""
+        path = self._bundle(made)
+        with lifecycle.locked(path, made.key, doing="pause"):
+            return lifecycle.pause(path, made.key)
+
+    def unpause(self, made: Made) -> Status:
+        """Let it go on. One whose bundle is gone is not paused."""
+        path = self._bundle(made)
+        if not writing.is_complete(path):
+            return status.read_status(path, made.incarnation)
+        with lifecycle.locked(path, made.key, doing="unpause"):
+            return lifecycle.unpause(path, made.key)
 
     def delete(self, made: Made) -> None:
         """Stop it if it runs, remove everything of this incarnation, its bundle last. What is gone is no error."""

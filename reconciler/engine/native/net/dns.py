@@ -62,7 +62,7 @@ def _lines(view: View) -> Iterator[tuple[Made, str, Key]]:
     """Every line of every file: its network, the line, and whose it is. Containers that are held have none."""
     networks = {made.key: made for made in bridge_networks(view)}
     # What a stop holds has no name: who asks is told so at once, and does not wait for somebody who is not there.
-    containers = [made for made in view.made if kind_of(made.key) is Kind.CONTAINER and not made.held]
+    containers = [made for made in view.made if kind_of(made.key) is Kind.CONTAINER and not made.away]
     named: set[Key] = set()
     # Order: the older incarnation has the names until it is gone; the younger one may ask already.
     for made in sorted(containers, key=lambda made: (made.key, made.created_at)):

@@ -116,7 +116,7 @@ def _publishing(places: Iterable[_Place]) -> Iterator[_Place]:
     """Where each container is published: on its first network that is not internal, else on its first. One that is held
     is not: its ports refuse, as those of a program that does not run."""
     chosen: dict[tuple[Key, str], _Place] = {}
-    for place in (place for place in places if not place.made.held):
+    for place in (place for place in places if not place.made.away):
         mine = (place.made.key, place.made.incarnation)
         if mine not in chosen or (chosen[mine].internal and not place.internal):
             chosen[mine] = place

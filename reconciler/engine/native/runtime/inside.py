@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 from reconciler.engine.native.layout import Layout
@@ -16,9 +17,10 @@ from reconciler.engine.native.runtime.attach import NativeLine
 from reconciler.engine.native.runtime.spec import Unstartable
 from reconciler.engine.native.runtime.users import BadUser, Identity, resolve_user
 from reconciler.engine.protocol import ExecResult, LogLine
-from reconciler.linux import process
+from reconciler.linux import cgroups, process
 from reconciler.model.errors import Failed
 from reconciler.model.health import HTTP, TCP
+from reconciler.model.key import split_key
 from reconciler.model.observation import Health, Phase, Status
 from reconciler.model.record import Made
 
@@ -77,9 +79,9 @@ class NativeInside:
         path = self._bundle(made)
         now = status.read_status(path, made.incarnation)
         if now.phase is not Phase.RUNNING:
-            raise Failed(
-                f"{made.key}: {tried}: it is {now.phase.value}, not running", hint=f"`reconcile describe {made.key}`"
-            )
+            name = split_key(made.key).name
+            hint = f"reconcile unpause {name}" if now.phase is Phase.PAUSED else f"`reconcile describe {made.key}`"
+            raise Failed(f"{made.key}: {tried}: it is {now.phase.value}, not running", hint=hint)
         return path, bundle.read_json(path, bundle.MONITOR)
 
     def _resolve(self, made: Made, path: str, user: str) -> Identity | None:
@@ -144,9 +146,14 @@ class NativeInside:
 
     def kill(self, made: Made, signal: int) -> None:
         """Send a signal to its first process, by pidfd after a look at its start time. Raises Failed where none runs."""
-        state = bundle.read_json(self._bundle(made), bundle.STATE)
+        path = self._bundle(made)
+        state = bundle.read_json(path, bundle.STATE)
         if not state or not process.send_signal(state["pid"], state["start_time"], signal):
             raise Failed(f"{made.key}: kill: it does not run", hint="`reconcile get containers` shows what does")
+        cgroup = bundle.read_json(path, bundle.MONITOR)["cgroup"]
+        # Kernel: what a v1 freezer holds does not even die.
+        if signal == SIGKILL and cgroups.is_frozen(cgroup):
+            cgroups.thaw(cgroup)
 
 
 def _own_address(made: Made) -> str:

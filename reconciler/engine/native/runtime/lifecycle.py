@@ -18,7 +18,7 @@ import msgspec
 from reconciler.engine.native.runtime import bundle, conmon, ended, policy, runc, status
 from reconciler.linux import cgroups, files, process
 from reconciler.model.errors import Failed, LockTimeout, ProgramFailed, TimedOut
-from reconciler.model.key import Key
+from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Phase, Status
 from reconciler.model.record import ApplyId
 
@@ -45,8 +45,8 @@ def locked(path: str, key: Key, *, doing: str) -> Iterator[None]:
 
 
 def run(path: str, key: Key, created: Callable[[], None] | None = None) -> Status:
-    """Make it run, its count begun anew. One that runs already is left alone. Called under the lock; `created` is called
-    once it is made and before it begins.
+    """Make it run, its count begun anew. One that runs already is left alone, a paused one goes on. Called under
+    the lock; `created` is called once it is made and before it begins.
 
     Raises ProgramFailed with the runtime's words; it is prepared still.
     """
@@ -55,7 +55,7 @@ def run(path: str, key: Key, created: Callable[[], None] | None = None) -> Statu
     rules = policy.read_policy(path) or policy.Policy()
     if now.phase in (Phase.RUNNING, Phase.PAUSED) and status.is_running(bundle.read_json(path, bundle.STATE)):
         _set_policy(path, rules, mark="" if rules.mark == policy.RESTART else rules.mark)
-        return now
+        return thaw(path, key, now)
     # Order: the mark goes before it runs: an exit right after the start must find the policy in force.
     rules.attempts = rules.restarts = 0
     rules.gave_up = False
@@ -99,6 +99,49 @@ def unmark(path: str) -> None:
     rules = policy.read_policy(path)
     if rules is not None and rules.mark:
         _set_policy(path, rules, mark="")
+
+
+def pause(path: str, key: Key) -> Status:
+    """Freeze what runs. The mark stands before, so that nothing starts it should it be killed. Called under the lock.
+
+    Raises Failed where it does not run, ProgramFailed with the runtime's words.
+    """
+    monitor = bundle.read_json(path, bundle.MONITOR)
+    now = status.read_status(path, monitor.get("id", ""))
+    if now.phase not in (Phase.RUNNING, Phase.PAUSED):
+        raise Failed(f"{key}: pause: it is {now.phase.value}, not running", hint=f"reconcile start {split_key(key).name}")
+    rules = policy.read_policy(path) or policy.Policy()
+    before = rules.mark
+    _set_policy(path, rules, mark=policy.HOLD)
+    if now.phase is Phase.RUNNING:
+        try:
+            _call_runtime(monitor, key, "pause")
+        except BaseException:
+            _set_policy(path, rules, mark=before)
+            raise
+    return status.read_status(path, monitor["id"])
+
+
+def unpause(path: str, key: Key) -> Status:
+    """Let it go on, its mark taken off. Called under the lock."""
+    unmark(path)
+    return thaw(path, key, status.read_status(path, bundle.read_json(path, bundle.MONITOR).get("id", "")))
+
+
+def thaw(path: str, key: Key, now: Status) -> Status:
+    """Let one that is paused go on, whoever paused it; its status then. Called under the lock."""
+    if now.phase is not Phase.PAUSED:
+        return now
+    monitor = bundle.read_json(path, bundle.MONITOR)
+    _call_runtime(monitor, key, "resume")
+    return status.read_status(path, monitor["id"])
+
+
+def _call_runtime(monitor: dict[str, Any], key: Key, verb: str) -> None:
+    try:
+        runc.call(monitor["runtime"], monitor["runtime_root"], verb, [monitor["id"]])
+    except runc.RuntimeFailed as error:
+        raise ProgramFailed(str(key), error.tried, error.words, f"reconcile describe {key}") from error
 
 
 def halt(path: str, *, mark: str, apply: ApplyId, number: int, grace: float) -> Status:
