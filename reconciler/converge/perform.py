@@ -153,7 +153,7 @@ def _start_unless_held(job: Job, made: Made, ground: Ground, emit: Emit) -> Stat
     if made.held:
         return Status(phase=Phase.CREATED, incarnation=made.incarnation)
     _step(job, emit, "starting")
-    if job.old is not None:  # a mark that nothing on record stands for
+    if job.old is not None and job.old.incarnation == made.incarnation:  # a mark that nothing on record stands for
         ground.engine.containers.unmark(made)
     status = ground.engine.containers.start(made, uses=job.uses, created=lambda: ground.created(made))
     # Race: a stop by hand puts its hold on record and then stops what it finds; what was started since is ours to stop.
