@@ -7,22 +7,17 @@ import re
 import sqlite3
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, delete
-from sqlalchemy.dialects.sqlite import insert
-
-from reconciler.store import tables
+from reconciler.store import statements
 
 _DIGEST = re.compile(rb"(?:hmac-)?sha256:[0-9a-f]{64}")
 
 
-def put_contents(connection: Connection, sealed: Mapping[str, bytes]) -> None:
+def put_contents(sql: sqlite3.Connection, sealed: Mapping[str, bytes]) -> None:
     """Keep contents; one that is there already stays."""
-    if sealed:
-        rows = [{"digest": digest, "data": data} for digest, data in sealed.items()]
-        connection.execute(insert(tables.contents).on_conflict_do_nothing(), rows)
+    sql.executemany(statements.PUT_CONTENT, [{"digest": digest, "data": data} for digest, data in sealed.items()])
 
 
-def drop_unused(connection: Connection, sql: sqlite3.Connection) -> int:
+def drop_unused(sql: sqlite3.Connection) -> int:
     """Drop contents that no record, no open intent and no revision names; how many went."""
     kept = {digest for (digest,) in sql.execute("SELECT digest FROM contents")}
     if not kept:
@@ -31,6 +26,5 @@ def drop_unused(connection: Connection, sql: sqlite3.Connection) -> int:
     for query in ("SELECT spec FROM records", "SELECT data FROM intents", "SELECT wanted FROM revisions"):
         for (data,) in sql.execute(query):
             kept -= {found.decode() for found in _DIGEST.findall(data)}
-    if kept:
-        connection.execute(delete(tables.contents).where(tables.contents.c.digest.in_(sorted(kept))))
+    sql.executemany(statements.DELETE_CONTENT, [{"of_digest": digest} for digest in sorted(kept)])
     return len(kept)

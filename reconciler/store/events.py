@@ -1,24 +1,20 @@
 """Writes events, and forgets old ones: a bounded history of what people were told."""
 
+import sqlite3
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select
 
 from reconciler.model.events import AnyEvent
 from reconciler.model.key import Key, stack_of
-from reconciler.store import tables
+from reconciler.store import statements
 from reconciler.store.sealed import Sealer, sealed_json
 
 KEPT = 10_000
 """How many events a root keeps."""
 
-_table = tables.events
-_INSERT = insert(_table)
-_TRIM = delete(_table).where(_table.c.id <= select(func.max(_table.c.id)).scalar_subquery() - KEPT)
 
-
-def add_events(connection: Connection, events: Sequence[AnyEvent], *, at: float, stack: str, sealer: Sealer) -> None:
+def add_events(sql: sqlite3.Connection, events: Sequence[AnyEvent], *, at: float, stack: str, sealer: Sealer) -> None:
     """Write events in their order. `at` is for those without a time of their own, `stack` for those of no resource."""
     rows = []
     for event in events:
@@ -33,5 +29,5 @@ def add_events(connection: Connection, events: Sequence[AnyEvent], *, at: float,
             }
         )
     if rows:
-        connection.execute(_INSERT, rows)
-        connection.execute(_TRIM)
+        sql.executemany(statements.PUT_EVENT, rows)
+        sql.execute(statements.TRIM_EVENTS, {"kept": KEPT})

@@ -10,21 +10,11 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, update
-
 from reconciler.model.errors import AddressesUsedUp, AddressTaken, NameTaken, PortTaken, SubnetTaken
 from reconciler.model.key import Key
 from reconciler.model.record import Endpoint, Grants
-from reconciler.store import tables
+from reconciler.store import statements
 
-_INSERT = insert(tables.grants)
-_DELETE = delete(tables.grants).where(
-    and_(
-        tables.grants.c.pool == bindparam("of_pool"),
-        tables.grants.c.scope == bindparam("of_scope"),
-        tables.grants.c.value == bindparam("of_value"),
-    )
-)
 _NOTHING = Grants()
 _WILDCARDS = {"0.0.0.0", "::"}
 
@@ -35,8 +25,7 @@ Place = tuple[str, str, str]
 class Pools:
     """The grants as one transaction sees them: what it gives is kept here and written together by `flush`."""
 
-    def __init__(self, connection: Connection, sql: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, sql: sqlite3.Connection) -> None:
         self._sql = sql
         self._new: dict[Place, Key] = {}
         self._networks: dict[Key, _Addresses] = {}
@@ -53,7 +42,7 @@ class Pools:
                 dict(zip(("pool", "scope", "value"), place, strict=True), owner=key) for place, key in self._new.items()
             ]
             self._new.clear()
-            self._connection.execute(_INSERT, rows)
+            self._sql.executemany(statements.PUT_GRANT, rows)
 
     def holder(self, pool: str, scope: str, value: str) -> Key | None:
         """Who holds one thing."""
@@ -131,7 +120,7 @@ class Pools:
         ]
         if gone:
             self._networks.clear()
-            self._connection.execute(_DELETE, gone)
+            self._sql.executemany(statements.DELETE_GRANT, gone)
 
     # Reservations: pool `reserved`, scope the volume that keeps it, value `NETWORK MAC`, owner the container
 
@@ -153,36 +142,42 @@ class Pools:
         """Take back what a key was given and what did not come to be; what was reserved for it is so again."""
         self.flush()
         if self._reserved("owner = ?", owner):
-            sql = "DELETE FROM grants WHERE owner = ? AND pool NOT IN ('address', 'mac', 'reserved')"
-            self._connection.exec_driver_sql(sql, (owner,))
+            self._sql.execute(statements.WITHDRAW_GRANTS, {"of_owner": owner})
             self._networks.clear()
         else:
             self.free(owner)
 
-    def end_reservations(self, *, volume: Key | None = None, stack: str = "") -> None:
-        """Free what is reserved because of a volume, or in a stack; a key with another such volume keeps it."""
+    def end_reservations_of(self, volume: Key) -> None:
+        """Free what is reserved because of a volume; a key with another such volume keeps it."""
         self.flush()
-        where, value = ("scope = ?", volume) if volume else ("owner GLOB ?", f"container/{stack}/*")
-        owners = self._reserved(where, value)
-        self._connection.exec_driver_sql(f"DELETE FROM grants WHERE pool = 'reserved' AND {where}", (value,))
-        for owner in owners:
-            if not self._is_used(owner) and not self._reserved("owner = ?", owner):
-                self.free(owner)
+        owners = self._reserved("scope = ?", volume)
+        self._sql.execute(statements.END_RESERVATIONS_OF_VOLUME, {"volume": volume})
+        self._free_all(owners)
+
+    def end_reservations_in(self, stack: str) -> None:
+        """Free what is reserved in a stack."""
+        self.flush()
+        owners = f"container/{stack}/*"
+        found = self._reserved("owner GLOB ?", owners)
+        self._sql.execute(statements.END_RESERVATIONS_OF_OWNERS, {"owners": owners})
+        self._free_all(found)
 
     def forget_network(self, network: Key) -> None:
         """Free the addresses of a network that are reserved, for it is gone."""
         self.flush()
-        owners = self._reserved("value GLOB ?", f"{network} *")
+        places = f"{network} *"
+        owners = self._reserved("value GLOB ?", places)
         for owner in owners:
-            rows = (owner, f"{network} *")
-            self._connection.exec_driver_sql(
-                "DELETE FROM grants WHERE owner = ? AND pool = 'reserved' AND value GLOB ?", rows
-            )
+            self._sql.execute(statements.END_RESERVATIONS_ON_NETWORK, {"of_owner": owner, "places": places})
             if not self._is_used(owner):
-                sql = "DELETE FROM grants WHERE owner = ? AND pool = 'address' AND scope = ?"
-                self._connection.exec_driver_sql(sql, (owner, network))
-                if not self._reserved("owner = ?", owner):
-                    self.free(owner)
+                self._sql.execute(statements.FREE_ADDRESSES, {"of_owner": owner, "network": network})
+        self._free_all(owners)
+
+    def _free_all(self, owners: Iterable[Key]) -> None:
+        """Free what keys hold that are not there and have nothing reserved any more."""
+        for owner in owners:
+            if not self._is_used(owner) and not self._reserved("owner = ?", owner):
+                self.free(owner)
 
     def _reserved(self, where: str, value: str) -> list[Key]:
         sql = f"SELECT DISTINCT owner FROM grants WHERE pool = 'reserved' AND {where}"
@@ -197,10 +192,8 @@ class Pools:
         """Let everything that a key holds, and what is reserved because of it, go over to another one."""
         self.flush()
         self._networks.clear()
-        grants = tables.grants
-        self._connection.execute(update(grants).where(grants.c.owner == owner).values(owner=to))
-        kept = and_(grants.c.pool == "reserved", grants.c.scope == owner)
-        self._connection.execute(update(grants).where(kept).values(scope=to))
+        self._sql.execute(statements.PASS_ON_GRANTS, {"of_owner": owner, "to": to})
+        self._sql.execute(statements.PASS_ON_RESERVATIONS, {"volume": owner, "to": to})
 
     def _check_wanted(self, network: Key, owner: Key, wanted: str, *, subnet: str, gateway: str) -> None:
         if int(IPv4Address(wanted)) not in _free_in(subnet, ""):

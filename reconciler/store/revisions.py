@@ -1,24 +1,21 @@
 """Writes revisions, and which images are kept for whom: by revisions, and by leases of what came by hand."""
 
+import sqlite3
 from collections.abc import Mapping
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_or
 
 from reconciler.model.key import Key
 from reconciler.model.record import Stack
-from reconciler.store import tables
+from reconciler.store import statements
 from reconciler.store.sealed import Sealer, sealed_json
 
 KEPT = 20
 """How many revisions of a stack are kept."""
 
-_table = tables.revisions
-
 
 def add_revision(
-    connection: Connection,
+    sql: sqlite3.Connection,
     wanted: Stack,
     *,
     images: Mapping[Key, str],
@@ -28,7 +25,7 @@ def add_revision(
     sealer: Sealer,
 ) -> int:
     """Write the next revision of a stack that is on record, and drop those that are too old; its number."""
-    last = connection.execute(select(func.max(_table.c.number)).where(_table.c.stack == wanted.name)).scalar()
+    (last,) = sql.execute(statements.LAST_REVISION, {"of_stack": wanted.name}).fetchone()
     number = int(last or 0) + 1
     row = {
         "stack": wanted.name,
@@ -40,27 +37,28 @@ def add_revision(
         "wanted": sealed_json(wanted, sealer),
         "result": "",
     }
-    connection.execute(insert(_table), row)
+    sql.execute(statements.PUT_REVISION, row)
     pins = [
         {"stack": wanted.name, "number": number, "key": key, "digest": digest} for key, digest in images.items() if digest
     ]
-    if pins:
-        connection.execute(insert(tables.revision_images), pins)
-    connection.execute(delete(_table).where(_table.c.stack == wanted.name, _table.c.number <= number - KEPT))
+    sql.executemany(statements.PUT_REVISION_IMAGE, pins)
+    sql.execute(statements.DELETE_REVISIONS, {"of_stack": wanted.name, "last": number - KEPT})
     return number
 
 
-def finish_revision(connection: Connection, stack: str, number: int, *, result: str) -> None:
+def finish_revision(sql: sqlite3.Connection, stack: str, number: int, *, result: str) -> None:
     """Say how the apply of a revision ended."""
-    connection.execute(update(_table).where(_table.c.stack == stack, _table.c.number == number).values(result=result))
+    sql.execute(statements.FINISH_REVISION, {"of_stack": stack, "of_number": number, "new_result": result})
 
 
-def lease(connection: Connection, digest: str, name: str) -> None:
+def lease(sql: sqlite3.Connection, digest: str, name: str) -> None:
     """Keep an image because of this name; one that is kept for it already stays."""
-    connection.execute(insert_or(tables.leases).on_conflict_do_nothing(), {"digest": digest, "name": name})
+    sql.execute(statements.PUT_LEASE, {"digest": digest, "name": name})
 
 
-def drop_lease(connection: Connection, digest: str, name: str | None = None) -> None:
+def drop_lease(sql: sqlite3.Connection, digest: str, name: str | None = None) -> None:
     """Keep an image no more because of a name, or of any name."""
-    statement = delete(tables.leases).where(tables.leases.c.digest == digest)
-    connection.execute(statement if name is None else statement.where(tables.leases.c.name == name))
+    if name is None:
+        sql.execute(statements.DELETE_LEASES, {"of_digest": digest})
+    else:
+        sql.execute(statements.DELETE_LEASE, {"of_digest": digest, "of_name": name})

@@ -1,4 +1,4 @@
-"""One transaction that writes: everything that `Reading` has, and the verbs that change. SQLAlchemy begins here.
+"""One transaction that writes: everything that `Reading` has, and the verbs that change.
 
 Each transaction is BEGIN IMMEDIATE: SQLite's write lock is had before the first look, so what was free stays free until the
 commit. A deferred one that turns into a writer ends in `database is locked`, however long the timeout. Grants are
@@ -11,9 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from sqlalchemy import Connection, create_engine
-from sqlalchemy.pool import StaticPool
 
 from reconciler.model.errors import LockTimeout
 from reconciler.model.events import AnyEvent
@@ -30,10 +27,9 @@ from reconciler.store.sealed import Sealer
 class Writing(Reading):
     """A transaction that holds the write lock. Made by `Store.write`; not to be used after its `with`."""
 
-    def __init__(self, connection: Connection, sql: sqlite3.Connection, sealer: Sealer) -> None:
+    def __init__(self, sql: sqlite3.Connection, sealer: Sealer) -> None:
         super().__init__(sql, sealer)
-        self._connection = connection
-        self._pools = Pools(connection, sql)
+        self._pools = Pools(sql)
         self._serial = 0
         self._bumped: set[str] = set()
 
@@ -46,21 +42,21 @@ class Writing(Reading):
 
     def put_stack(self, stack: StackRecord) -> None:
         """Write a stack's origin, source and revision. Its serial is the store's, see `bump`."""
-        records.put_stack(self._connection, stack)
+        records.put_stack(self._sql, stack)
         self.bump(stack.name)
 
     def delete_stack(self, name: str) -> None:
         """Remove a stack and its revisions. Raises Failed where it has records still."""
-        records.delete_stack(self._connection, name)
+        records.delete_stack(self._sql, name)
         self._bumped.discard(name)
 
     def bump(self, stack: str) -> int:
         """Say that a stack's records changed; the serial of this transaction. Every verb below that changes a record's
         spec, grants or hold does it itself."""
         if not self._serial:
-            self._serial = records.next_serial(self._connection)
+            self._serial = records.next_serial(self._sql)
         if stack not in self._bumped:
-            records.mark_stack(self._connection, stack, self._serial)
+            records.mark_stack(self._sql, stack, self._serial)
             self._bumped.add(stack)
         return self._serial
 
@@ -73,18 +69,18 @@ class Writing(Reading):
         transaction's, `hold` (see `set_hold`: an apply must not undo a stop that came while it ran), `unfinished`."""
         for record in new:
             self.bump(stack_of(record.key))
-        records.put_records(self._connection, new, serial=self._serial, sealer=self._sealer)
+        records.put_records(self._sql, new, serial=self._serial, sealer=self._sealer)
 
     def put_statuses(self, statuses: Mapping[Key, Mapping[str, Any]]) -> None:
         """Write last outcomes of records alone. Changes no serial: what was only seen makes no plan stale."""
-        records.put_statuses(self._connection, statuses, self._sealer)
+        records.put_statuses(self._sql, statuses, self._sealer)
 
     def delete_record(self, key: Key) -> None:
         """Remove a record with its hold and all its grants; with a volume or a network, what is reserved because of it."""
         self._pools.free(key)
-        records.delete_record(self._connection, key)
+        records.delete_record(self._sql, key)
         if kind_of(key) is Kind.VOLUME:
-            self._pools.end_reservations(volume=key)
+            self._pools.end_reservations_of(key)
         elif kind_of(key) is Kind.NETWORK:
             self._pools.forget_network(key)
         self.bump(stack_of(key))
@@ -93,12 +89,12 @@ class Writing(Reading):
         """Remove a container's record as `delete_record` does; its addresses and MACs (`endpoints` by network) stay its own
         until those volumes, that network or its stack are deleted."""
         self._pools.reserve(key, endpoints, volumes)
-        records.delete_record(self._connection, key)
+        records.delete_record(self._sql, key)
         self.bump(stack_of(key))
 
     def set_hold(self, key: Key, hold: Hold | None) -> None:
         """Hold a record, or let it go. Raises Failed where there is no such record."""
-        records.set_hold(self._connection, key, hold)
+        records.set_hold(self._sql, key, hold)
         self.bump(stack_of(key))
 
     # Grants: a key may be given again what it holds
@@ -134,7 +130,7 @@ class Writing(Reading):
 
     def end_reservations(self, stack: str) -> None:
         """Free what is reserved for containers of a stack that were scaled away: the stack is deleted."""
-        self._pools.end_reservations(stack=stack)
+        self._pools.end_reservations_in(stack)
 
     def grant_volume_id(self, volume_id: str, owner: Key) -> None:
         """The generated id of a volume's folder. Raises NameTaken where another key holds it."""
@@ -179,7 +175,7 @@ class Writing(Reading):
 
     def put_intents(self, intents: Sequence[Intent]) -> list[int]:
         """Write intents; their ids in the same order."""
-        return journal.put_intents(self._connection, intents, self._sealer)
+        return journal.put_intents(self._sql, intents, self._sealer)
 
     def finish_intent(self, number: int) -> None:
         """`finish_intents` for one."""
@@ -187,17 +183,17 @@ class Writing(Reading):
 
     def finish_intents(self, numbers: Sequence[int]) -> None:
         """Remove intents whose outcome is recorded; one that is gone already is no error."""
-        journal.finish_intents(self._connection, numbers)
+        journal.finish_intents(self._sql, numbers)
 
     # Contents
 
     def put_contents(self, sealed: Mapping[str, bytes]) -> None:
         """Keep what is in files, by digest, sealed by `Sealer.seal_bytes`: that takes time which no lock should."""
-        contents.put_contents(self._connection, sealed)
+        contents.put_contents(self._sql, sealed)
 
     def drop_unused_contents(self) -> int:
         """Drop contents that nothing recorded names any more; how many went."""
-        return contents.drop_unused(self._connection, self._sql)
+        return contents.drop_unused(self._sql)
 
     # Revisions, images, events
 
@@ -206,24 +202,24 @@ class Writing(Reading):
     ) -> int:
         """Write the next revision of a stack that is on record; its number. The stack's own `revision` is `put_stack`'s."""
         return revisions.add_revision(
-            self._connection, wanted, images=images, who=who, at=at, summary=summary, sealer=self._sealer
+            self._sql, wanted, images=images, who=who, at=at, summary=summary, sealer=self._sealer
         )
 
     def finish_revision(self, stack: str, number: int, *, result: str) -> None:
         """Say how the apply of a revision ended."""
-        revisions.finish_revision(self._connection, stack, number, result=result)
+        revisions.finish_revision(self._sql, stack, number, result=result)
 
     def lease(self, digest: str, name: str) -> None:
         """Keep an image because somebody pulled, loaded or built it under this name."""
-        revisions.lease(self._connection, digest, name)
+        revisions.lease(self._sql, digest, name)
 
     def drop_lease(self, digest: str, name: str | None = None) -> None:
         """Keep an image no more because of a name, or of any name."""
-        revisions.drop_lease(self._connection, digest, name)
+        revisions.drop_lease(self._sql, digest, name)
 
     def add_events(self, new: Sequence[AnyEvent], *, at: float, stack: str = "") -> None:
         """Write events. `at` is for those without a time of their own, `stack` for those of no resource."""
-        events.add_events(self._connection, new, at=at, stack=stack, sealer=self._sealer)
+        events.add_events(self._sql, new, at=at, stack=stack, sealer=self._sealer)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -257,8 +253,6 @@ class Writer:
         self._path = path
         self._timeout = timeout
         self._turn = threading.Lock()
-        engine = create_engine("sqlite://", creator=lambda: sql, poolclass=StaticPool)
-        self._connection = engine.connect()
 
     @contextmanager
     def transaction(self, sealer: Sealer) -> Iterator[Writing]:
@@ -267,18 +261,17 @@ class Writer:
         if not self._turn.acquire(timeout=self._timeout):
             raise LockTimeout(f"the database {self._path}", "another thread of this process")
         try:
-            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
-            writing = Writing(self._connection, self._sql, sealer)
+            self._sql.execute("BEGIN IMMEDIATE")
+            writing = Writing(self._sql, sealer)
             yield writing
             writing.flush()
-            self._connection.commit()
+            self._sql.commit()
             if writing.changed:
                 write_serial(self._path, writing.changed)
         finally:
-            self._connection.rollback()
+            self._sql.rollback()
             self._turn.release()
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._connection.close()
         self._sql.close()

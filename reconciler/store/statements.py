@@ -1,0 +1,48 @@
+"""SQL of every statement that writes, as SQLAlchemy Core compiles it: made from `core.py` by
+`scripts/generate-statements`, not by hand. Parameters are named."""
+
+NEXT_SERIAL = """UPDATE root SET serial=(root.serial + 1) RETURNING serial"""
+PUT_STACK = """INSERT INTO stacks (name, origin, source, serial, revision, hold) VALUES (:name, :origin, :source, :serial,
+:revision, :hold) ON CONFLICT (name) DO UPDATE SET origin = excluded.origin, source = excluded.source, revision =
+excluded.revision, hold = excluded.hold"""
+MARK_STACK = """UPDATE stacks SET serial=:new_serial WHERE stacks.name = :stack"""
+DELETE_STACK = """DELETE FROM stacks WHERE stacks.name = :stack"""
+PUT_RECORD = """INSERT INTO records ("key", stack, image, incarnation, created_at, serial, spec, grants, status) VALUES
+(:key, :stack, :image, :incarnation, :created_at, :serial, :spec, :grants, :status) ON CONFLICT ("key") DO UPDATE SET image
+= excluded.image, incarnation = excluded.incarnation, created_at = excluded.created_at, serial = excluded.serial, spec =
+excluded.spec, grants = excluded.grants, status = excluded.status"""
+PUT_STATUS = """UPDATE records SET status=:new_status WHERE records."key" = :of_key"""
+DELETE_RECORD = """DELETE FROM records WHERE records."key" = :of_key"""
+PUT_HOLD = """INSERT INTO holds ("key", kind, who, at, why) VALUES (:key, :kind, :who, :at, :why) ON CONFLICT ("key") DO
+UPDATE SET kind = excluded.kind, who = excluded.who, at = excluded.at, why = excluded.why"""
+DELETE_HOLD = """DELETE FROM holds WHERE holds."key" = :of_key"""
+PUT_GRANT = """INSERT INTO grants (pool, scope, value, owner) VALUES (:pool, :scope, :value, :owner)"""
+DELETE_GRANT = """DELETE FROM grants WHERE grants.pool = :of_pool AND grants.scope = :of_scope AND grants.value =
+:of_value"""
+WITHDRAW_GRANTS = """DELETE FROM grants WHERE grants.owner = :of_owner AND (grants.pool NOT IN ('address', 'mac',
+'reserved'))"""
+END_RESERVATIONS_OF_VOLUME = """DELETE FROM grants WHERE grants.pool = 'reserved' AND grants.scope = :volume"""
+END_RESERVATIONS_OF_OWNERS = """DELETE FROM grants WHERE grants.pool = 'reserved' AND (grants.owner GLOB :owners)"""
+END_RESERVATIONS_ON_NETWORK = """DELETE FROM grants WHERE grants.pool = 'reserved' AND grants.owner = :of_owner AND
+(grants.value GLOB :places)"""
+FREE_ADDRESSES = """DELETE FROM grants WHERE grants.pool = 'address' AND grants.owner = :of_owner AND grants.scope =
+:network"""
+PASS_ON_GRANTS = """UPDATE grants SET owner=:to WHERE grants.owner = :of_owner"""
+PASS_ON_RESERVATIONS = """UPDATE grants SET scope=:to WHERE grants.pool = 'reserved' AND grants.scope = :volume"""
+PUT_INTENT = """INSERT INTO intents ("key", stack, verb, image, data) VALUES (:key, :stack, :verb, :image, :data)"""
+DELETE_INTENT = """DELETE FROM intents WHERE intents.id = :of_id"""
+LAST_REVISION = """SELECT max(revisions.number) AS max_1 FROM revisions WHERE revisions.stack = :of_stack"""
+PUT_REVISION = """INSERT INTO revisions (stack, number, at, who, source, summary, wanted, result) VALUES (:stack, :number,
+:at, :who, :source, :summary, :wanted, :result)"""
+PUT_REVISION_IMAGE = """INSERT INTO revision_images (stack, number, "key", digest) VALUES (:stack, :number, :key,
+:digest)"""
+DELETE_REVISIONS = """DELETE FROM revisions WHERE revisions.stack = :of_stack AND revisions.number <= :last"""
+FINISH_REVISION = """UPDATE revisions SET result=:new_result WHERE revisions.stack = :of_stack AND revisions.number =
+:of_number"""
+PUT_LEASE = """INSERT INTO leases (digest, name) VALUES (:digest, :name) ON CONFLICT DO NOTHING"""
+DELETE_LEASE = """DELETE FROM leases WHERE leases.digest = :of_digest AND leases.name = :of_name"""
+DELETE_LEASES = """DELETE FROM leases WHERE leases.digest = :of_digest"""
+PUT_CONTENT = """INSERT INTO contents (digest, data) VALUES (:digest, :data) ON CONFLICT DO NOTHING"""
+DELETE_CONTENT = """DELETE FROM contents WHERE contents.digest = :of_digest"""
+PUT_EVENT = """INSERT INTO events (at, stack, "key", data) VALUES (:at, :stack, :key, :data)"""
+TRIM_EVENTS = """DELETE FROM events WHERE events.id <= (SELECT max(events.id) AS max_1 FROM events) - :kept"""
