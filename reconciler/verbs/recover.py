@@ -15,7 +15,7 @@ from msgspec import Struct
 from reconciler.converge.claim import claim_grants
 from reconciler.engine.protocol import Recollection
 from reconciler.engine.registry import open_engine
-from reconciler.linux import files
+from reconciler.linux import files, process
 from reconciler.model.errors import LockTimeout, NotRoot, ReconcileError, RootError, RootInUse
 from reconciler.model.key import Key, stack_of
 from reconciler.model.observation import Observation, Phase, Stray
@@ -52,6 +52,7 @@ def recover(path: Path, *, engine: str = "native", lock_timeout: float = LOCK_TI
     """Rebuild the database of a root. Raises RootInUse where there is one, RootError where there is no root."""
     if engine == "native" and os.geteuid() != 0:
         raise NotRoot(f"recover the root {path}")
+    process.forbid_core_dumps()
     path = path.resolve()
     root_id = read_root_id(path)
     if root_id is None:

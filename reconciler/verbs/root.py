@@ -108,6 +108,7 @@ def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> 
     """
     if os.geteuid() != 0 and engine == "native":
         raise NotRoot(f"open the root {path}")
+    process.forbid_core_dumps()
     path = path.resolve()
     root_id = read_root_id(path)
     if create and root_id is None:
