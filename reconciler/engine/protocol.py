@@ -14,7 +14,7 @@ from reconciler.model.events import Emit
 from reconciler.model.key import Key, Kind
 from reconciler.model.observation import Health, Observation, Status
 from reconciler.model.record import ApplyId, ImageFact, Made, View
-from reconciler.model.spec import ImageSpec
+from reconciler.model.spec import ImageSpec, Sensitive
 
 if TYPE_CHECKING:
     from tarfile import TarFile
@@ -163,6 +163,8 @@ class Recollection(Struct, frozen=True, kw_only=True):
     sensitive values are sealed."""
     unreadable: tuple[str, ...] = ()
     """A line for each thing that does not say what it is."""
+    contents: dict[str, Sensitive] = {}
+    """What containers have copies of, by digest, packed; nobody looked whether it fits."""
 
 
 class Engine(Protocol):

@@ -42,17 +42,6 @@ def read_boot_id() -> str:
         return file.read().strip()
 
 
-def forbid_core_dumps() -> None:
-    """Let no core of this process be written, whatever its limit (PR_SET_DUMPABLE, prctl(2)): it may hold secrets.
-
-    Kernel: an execve ends it, so that no child inherits it, as it would a core limit of 0.
-    """
-    import ctypes
-
-    set_dumpable = 4
-    ctypes.CDLL(None, use_errno=True).prctl(set_dumpable, 0, 0, 0, 0)
-
-
 def open_pidfd(pid: int, start_time: int) -> int:
     """A pidfd of exactly this process, -1 when it has gone; the caller closes it."""
     try:

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
-from reconciler.model.key import Key, sort_key
+from reconciler.model.key import Key, Kind, make_key, sort_key, split_key
 from reconciler.model.observation import Observation, Phase, Status
 from reconciler.model.record import Hold, Made, Record
+from reconciler.model.spec import ConfigSpec, ContainerSpec, SecretSpec
 
 _WHO = "recover"
 
@@ -39,7 +40,26 @@ def choose_records(found: Iterable[Made], observation: Observation, *, now: floa
             for other in by_key[key]
             if other is not chosen
         ]
-    return Recovered(records=tuple(records), left_out=tuple(left_out))
+    known = {record.key for record in records}
+    records += [record for record in _content_records(records) if record.key not in known]
+    return Recovered(records=tuple(sorted(records, key=lambda record: sort_key(record.key))), left_out=tuple(left_out))
+
+
+def _content_records(records: Iterable[Record]) -> list[Record]:
+    """Configs and secrets, as the youngest container that sees one has it: nothing else says of itself what they are."""
+    found: dict[Key, Record] = {}
+    for record in sorted(records, key=lambda record: record.created_at):
+        if not isinstance(record.spec, ContainerSpec):
+            continue
+        stack = split_key(record.key).stack
+        for file in record.spec.configs.values():
+            key = make_key(Kind.CONFIG, stack, file.source)
+            found[key] = Record(key=key, spec=ConfigSpec(digest=file.digest), created_at=record.created_at)
+        for file in record.spec.secrets.values():
+            key = make_key(Kind.SECRET, stack, file.source)
+            found[key] = Record(key=key, spec=SecretSpec(digest=file.digest), created_at=record.created_at)
+    present = msgspec.to_builtins(Status(phase=Phase.PRESENT))
+    return [msgspec.structs.replace(record, status=present) for record in found.values()]
 
 
 def status_of(observation: Observation, made: Made) -> Status:

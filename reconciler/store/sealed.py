@@ -5,6 +5,7 @@ place that knows how specs, which carry no tag, are told apart in JSON: by the k
 only where something is to be sealed or opened. Never writes a value in clear, never says one in an error.
 """
 
+import hashlib
 import hmac
 import os
 from base64 import b64decode, b64encode
@@ -74,6 +75,11 @@ class Sealer:
             key = read_key(self.path) if self.path.exists() else os.urandom(_KEY_BYTES)
             self._digest_key = hmac.digest(key, b"reconcile digests of contents", "sha256")
         return KEYED + hmac.digest(self._digest_key, data, "sha256").hex()
+
+    def fits(self, digest: str, data: bytes) -> bool:
+        """Whether a digest, plain or keyed, is that of these bytes."""
+        plain = "sha256:" + hashlib.sha256(data).hexdigest()
+        return hmac.compare_digest(digest, self.digest(data) if digest.startswith(KEYED) else plain)
 
     def _not_ours(self) -> RootError:
         return RootError(

@@ -15,7 +15,8 @@ from msgspec import Struct
 from reconciler.converge.claim import claim_grants
 from reconciler.engine.protocol import Recollection
 from reconciler.engine.registry import open_engine
-from reconciler.linux import files, process
+from reconciler.linux import cores, files
+from reconciler.model.content import unpack
 from reconciler.model.errors import LockTimeout, NotRoot, ReconcileError, RootError, RootInUse
 from reconciler.model.key import Key, stack_of
 from reconciler.model.observation import Observation, Phase, Stray
@@ -52,7 +53,7 @@ def recover(path: Path, *, engine: str = "native", lock_timeout: float = LOCK_TI
     """Rebuild the database of a root. Raises RootInUse where there is one, RootError where there is no root."""
     if engine == "native" and os.geteuid() != 0:
         raise NotRoot(f"recover the root {path}")
-    process.forbid_core_dumps()
+    cores.forbid_core_dumps()
     path = path.resolve()
     root_id = read_root_id(path)
     if root_id is None:
@@ -84,6 +85,7 @@ def _fill(store: Store, recalled: Recollection, observation: Observation, images
     chosen = choose_records(found, observation, now=time.time())
     problems += chosen.left_out
     records = {record.key: record for record in chosen.records}
+    sealed = _seal_contents(recalled, store)
     kept = []
     with store.write() as tx:
         for stack in sorted({stack_of(key) for key in records}):
@@ -96,10 +98,17 @@ def _fill(store: Store, recalled: Recollection, observation: Observation, images
                 problems.append(f"{record.key}: {error.brief}; it gets no record, and the next apply removes it")
             else:
                 kept.append(record)
+        tx.put_contents(sealed)
         for digest in sorted(set(images) - {record.image for record in kept}):
             tx.lease(digest, "recovered")
     running = sum(record.status["phase"] == Phase.RUNNING for record in kept)
     return Report(records=tuple(kept), running=running, problems=tuple(problems), strays=observation.strays)
+
+
+def _seal_contents(recalled: Recollection, store: Store) -> dict[str, bytes]:
+    """What containers have copies of, where it is what its digest says: somebody may have altered one."""
+    data = {digest: unpack(value) for digest, value in recalled.contents.items()}
+    return {digest: store.sealer.seal_bytes(each) for digest, each in data.items() if store.sealer.fits(digest, each)}
 
 
 def _put(tx: "Writing", record: Record, records: Mapping[Key, Record]) -> None:

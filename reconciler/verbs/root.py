@@ -15,7 +15,7 @@ from pathlib import Path
 from reconciler.converge.ground import Ground, let_begin
 from reconciler.engine.protocol import Engine
 from reconciler.engine.registry import open_engine
-from reconciler.linux import files, process
+from reconciler.linux import cores, files, process
 from reconciler.model.errors import LockTimeout, NotRoot, RootError
 from reconciler.model.record import ApplyId, Made
 from reconciler.store.store import Store, open_store
@@ -108,7 +108,7 @@ def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> 
     """
     if os.geteuid() != 0 and engine == "native":
         raise NotRoot(f"open the root {path}")
-    process.forbid_core_dumps()
+    cores.forbid_core_dumps()
     path = path.resolve()
     root_id = read_root_id(path)
     if create and root_id is None:

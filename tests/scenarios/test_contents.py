@@ -1,6 +1,7 @@
 """Configs, secrets, env files and bound files on the real kernel: seen, rotated, rolled back, and in clear nowhere else."""
 
 import re
+import shutil
 import signal
 import sqlite3
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lab.world import World, wait_until
+from lab.world import REPOSITORY, World, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -128,6 +129,30 @@ def test_stop_start_and_reboot_need_no_file_any_more(site: World):
     site.run("boot", check=0)
     assert inside(site, read) == before
     assert "planted-token" in before
+
+
+def test_lost_database_comes_back_with_what_the_containers_see(site: World):
+    (site.root / "reconcile.db").unlink()
+    site.run("recover", check=0)
+    assert site.plan("stack.yaml", "--take-over")["actions"] == []
+    read = "cat /app /run/secrets/token"
+    before = inside(site, read)
+    site.reboot()
+    site.run("boot", check=0)
+    assert inside(site, read) == before
+
+
+def test_example_runs_and_shows_a_new_page_by_the_same_process(world: World):
+    shutil.copytree(REPOSITORY / "examples/contents", world.folder, dirs_exist_ok=True)
+    world.edit(world.folder / "stack.yaml", "/demo/busybox:1", "/busybox:1")
+    world.run("apply", "stack.yaml", "--yes", check=0)
+    address = "http://127.0.0.1:8094/"
+    wait_until(lambda: "It works" in world.fetch(address), "the page is shown")
+    pid = world.pid("contents/web")
+    (world.folder / "page.html").write_text("<h1>Another</h1>")
+    world.run("apply", "stack.yaml", "--yes", check=0)
+    wait_until(lambda: "Another" in world.fetch(address), "the new page is shown")
+    assert world.pid("contents/web") == pid
 
 
 def test_altered_and_removed_copies_are_drift_that_an_apply_mends(site: World):

@@ -13,6 +13,7 @@ from reconciler.engine.memory.drivers import MemoryContainers, MemoryImages, Mem
 from reconciler.engine.memory.machine import Machine, Thing
 from reconciler.engine.names import names_on
 from reconciler.engine.protocol import Attached, Driver, ExecResult, LogLine, ReadContent, Recollection, Traits, Uses
+from reconciler.model.content import kept_files, pack
 from reconciler.model.errors import Failed, SubnetTaken
 from reconciler.model.health import NO_STREAK, active_check, note_probe
 from reconciler.model.key import Key, Kind, named_key, split_key
@@ -142,7 +143,14 @@ class MemoryEngine:
                 for (key, incarnation), made in sorted(self.machine.remembered.items())
                 if split_key(key).kind is Kind.IMAGE or key in links or incarnation in self.machine.containers
             ]
-        return Recollection(made=tuple(found))
+            copies = [
+                (file.digest, thing.files[target])
+                for thing in self.machine.containers.values()
+                if isinstance(thing.made.spec, ContainerSpec)
+                for target, file in kept_files(thing.made.spec)
+                if target in thing.files
+            ]
+        return Recollection(made=tuple(found), contents={digest: pack(data) for digest, data in copies})
 
     def _is_held(self, incarnation: str) -> bool:
         return self.machine.containers[incarnation].mark == "hold"

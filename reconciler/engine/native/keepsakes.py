@@ -16,7 +16,7 @@ import msgspec
 from msgspec import structs
 
 from reconciler.engine.native.layout import Layout
-from reconciler.engine.native.runtime import policy
+from reconciler.engine.native.runtime import contents, policy
 from reconciler.engine.native.runtime.ended import ended_path, read_ended
 from reconciler.engine.native.volumes import managed
 from reconciler.engine.protocol import Recollection, Uses
@@ -24,7 +24,7 @@ from reconciler.linux import files
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.record import Grants, Made
-from reconciler.model.spec import SPEC_TYPES
+from reconciler.model.spec import SPEC_TYPES, ContainerSpec, Sensitive
 
 _RECORD = "record.json"
 
@@ -86,7 +86,13 @@ def recall(layout: Layout) -> Recollection:
             unreadable.append(f"{layout.volumes / volume_id}: whose volume it is can't be read")
         else:
             found[volume.key, ""] = volume
-    return Recollection(made=tuple(found[name] for name in sorted(found)), unreadable=tuple(unreadable))
+    copies: dict[str, Sensitive] = {}
+    for made in found.values():
+        if isinstance(made.spec, ContainerSpec):
+            copies |= contents.read_copies(str(layout.bundles / made.incarnation), made.spec)
+    return Recollection(
+        made=tuple(found[name] for name in sorted(found)), unreadable=tuple(unreadable), contents=copies
+    )  # fmt: skip
 
 
 def _keepsakes(layout: Layout) -> Iterator[Path]:

@@ -9,6 +9,7 @@ can't be set back. Called under the container's lock, but for looking.
 import hashlib
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct, structs
@@ -17,11 +18,11 @@ from reconciler.engine.native.runtime import bundle
 from reconciler.engine.native.runtime.signals import parse_signal
 from reconciler.engine.protocol import ReadContent
 from reconciler.linux import files
-from reconciler.model.content import kept_files
+from reconciler.model.content import kept_files, pack
 from reconciler.model.errors import Failed
 from reconciler.model.observation import PRESENT, Part, altered, missing
 from reconciler.model.record import Made
-from reconciler.model.spec import ContainerSpec, FileMount
+from reconciler.model.spec import ContainerSpec, FileMount, Sensitive
 
 FOLDER, LIST = "contents", "contents.json"
 
@@ -102,6 +103,15 @@ def read_part(path: str, spec: ContainerSpec) -> dict[str, Part]:
         if not _is_left(path, name, there):
             return {"contents": altered(target, "as written", "changed by others")}
     return {"contents": PRESENT}
+
+
+def read_copies(path: str, spec: ContainerSpec) -> dict[str, Sensitive]:
+    """What the copies of a bundle hold, by the digest that they should have: for a store that was lost."""
+    found = {}
+    for target, file in kept_files(spec):
+        with suppress(OSError), open(f"{path}/{FOLDER}/{_name(target)}", "rb") as copy:  # noqa: PTH123
+            found[file.digest] = pack(copy.read())
+    return found
 
 
 def _name(target: str) -> str:
