@@ -35,7 +35,8 @@ def secrets_of(stack: Stack) -> dict[str, str]:
 def assert_comes_back(stack: Stack, folder: Path = Path("/")) -> str:
     given = {key: source.value.value for key, source in stack.sources.items() if source.value}
     inline = {key: text.encode() for key, text in given.items() if key.startswith("config/")}
-    text = export_stack(stack.name, stack.specs, contents=inline, folder=str(folder))
+    kept = {key: Path(source.file).read_bytes() for key, source in stack.sources.items() if source.file}
+    text = export_stack(stack.name, stack.specs, contents=kept | inline, folder=str(folder))
     secrets = {split_key(key).name.upper(): "planted" for key in stack.specs if key.startswith("secret/")}
     again = read(text, variables=secrets_of(stack) | secrets, folder=folder)
     assert {key: again.sources[key].value for key in inline} == {key: stack.sources[key].value for key in inline}
