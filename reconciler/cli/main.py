@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("history", "List the revisions of a stack."),
     "export": ("export", "Write a manifest of what is recorded."),
     "events": ("history", "Show what happened."),
+    "lock": ("lock", "Write down what the tags of manifests name now."),
     "validate": ("validate", "Check manifests without looking at the machine."),
     "schema": ("validate", "Print the JSON Schema of manifests."),
     "doctor": ("doctor", "Check programs and kernel, and say how to mend what is missing."),
@@ -50,7 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 NOT_BUILT = frozenset(
-    "lock cp stats top rollback explain approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
+    "cp stats top rollback explain approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
     " load login logout build prune".split()
 )
 """Verbs of the design that are refused by name until they are built."""

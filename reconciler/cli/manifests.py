@@ -23,7 +23,9 @@ def manifest_options(command: F) -> F:
     return click.option("--offline", is_flag=True, help="Ask no registry.")(command)
 
 
-def load_manifests(paths: Sequence[Path], variables: Sequence[str], *, judged: bool = False) -> "tuple[Stack, ...]":
+def load_manifests(
+    paths: Sequence[Path], variables: Sequence[str], *, judged: bool = False, pinned: bool = True
+) -> "tuple[Stack, ...]":
     """Read manifests with the variables of flags, environment and `.env`. `-` is standard input."""
     from reconciler.verbs.plan import load
 
@@ -34,4 +36,4 @@ def load_manifests(paths: Sequence[Path], variables: Sequence[str], *, judged: b
             raise click.UsageError(f"--var {name or pair}: expected NAME=VALUE")
         given[name] = value
     stdin = sys.stdin.read() if Path("-") in paths else None
-    return load(paths, variables=given, environment=dict(os.environ), stdin=stdin, judged=judged)
+    return load(paths, variables=given, environment=dict(os.environ), stdin=stdin, judged=judged, pinned=pinned)

@@ -48,6 +48,7 @@ def plan(
         resume=resume,
         prune=prune,
         take_over=take_over,
+        ask_tags=not offline,
         accept_loss=frozenset(accept_data_loss),
     )
     with opened(ctx, root) as found:

@@ -81,6 +81,10 @@ class ImageDriver(Driver, Protocol):
         answers that are definite: no such tag, no such platform, not an image.
         """
 
+    def read_tag(self, reference: str) -> str:
+        """The digest of what a canonical reference with a tag names now at its registry: of an index where the image has
+        several platforms. One small request; stores nothing. Raises RegistryError."""
+
     def prune(self, used: Sequence[str], *, dry_run: bool = False) -> Sequence[tuple[str, int]]:
         """Remove images, blobs and layers that no digest of `used` needs: what went (digest or name, bytes)."""
 

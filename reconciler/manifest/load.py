@@ -11,7 +11,7 @@ from os.path import isfile
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from reconciler.manifest.borrowing import blame_borrowing
 from reconciler.manifest.conflicts import blame_between, blame_same_names
@@ -20,10 +20,11 @@ from reconciler.manifest.desire import blame_empty, desire
 from reconciler.manifest.draft import Draft
 from reconciler.manifest.envfile import parse_env_text
 from reconciler.manifest.faults import Fault
+from reconciler.manifest.lockfile import pin_specs, read_lock
 from reconciler.manifest.text import MAX_BYTES, Document, decode, read_document
 from reconciler.manifest.validate import validate
 from reconciler.model.errors import BadManifest, Problem
-from reconciler.model.record import Stack
+from reconciler.model.record import Lock, Stack
 
 OriginOf = Callable[[Path, str | None], str]
 """Whose a manifest is: from its path and what its `origin:` says, None where it says nothing."""
@@ -43,6 +44,7 @@ class _Read(Struct, frozen=True):
     path: Path
     document: Document
     draft: Draft
+    lock: Lock | None = None
 
 
 def load_stacks(
@@ -53,21 +55,25 @@ def load_stacks(
     origin_of: OriginOf,
     stdin: str | bytes | None = None,
     judge: Judge | None = None,
+    pinned: bool = True,
 ) -> tuple[Stack, ...]:
     """The stacks of manifests; of a folder, all its *.yaml and *.yml; of `-`, the text given as `stdin`.
 
     Variables win over the environment, that over the `.env` beside the manifest. A `judge` is asked for a second opinion
-    of each document in which nothing was found. Raises BadManifest with all problems of all files.
+    of each document in which nothing was found. Images are pinned by the lock file beside a manifest.
+    Raises BadManifest with all problems of all files.
     """
     problems: list[Problem] = []
     read: list[_Read] = []
     for path in _find_files(paths, problems):
         try:
             raw = _read_file(path, most=MAX_BYTES) if path != _STDIN or stdin is None else _encode(stdin)
-            read.append(_read(raw, path, file=str(path), variables=variables, environment=environment, judge=judge))
+            one = _read(raw, path, file=str(path), variables=variables, environment=environment, judge=judge)
+            lock = read_lock(path, file=str(path)) if path != _STDIN or stdin is None else None
+            read.append(structs.replace(one, lock=lock))
         except BadManifest as error:
             problems.extend(error.problems)
-    return _finish(read, problems, origin_of=origin_of)
+    return _finish(read, problems, origin_of=origin_of, pinned=pinned)
 
 
 def load_text(
@@ -155,7 +161,9 @@ def _read_env_beside(folder: Path) -> dict[str, str]:
     return parse_env_text(decode(_read_file(path, most=MAX_BYTES), file=str(path)), file=str(path))
 
 
-def _finish(read: Sequence[_Read], problems: list[Problem], *, origin_of: OriginOf) -> tuple[Stack, ...]:
+def _finish(
+    read: Sequence[_Read], problems: list[Problem], *, origin_of: OriginOf, pinned: bool = True
+) -> tuple[Stack, ...]:
     """Compare the stacks with each other, and give them out if nothing is wrong with any."""
     drafts = [one.draft for one in read]
     blame_same_names(drafts)
@@ -165,7 +173,7 @@ def _finish(read: Sequence[_Read], problems: list[Problem], *, origin_of: Origin
         problems += _find_problems(one)
     if problems:
         raise BadManifest(problems)
-    return tuple(_make_stack(one, origin_of=origin_of) for one in read)
+    return tuple(_make_stack(one, origin_of=origin_of, pinned=pinned) for one in read)
 
 
 def _find_problems(one: _Read) -> list[Problem]:
@@ -181,8 +189,11 @@ def _find_problems(one: _Read) -> list[Problem]:
     return problems
 
 
-def _make_stack(one: _Read, *, origin_of: OriginOf) -> Stack:
+def _make_stack(one: _Read, *, origin_of: OriginOf, pinned: bool) -> Stack:
     named = one.draft.data.get("origin")
     origin = f"name:{named}" if named else origin_of(one.path, None)
     draft = one.draft
-    return Stack(name=draft.name, origin=origin, source=one.document.file, specs=draft.specs, sources=draft.sources)
+    specs = pin_specs(draft.specs, one.lock) if one.lock is not None and pinned else draft.specs
+    return Stack(
+        name=draft.name, origin=origin, source=one.document.file, specs=specs, sources=draft.sources, lock=one.lock
+    )

@@ -41,6 +41,15 @@ class Source(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where the manifest names it: `configs.app.file`."""
 
 
+class Lock(Struct, frozen=True, kw_only=True):
+    """A manifest's lock file: what its tags named when they were locked."""
+
+    file: str
+    """What a person calls it."""
+    digests: dict[str, str]
+    """Canonical reference with a tag to the digest of what that named: an index, or the image's own manifest."""
+
+
 class Stack(Struct, frozen=True, kw_only=True):
     """One manifest made canonical: the result of `manifest/`; once `resolve` was asked, also what a revision keeps."""
 
@@ -53,6 +62,8 @@ class Stack(Struct, frozen=True, kw_only=True):
     sources: dict[Key, Source] | None = None
     """What `resolve` has to read, by the key of the config or secret. None: it was read (a recorded revision), the specs
     hold all digests and values, and no file is looked at again: no config, no env file, no bound file."""
+    lock: Lock | None = None
+    """Its lock file, where it has one: the references of `specs` are pinned by it."""
 
 
 class Desired(Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from reconciler.plan.decide import (
 from reconciler.plan.diff import EffectOf
 from reconciler.plan.former import find_former, render_former
 from reconciler.plan.graph import Step, force_dependents, order_steps
+from reconciler.plan.locks import render_locks
 from reconciler.plan.losses import Loss, find_doubles, find_losses, find_moves
 from reconciler.plan.notes import render_notes
 from reconciler.plan.refusal import refusal_error
@@ -59,6 +60,7 @@ def make_plan(
     check_borrowing(plan, records=records, observation=observation)
     check_start_first(plan.specs, records)
     more = render_lent(plan, records)
+    more += render_locks(desired.stacks)
     more += render_former(find_former(desired.stacks, stacks), records=records, observation=observation)
     return replace(plan, lines=_sorted_lines([*plan.lines, *more])) if more else plan
 

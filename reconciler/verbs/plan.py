@@ -27,6 +27,8 @@ class Wish(Struct, frozen=True, kw_only=True):
     resume: bool = False
     prune: bool = True
     take_over: bool = False
+    ask_tags: bool = False
+    """Whether registries are asked if a locked tag names something else by now."""
     accept_loss: frozenset[str] = frozenset()
     """What `--accept-data-loss` names."""
 
@@ -47,6 +49,7 @@ def plan_from(root: Root, wish: Wish, looked: Look, *, now: float) -> Plan:
         records=looked.records,
         keyed=root.store.sealer.digest,
         offline=wish.offline,
+        ask_tags=wish.ask_tags,
     )
     options = PlanOptions(resume=wish.resume, prune=wish.prune, accept_loss=wish.accept_loss)
 
@@ -74,8 +77,10 @@ def load(
     environment: Mapping[str, str],
     stdin: str | None = None,
     judged: bool = False,
+    pinned: bool = True,
 ) -> tuple[Stack, ...]:
-    """Read manifests: files, folders of them, `-` for the text given as `stdin`; `judged` by jsonschema too.
+    """Read manifests: files, folders of them, `-` for the text given as `stdin`; `judged` by jsonschema too; `pinned`
+    by their lock files.
 
     Raises BadManifest.
     """
@@ -90,4 +95,5 @@ def load(
         origin_of=origin_of,
         stdin=stdin,
         judge=judge if judged else None,
+        pinned=pinned,
     )

@@ -4,7 +4,7 @@ Env files, configs, secrets and small files bound read-only are read here and no
 stack says so (`sources` is None), and is what a revision keeps: resolved again it is left as it is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from msgspec import structs
 
 from reconciler.engine.protocol import ImageDriver
 from reconciler.manifest.envfile import parse_env_text
-from reconciler.model.errors import BadManifest, Problem
+from reconciler.model.errors import BadManifest, Problem, ReconcileError, RegistryError
 from reconciler.model.key import Key
 from reconciler.model.record import Desired, ImageFact, Record, Stack
 from reconciler.model.spec import ContainerSpec, ImageSpec, Sensitive, Spec
@@ -29,10 +29,12 @@ def resolve(
     records: Mapping[Key, Record],
     keyed: Callable[[bytes], str],
     offline: bool = False,
+    ask_tags: bool = False,
 ) -> Desired:
     """Read what the stacks name outside themselves; `keyed` gives the digest of what is not to be guessed by it.
 
-    Raises BadManifest for files, and what image drivers raise.
+    With `ask_tags` registries are asked whether locked tags have moved. Raises BadManifest for files, and what image
+    drivers raise.
     """
     reader = Reader(keyed)
     read = tuple(_read(stack, reader) for stack in stacks)
@@ -44,8 +46,17 @@ def resolve(
         key, spec = item
         record = records.get(key)
         same = record is not None and isinstance(record.spec, ImageSpec) and _source(record.spec) == _source(spec)
-        return images.resolve(key, spec, recorded=record.image if record and same else "", offline=offline)
+        tag = locked.get(key, "")
+        try:
+            fact = images.resolve(key, spec, recorded=record.image if record and same else "", offline=offline)
+        except RegistryError as error:
+            if tag and not error.retry:
+                error.hint = _say_update(tag, key, stacks)
+            raise
+        moved = _moved(tag, spec, images) if tag and ask_tags else ""
+        return structs.replace(fact, warning="; ".join(filter(None, (fact.warning, moved)))) if moved else fact
 
+    locked = {key: tag for stack in stacks for key, tag in _locked_tags(stack)}
     if len(wanted) < 2:
         facts = [ask(item) for item in wanted]
     else:
@@ -57,6 +68,33 @@ def resolve(
         contents=reader.contents,
         live=reader.live,
     )
+
+
+def _locked_tags(stack: Stack) -> Iterator[tuple[Key, str]]:
+    """The images that a lock file pins, with the tag that the manifest has."""
+    for key, spec in stack.specs.items() if stack.lock is not None else ():
+        tag = spec.reference.partition("@")[0] if isinstance(spec, ImageSpec) else ""
+        if stack.lock is not None and tag in stack.lock.digests:
+            yield key, tag
+
+
+def _say_update(tag: str, key: Key, stacks: Sequence[Stack]) -> str:
+    stack = next(stack for stack in stacks if key in stack.specs)
+    assert stack.lock is not None
+    command = f"`reconcile lock --update {tag} {stack.source}`"
+    return f"{stack.lock.file} names that digest: where it is gone, {command} takes what the tag names now"
+
+
+def _moved(tag: str, spec: ImageSpec, images: ImageDriver) -> str:
+    """That a locked tag names something else by now; "" also where nobody answers, for nothing depends on it."""
+    try:
+        now = images.read_tag(tag)
+    except ReconcileError:
+        return ""
+    was = spec.reference.partition("@")[2]
+    if now == was:
+        return ""
+    return f"the tag has moved since it was locked: {was[:19]} → {now[:19]}; `reconcile lock --update` takes that"
 
 
 def _source(spec: ImageSpec) -> tuple[str, str]:

@@ -33,6 +33,8 @@ class MemoryImages:
         """As the protocol says; a reference that the registry lacks is an error, a registry that does not answer none."""
         source = spec.reference or spec.archive
         here = self.machine.content
+        if "@" in source:
+            return self._resolve_pinned(source, spec, offline=offline)
         if recorded in here and spec.pull != "always":
             return _fact(here[recorded], local=True)
         named = [image for digest, image in here.items() if self.machine.registry.get(source) is image]
@@ -47,6 +49,28 @@ class MemoryImages:
         if source not in self.machine.registry:
             raise RegistryError(source, "read the manifest", "no such image", f"correct it in {key}")
         return _fact(self.machine.registry[source], local=False)
+
+    def _resolve_pinned(self, source: str, spec: ImageSpec, *, offline: bool) -> ImageFact:
+        """By its digest: what is here answers, and a registry that lacks it is an error."""
+        digest = source.partition("@")[2]
+        if digest in self.machine.content:
+            return _fact(self.machine.content[digest], local=True)
+        if offline or spec.pull == "never":
+            return ImageFact(digest=UNKNOWN, warning="not asked for: offline")
+        if not self.machine.registry_answers:
+            return _unreachable(source, [])
+        found = [image for image in self.machine.registry.values() if image.digest == digest]
+        if not found:
+            raise RegistryError(source, "read its manifest", "no such image", "check its name and tag")
+        return _fact(found[0], local=False)
+
+    def read_tag(self, reference: str) -> str:
+        """As the registry has it."""
+        if not self.machine.registry_answers:
+            raise RegistryError(reference, "ask for its digest", "the registry does not answer", retry=True)
+        if reference not in self.machine.registry:
+            raise RegistryError(reference, "ask for its digest", "no such image", "check its name and tag")
+        return self.machine.registry[reference].digest
 
     def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:
         """Pull."""

@@ -45,6 +45,13 @@ class ImageDriver:
         with _mapped(f"resolve {key}"):
             return resolve.resolve_spec(self._session, spec, recorded=recorded, offline=offline)
 
+    def read_tag(self, reference: str) -> str:
+        """As the protocol says."""
+        from reconciler.engine.native.images import resolve
+
+        with _mapped(f"ask for {reference}"):
+            return resolve.read_tag(self._session, parse_reference(reference))
+
     def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:
         """Pull or load `made.image`. What is here of it stays; what is missing or altered is fetched.
 

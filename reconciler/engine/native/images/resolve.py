@@ -69,6 +69,13 @@ def ask_registry(session: Session, reference: Reference, *, here: ImageFact | No
     return _facts_here(session.layout, found.digest) or _facts(found.digest, found.config, local=False)
 
 
+def read_tag(session: Session, reference: Reference) -> str:
+    """The digest of what a tag names now at its registry. Raises RegistryError, ContentError."""
+    client = session.client(reference.host)
+    # Not every registry says it without sending the document.
+    return client.read_tag(reference) or client.read_manifest(reference, reference.target).digest
+
+
 def _resolve_archive(session: Session, path: Path, *, recorded: str) -> ImageFact:
     if not path.exists() and recorded and images.bore_name(session.layout, recorded, images.archive_name(path)):
         here = _facts_here(session.layout, recorded)
