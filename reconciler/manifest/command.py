@@ -126,11 +126,12 @@ def _is_unnamed(mount: Mount, target: str, bare: Sequence[str]) -> bool:
 
 
 def _usage(faults: Sequence[Fault], flags: Flags) -> Usage:
-    lines = [_render(fault, flags) for fault in faults]
-    if len(lines) == 1:
-        return Usage(lines[0], hint=faults[0].hint)
-    hints = [f"{line}{f' ({fault.hint})' if fault.hint else ''}" for line, fault in zip(lines, faults, strict=True)]
-    return Usage(f"{len(lines)} flags are wrong", detail="\n".join(hints))
+    # A network's name stands in two places of the data and once on the command line.
+    found = dict.fromkeys((_render(fault, flags), fault.hint) for fault in faults)
+    if len(found) == 1:
+        return Usage(*next((line, "", hint) for line, hint in found))
+    lines = [f"{line} ({hint})" if hint else line for line, hint in found]
+    return Usage(f"{len(lines)} flags are wrong", detail="\n".join(lines))
 
 
 def _render(fault: Fault, flags: Flags) -> str:
