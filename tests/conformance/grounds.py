@@ -163,6 +163,7 @@ class Ground:
         image: Made,
         *networks: Made,
         host: int = 2,
+        index: int = 1,
         volumes: Sequence[Made] = (),
         mounts: Mapping[str, Mount] = {},
         **spec: object,
@@ -171,7 +172,7 @@ class Ground:
         incarnation = f"{host:02x}" + name.encode().hex()[:10].ljust(10, "0")
         labels = [split_key(network.key).name for network in networks]
         made = Made(
-            key=container_key(STACK, name),
+            key=container_key(STACK, name, index),
             image=image.image,
             incarnation=incarnation,
             grants=Grants(endpoints=dict(_endpoints(networks, f"v{self.root_id}{incarnation[:8]}", host))),

@@ -9,6 +9,7 @@ from msgspec import structs
 from reconciler.model.errors import SubnetTaken
 from reconciler.model.key import Kind, make_key
 from reconciler.model.observation import Phase
+from reconciler.model.spec import Attachment
 
 KEY = make_key(Kind.NETWORK, "blog", "front")
 
@@ -112,6 +113,25 @@ def test_name_leads_to_every_container_that_bears_it_on_that_network_only(site: 
     ground.engine.settle(ground.view)
     wait_for(lambda: ground.ask_name(site.front, "web") == set(), "the name has gone")
     ground.add(site.web)
+
+
+def test_replicas_bear_one_name_and_each_has_its_own(ground: Ground) -> None:
+    image, front = ground.image(), ground.network("front", 1)
+    first, second = (ground.container("db", image, front, host=host, index=host) for host in (2, 3))
+    ground.change(first, networks={"front": Attachment(aliases=("data",))})
+    ground.up()
+    both = {"10.64.1.2", "10.64.1.3"}
+    assert {name: ground.ask_name(front, name) for name in ("db", "db.front", "db-2", "db-3.front", "data")} == {
+        "db": both,
+        "db.front": both,
+        "db-2": {"10.64.1.2"},
+        "db-3.front": {"10.64.1.3"},
+        "data": {"10.64.1.2"},
+    }
+    ground.forget(second)
+    ground.engine.settle(ground.view)
+    wait_for(lambda: ground.ask_name(front, "db") == {"10.64.1.2"}, "the answer follows")
+    ground.add(second)
 
 
 def test_settle_without_names_leaves_names_alone(site: Site) -> None:

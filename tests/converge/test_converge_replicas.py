@@ -13,7 +13,7 @@ from reconciler.engine.memory.machine import Machine
 from reconciler.model.key import Key, Kind, container_key, kind_of, make_key, split_key
 from reconciler.model.observation import Phase
 from reconciler.model.record import Hold, Stack
-from reconciler.model.spec import Attachment, Dependency, Healthcheck, NetworkSpec
+from reconciler.model.spec import Attachment, Dependency, Healthcheck, NetworkSpec, Update
 from reconciler.store.store import open_store
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -176,18 +176,33 @@ def test_bad_version_stops_at_the_first_replica(bench: Bench) -> None:
 def test_never_more_than_one_replica_is_down_while_they_are_replaced(bench: Bench, wait: bool) -> None:
     """Also with --no-wait: whoever comes after another replica waits until that one is seen."""
     bench.apply(with_replicas(stack(web=container()), web=4))
-    fewest = 4
+    assert fewest_running(bench, with_replicas(stack(web=container(command=("b",))), web=4), wait=wait) == 3
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_as_many_are_down_as_the_manifest_says_and_none_where_they_start_first(bench: Bench, parallel: int) -> None:
+    for order, fewest in (("stop-first", 4 - parallel), ("start-first", 4)):
+        update = Update(order=order, parallel=parallel)
+        bench.apply(with_replicas(stack(web=container(update=update)), web=4))
+        assert fewest_running(bench, with_replicas(stack(web=container(command=(order,), update=update)), web=4)) >= fewest
+
+
+def fewest_running(bench: Bench, wanted: Stack, *, wait: bool = True) -> int:
+    """How many keys had a running container at the worst moment of an apply."""
+    found: list[int] = []
     called = bench.machine.called
 
     def counting(verb: str, each: Key) -> None:
-        nonlocal fewest
-        running = {thing.made.key for thing in bench.machine.containers.values() if thing.phase is Phase.RUNNING}
-        fewest = min(fewest, len(running))
+        with bench.machine.lock:
+            found.append(
+                len({thing.made.key for thing in bench.machine.containers.values() if thing.phase is Phase.RUNNING})
+            )
         called(verb, each)
 
     bench.machine.called = counting  # type: ignore[method-assign]
-    assert bench.apply(with_replicas(stack(web=container(command=("b",))), web=4), wait=wait).failed == ()
-    assert fewest == 3
+    assert bench.apply(wanted, wait=wait).failed == ()
+    bench.machine.called = called  # type: ignore[method-assign]
+    return min(found)
 
 
 def dependant(condition: str, count: int, **web: object) -> Stack:
