@@ -1,5 +1,6 @@
 """`reconcile get` and `reconcile describe`; the tables of resources."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,23 +136,43 @@ def state(seen: "Seen") -> str:
     from reconciler.model.observation import Phase
 
     status, record = seen.status, seen.record
-    text = status.phase.value
-    if status.phase is Phase.EXITED and status.exit_code is not None:
-        text += f" ({status.exit_code})"
     notes = [
         note
         for note, holds in (
             (held(record.hold) if record.hold else "", record.hold is not None),
             ("gave up", status.gave_up),
-            ("restarting", status.restarting),
-            ("out of memory", status.oom_killed),
+            (_due(status), status.restarting),
+            ("out of memory", status.oom_killed and status.phase is Phase.EXITED),
             ("drifted", any(part.state != "present" for part in status.parts.values())),
             ("unowned", seen.unowned),
             (f"unfinished {record.unfinished}", bool(record.unfinished)),
         )
         if holds
     ]
-    return ", ".join([text, *notes])
+    return ", ".join([_end(seen), *notes])
+
+
+def _end(seen: "Seen") -> str:
+    """`running`, `exited (137 SIGKILL)`; of a job `completed`, `failed (1)`."""
+    from reconciler.model.observation import Phase
+    from reconciler.model.spec import ContainerSpec
+    from reconciler.plan.exits import Standing, choose_standing, render_code
+
+    status, spec = seen.status, seen.record.spec
+    if status.phase is not Phase.EXITED:
+        return status.phase.value
+    word = status.phase.value
+    if isinstance(spec, ContainerSpec) and spec.job:
+        if choose_standing(spec, status) is Standing.COMPLETED:
+            return "completed"
+        word = "stopped" if status.stopped else "failed"
+    return word if status.exit_code is None else f"{word} ({render_code(status.exit_code)})"
+
+
+def _due(status: "Status") -> str:
+    """When its restart policy starts it again: `restarts in 3s`."""
+    left = status.restart_at - time.time()
+    return f"restarts in {int(left) + 1}s" if left > 0 else "restarting"
 
 
 def held(hold: "Hold") -> str:
@@ -184,11 +205,12 @@ def _container_row(seen: "Seen", spec: Any, *, wide: bool) -> list[str]:
 def _restarts(status: "Status") -> str:
     """How often, and how it ended the last time: `2 (137 SIGKILL, 5s ago)`."""
     from reconciler.cli.render import since
-    from reconciler.verbs.record import describe_exit
+    from reconciler.plan.exits import render_code
 
     if not status.restarts:
         return "0"
-    return f"{status.restarts} ({describe_exit(status.exit_code)}, {since(status.finished_at)} ago)"
+    end = render_code(status.exit_code) + (", out of memory" if status.oom_killed else "")
+    return f"{status.restarts} ({end}, {since(status.finished_at)} ago)"
 
 
 def _network_row(seen: "Seen", spec: Any, *, wide: bool) -> list[str]:

@@ -69,7 +69,7 @@ class Board:
         return state is State.DONE
 
     def condition(self, action: Action, dependency: Key) -> str:
-        """What an action asks of a container that it comes after: started, healthy, or done in full."""
+        """What an action asks of a container that it comes after: started, healthy, completed, or done in full."""
         spec = self.plan.specs.get(action.key)
         parts = split_key(dependency)
         if action.verb is Verb.DELETE or parts.kind is not Kind.CONTAINER or not isinstance(spec, ContainerSpec):
@@ -107,7 +107,7 @@ class Board:
             dependency = self.actions[number]
             other = split_key(dependency.key)
             replicas = (other.kind, other.stack, other.name) == (Kind.CONTAINER, parts.stack, parts.name)
-            if replicas or self.condition(action, dependency.key) == "healthy":
+            if replicas or self.condition(action, dependency.key) in ("healthy", "completed"):
                 yield number
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from reconciler.converge.grants import Job
 from reconciler.converge.ground import Ground
+from reconciler.converge.waits import is_job
 from reconciler.engine.protocol import Uses
 from reconciler.model.errors import ReconcileError
 from reconciler.model.events import ActionStep, Emit
@@ -70,7 +71,7 @@ def revert(job: Job, ground: Ground) -> None:
     except ReconcileError as error:
         left = error
     if job.action.order != START_FIRST:
-        bring_back(job.old, ground, uses=job.uses, held=read_hold(job.new.key, ground) is not None, rested=job.rested)
+        bring_back(job.old, ground, uses=job.uses, held=read_hold(job.new.key, ground) is not None, rested=_stays_down(job))
     if left is not None:
         raise left
 
@@ -86,6 +87,11 @@ def bring_back(old: Made, ground: Ground, *, uses: Uses, held: bool, rested: boo
         containers.start(old, uses=uses)
 
 
+def _stays_down(job: Job) -> bool:
+    """A job of the former version is not run once more because the newer one could not start."""
+    return job.rested or (job.old is not None and is_job(job.old))
+
+
 def say_reverted(job: Job, error: ReconcileError, second: ReconcileError | None) -> None:
     """Add to an error what became of the old one."""
     if second is not None:
@@ -93,7 +99,7 @@ def say_reverted(job: Job, error: ReconcileError, second: ReconcileError | None)
     elif job.action.order == START_FIRST:
         error.detail = f"{error.detail}\nthe old one was not touched and runs".strip()
     else:
-        back = "is as it was" if job.rested or (job.old and job.old.held) else "runs again"
+        back = "is as it was" if _stays_down(job) or (job.old and job.old.held) else "runs again"
         error.detail = f"{error.detail}\nthe old one {back}".strip()
 
 

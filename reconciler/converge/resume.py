@@ -14,6 +14,7 @@ from reconciler.converge.grants import drop_record, find_uses, give_back
 from reconciler.converge.ground import Ground
 from reconciler.converge.perform import bring_back
 from reconciler.converge.view import compose_view, made_of, rests
+from reconciler.converge.waits import is_job
 from reconciler.model.events import Emit, Note
 from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.observation import Observation, Phase, Status
@@ -94,7 +95,9 @@ def _winner(intent: Intent, observation: Observation) -> tuple[Made | None, Made
     assert intent.new is not None
     new = _status(observation, intent.new)
     if kind_of(intent.key) is Kind.CONTAINER:
-        runs = new.phase in (Phase.RUNNING, Phase.PAUSED) or (intent.new.held and new.phase is not Phase.MISSING)
+        ran = is_job(intent.new) and new.phase is Phase.EXITED
+        live = new.phase in (Phase.RUNNING, Phase.PAUSED)
+        runs = live or ran or (intent.new.held and new.phase is not Phase.MISSING)
         if intent.stage == START_FIRST:
             # It was not seen: as long as the old one runs, that one stays.
             runs = runs and _status(observation, intent.old).phase not in (Phase.RUNNING, Phase.PAUSED)
@@ -135,7 +138,7 @@ def resume(folded: Folded, ground: Ground, emit: Emit) -> None:
     for made in folded.revive:
         record = folded.records[made.key]
         uses = find_uses(folded.records, made)
-        bring_back(made, ground, uses=uses, held=record.hold is not None, rested=rests(record))
+        bring_back(made, ground, uses=uses, held=record.hold is not None, rested=rests(record) or is_job(made))
     with ground.lock_root("resume"):
         with ground.store.write() as tx:
             tx.put_records([folded.records[key] for key in folded.changed])

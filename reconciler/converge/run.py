@@ -21,15 +21,16 @@ from reconciler.converge.grants import Job, drop_record, give_back, take_job
 from reconciler.converge.ground import Ground
 from reconciler.converge.keep import keep_contents
 from reconciler.converge.view import compose_view, made_of
-from reconciler.converge.waits import Verdict, Watchlist, check_of
+from reconciler.converge.waits import Verdict, Watchlist, check_of, is_job
 from reconciler.engine.protocol import LogLine
 from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, Emit, Note
 from reconciler.model.key import Key, Kind, kind_of, split_key
-from reconciler.model.observation import Status
+from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Action, Plan, Verb
 from reconciler.model.record import Made, Record, View
-from reconciler.model.spec import START_FIRST
+from reconciler.model.spec import START_FIRST, ContainerSpec
+from reconciler.plan.exits import Standing, choose_standing, render_end
 
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
@@ -99,6 +100,10 @@ class Walk:
     errors: dict[Key, ReconcileError] = field(default_factory=dict)
     interrupted: bool = False
     settle_again: bool = False
+    ended: dict[Key, Status] = field(default_factory=dict)
+    """Ends that were seen and are not on record yet."""
+    late: list[Key] = field(default_factory=list)
+    """Jobs that no action started and that failed while they were waited for."""
     moving: list[Job] = field(default_factory=list)
     """Replacements that started first and were seen: record and names are theirs with the next transaction."""
 
@@ -108,6 +113,7 @@ class Walk:
         for action in self.board.waiting():
             if action.key in self.options.refused:
                 self._fail(action, self.options.refused[action.key])
+        self._await_running()
         while True:
             self._advance(batch)
             if not self._busy():
@@ -124,6 +130,16 @@ class Walk:
                 self._judged(verdict)
         return self._result()
 
+    def _await_running(self) -> None:
+        """Jobs that an earlier apply started are this one's to see."""
+        if not self.plan.awaits or not self.options.wait:
+            return
+        with self.ground.store.read() as tx:
+            found = [made_of(record) for key in self.plan.awaits if (record := tx.record(key)) is not None]
+        states = self.ground.engine.containers.states(found)
+        for made in found:
+            self.watchlist.add(made, states[made.incarnation])
+
     def _interrupt(self) -> list[Verdict]:
         """Nothing begins any more, and all waits are given up: their verdicts."""
         self.interrupted = True
@@ -134,8 +150,10 @@ class Walk:
     def _cut_short(self, key: Key) -> Verdict:
         """What a wait that is given up comes to: well, but where the old one runs still and is not to go unseen."""
         action = self.board.making(key)
-        if action is not None and action.order == START_FIRST:
-            return Verdict(key=key, ok=False, text="interrupted before it was seen")
+        spec = self.plan.specs.get(key)
+        job = isinstance(spec, ContainerSpec) and spec.job
+        if action is not None and (action.order == START_FIRST or job):
+            return Verdict(key=key, ok=False, text="interrupted before it was seen" + (" to complete" if job else ""))
         return Verdict(key=key, ok=True)
 
     def _busy(self) -> bool:
@@ -158,7 +176,8 @@ class Walk:
             self._came_back(outcome)
         ready = [] if self.interrupted else self._ready()
         moving, self.moving = self.moving, []
-        if not batch and not ready and not moving:
+        ended, self.ended = self.ended, {}
+        if not batch and not ready and not moving and not ended:
             return
         view: View | None = None
         with self.ground.lock_root("apply"):
@@ -167,6 +186,7 @@ class Walk:
                     self._record(tx, outcome)
                 for job in moving:
                     self._move(tx, job)
+                tx.put_statuses({key: msgspec.to_builtins(status) for key, status in ended.items()})
                 records = tx.records() if ready or self.settle_again else {}
                 jobs = self._take(tx, ready, records)
                 if self.settle_again or any(_concerns_settle(job.action) for job in jobs):
@@ -201,25 +221,40 @@ class Walk:
         return not shut
 
     def _gate(self, action: Action, key: Key, condition: str) -> bool:
-        if key in self.healthy:
+        """Whether one that no action starts is as it must be. What is found out by waiting counts for all who ask."""
+        if key in self.watchlist.watches and condition != "started":
+            return False
+        if key in self.healthy and condition != "started":
             if not self.healthy[key]:
                 self._fail(action, Failed(f"{action.key}: {key} is not {condition}", hint=f"reconcile describe {key}"))
             return self.healthy[key]
-        if key in self.watchlist.watches:
-            return False
         with self.ground.store.read() as tx:
             record = tx.record(key)
-        if record is None or record.hold is not None:
+        made = made_of(record) if record is not None else None
+        if made is not None and condition == "completed" and is_job(made):
+            return self._gate_job(action, made)
+        if made is None or record is None or record.hold is not None:
             self._fail(action, _shut(action, key, record))
             return False
-        made = made_of(record)
         if condition != "healthy" or check_of(made) is None:
-            self.healthy[key] = True
             return True
         status = self.ground.engine.containers.states([made])[made.incarnation]
         age = max(0.0, self.ground.now() - status.started_at) if status.started_at else 0.0
         self.watchlist.add(made, status, age=age)
         return False
+
+    def _gate_job(self, action: Action, made: Made) -> bool:
+        """A job that completed, whenever that was and whatever holds it now, is met; one that runs is waited for."""
+        assert isinstance(made.spec, ContainerSpec)
+        status = self.ground.engine.containers.states([made])[made.incarnation]
+        if status.phase is Phase.RUNNING:
+            self.watchlist.add(made, status)
+            return False
+        if status.phase is not Phase.EXITED or choose_standing(made.spec, status) is not Standing.COMPLETED:
+            text = f"{action.key}: the job {made.key} has not completed: {render_end(status)}"
+            self._fail(action, Failed(text, hint=f"reconcile logs {split_key(made.key).name}; an apply runs it again"))
+            return False
+        return True
 
     def _take(self, tx: "Writing", ready: Sequence[Action], records: Mapping[Key, Record]) -> list[Job]:
         """Grants and intents of all that is ready; an action whose grants are refused has failed."""
@@ -321,14 +356,20 @@ class Walk:
         action = self.board.making(verdict.key)
         if action is None or self.board.states[action.id] is not State.STARTED:
             self.healthy[verdict.key] = verdict.ok
+            self._see_job(verdict)
             self._advance([])
             return
         job = self.jobs[action.id]
-        if not verdict.ok:
+        if verdict.status is not None:
+            self.statuses[action.id] = verdict.status
+            if action.verb is not Verb.REPLACE:  # Its record is that of the old one until it is finished.
+                self.ended[verdict.key] = verdict.status
+        if not verdict.ok and not (job.new is not None and is_job(job.new)):
             verdict = self._obey(verdict)
         if not verdict.ok:  # Order: its log is read before it is removed.
-            self.wrong[action.id] = self._verdict_error(job, verdict)
-        if action.verb is Verb.REPLACE and not verdict.ok:
+            self.wrong[action.id] = self._verdict_error(job.new, verdict)
+        # A job that failed stays, with its log: the former version is not run once more.
+        if action.verb is Verb.REPLACE and not verdict.ok and not (job.new is not None and is_job(job.new)):
             # Unhealthy as well as ended: the old one is gone only once the new one was seen to be well.
             self._submit(job, "revert", self._revert)
         elif action.order == START_FIRST:
@@ -351,12 +392,31 @@ class Walk:
         self.emit(Note(key=verdict.key, text=text, level="warning"))
         return Verdict(key=verdict.key, ok=True)
 
-    def _verdict_error(self, job: Job, verdict: Verdict) -> Failed:
-        assert job.new is not None
-        name = split_key(job.action.key).name
+    def _see_job(self, verdict: Verdict) -> None:
+        """A job that ran already has ended, or took too long: that is this apply's failure too."""
+        if verdict.key not in self.plan.awaits:
+            return
+        if verdict.status is not None:
+            self.ended[verdict.key] = verdict.status
+        if verdict.ok or not self.options.wait:
+            return
+        with self.ground.store.read() as tx:
+            record = tx.record(verdict.key)
+        error = self._verdict_error(made_of(record) if record is not None else None, verdict)
+        self.errors[verdict.key] = error
+        self.late.append(verdict.key)
+        number = len(self.board.actions) + len(self.late)
+        self.emit(
+            ActionFailed(
+                id=number, verb=Verb.CREATE.value, key=verdict.key, brief=error.brief, detail=error.detail, hint=error.hint
+            )
+        )  # fmt: skip
+
+    def _verdict_error(self, made: Made | None, verdict: Verdict) -> Failed:
+        name = split_key(verdict.key).name
         return Failed(
-            f"{job.action.key}: {verdict.text}",
-            detail=self._last_lines(job.new),
+            f"{verdict.key}: {verdict.text}",
+            detail=self._last_lines(made) if made is not None else "",
             hint=f"reconcile logs {name}" if not verdict.ended else "mend the cause, then apply again",
         )
 
@@ -431,7 +491,7 @@ class Walk:
         keys = self.board.keys
         return Result(
             done=keys(State.DONE),
-            failed=keys(State.FAILED),
+            failed=(*keys(State.FAILED), *self.late),
             skipped=keys(State.SKIPPED, State.WAITING),
             interrupted=self.interrupted,
             errors=self.errors,

@@ -27,6 +27,7 @@ from reconciler.model.key import Key
 from reconciler.model.observation import Health, Phase, Status
 from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec, Healthcheck
+from reconciler.plan.exits import render_code
 
 SEEN_AFTER = 1.0
 """Seconds of running that count as done where there is no health check."""
@@ -42,6 +43,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     ok: bool
     text: str = ""
     ended: bool = False
+    status: Status | None = None
+    """How it was last seen, where it has ended."""
 
 
 @dataclass
@@ -96,6 +99,9 @@ class Watchlist:
 
     def _judge(self, watch: Watch, status: Status) -> Verdict | None:
         key, now = watch.made.key, self.clock()
+        if is_job(watch.made) and status.phase in (Phase.RUNNING, Phase.PAUSED):
+            late = now >= watch.deadline
+            return Verdict(key=key, ok=False, text=f"not completed after {self.timeout:g} s; it runs on") if late else None
         if status.phase is not Phase.RUNNING or status.restarts > watch.restarts:
             return _ended(watch, status)
         check = check_of(watch.made)
@@ -144,11 +150,18 @@ def _ended(watch: Watch, status: Status) -> Verdict:
     assert isinstance(watch.made.spec, ContainerSpec)
     policy, code = watch.made.spec.restart, status.exit_code
     if status.phase is Phase.RUNNING:
-        return Verdict(key=watch.made.key, ok=False, ended=True, text=f"ended with {code} and was restarted")
-    if code == 0 and policy != "always" and status.phase is Phase.EXITED:
-        return Verdict(key=watch.made.key, ok=True)
-    text = f"ended with {code}" if status.phase is Phase.EXITED else f"is {status.phase.value}"
-    return Verdict(key=watch.made.key, ok=False, ended=True, text=text + (f": {status.error}" if status.error else ""))
+        text = f"ended with {render_code(code)} and was restarted"
+        return Verdict(key=watch.made.key, ok=False, ended=True, text=text)
+    if code == 0 and policy != "always" and status.phase is Phase.EXITED and not (is_job(watch.made) and status.stopped):
+        return Verdict(key=watch.made.key, ok=True, status=status)
+    text = f"ended with {render_code(code)}" if status.phase is Phase.EXITED else f"is {status.phase.value}"
+    text += (", out of memory" if status.oom_killed else "") + (f": {status.error}" if status.error else "")
+    return Verdict(key=watch.made.key, ok=False, ended=True, text=text, status=status)
+
+
+def is_job(made: Made) -> bool:
+    """Whether it is waited for until it has completed, whatever its health."""
+    return isinstance(made.spec, ContainerSpec) and made.spec.job
 
 
 def check_of(made: Made) -> Healthcheck | None:

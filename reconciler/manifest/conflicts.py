@@ -34,11 +34,22 @@ def blame_dependencies(draft: Draft) -> None:
             at_key = not isinstance(written, list)
             if other not in known:
                 draft.blame(path, f"no container named {other}", draft.near(other, names), at_key=at_key)
+            elif asked.condition == "completed" and not _is_job(draft, other):
+                draft.blame(
+                    path, f"{other} is no job: it never completes", "wait for healthy, or make it a job", at_key=at_key
+                )
+            elif asked.condition == "healthy" and _is_job(draft, other):
+                draft.blame(path, f"{other} is a job: it ends", "wait for completed", at_key=at_key)
             elif asked.condition == "healthy" and _has_no_check(draft, other):
                 draft.blame(
                     path, f"{other} has its health check switched off", "give it one, or wait for started", at_key=at_key
                 )
     _blame_cycle(draft)
+
+
+def _is_job(draft: Draft, name: str) -> bool:
+    spec = draft.containers.get(name)
+    return spec is not None and spec.job
 
 
 def _has_no_check(draft: Draft, name: str) -> bool:

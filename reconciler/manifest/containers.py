@@ -65,7 +65,8 @@ def make_container(draft: Draft, name: str, written: dict[str, Any]) -> Containe
         tty=written.get("tty", False),
         stdin=written.get("stdin", False),
         init=written.get("init", False),
-        restart=written.get("restart", "always").replace("unless-stopped", "always"),
+        restart=_read_restart(draft, written, (*path, "restart")),
+        job=written.get("job", False),
         networks=networks,
         ports=ports,
         mounts=mounts,
@@ -104,6 +105,15 @@ def _read_image(draft: Draft, text: str, path: Path) -> str:
         return text
     draft.specs.setdefault(make_key(Kind.IMAGE, draft.name, reference), ImageSpec(reference=reference))
     return reference
+
+
+def _read_restart(draft: Draft, written: dict[str, Any], path: Path) -> str:
+    """`unless-stopped` is another word for `always`. A job never restarts: it ran once, or it failed."""
+    policy: str = written.get("restart", "no" if written.get("job") else "always")
+    if written.get("job") and policy != "no":
+        draft.blame(path, f"a job runs once; found restart: {policy}", "leave `restart` out, or take `job` out")
+        return "no"
+    return policy.replace("unless-stopped", "always")
 
 
 def _read_words(draft: Draft, written: Any, path: Path) -> tuple[str, ...] | None:

@@ -59,6 +59,10 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     restarts: int = 0
     restarting: bool = False
     """Exited, and the exit command is about to start it again."""
+    restart_at: float = 0.0
+    """When it will, while it is restarting."""
+    stopped: bool = False
+    """Its last end was a stop, not its own."""
     gave_up: bool = False
     """`on-failure:N` is used up."""
     health: Health = Health.NONE

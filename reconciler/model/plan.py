@@ -48,6 +48,8 @@ class Reason(StrEnum):
     """A part of it was removed or altered though no manifest changed."""
     NOT_RUNNING = "not-running"
     """It should run by its restart policy and does not."""
+    JOB_FAILED = "job-failed"
+    """A job that did not succeed, or was stopped, runs again."""
     UNFINISHED = "unfinished"
     """An earlier apply ended between its intent and its outcome."""
     RESUMED = "resumed"
@@ -113,6 +115,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     bases: tuple[Base, ...] = ()
     phases: dict[Key, str] = {}
     """Phase and parts digest of each resource that an action names or depends on, for the test of staleness."""
+    awaits: tuple[Key, ...] = ()
+    """Jobs that run already and that no action starts: an apply waits until they have completed."""
     lost: tuple[Key, ...] = ()
     """Volumes on record whose folder is gone, and that this plan does not make anew: only plans of drift have them."""
     wanted: tuple[Stack, ...] = ()

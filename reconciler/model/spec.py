@@ -209,6 +209,8 @@ class ContainerSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     init: bool = False
     restart: str = "always"
     """always | on-failure | on-failure:N | no"""
+    job: bool = False
+    """Whether it runs once to success for each version of its spec; `restart` is then `no`."""
     remove: bool = False
     """Whether it is removed, with the volumes of its image, once it has ended: `run --rm`. No manifest says it."""
     networks: dict[str, Attachment] = {}

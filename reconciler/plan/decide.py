@@ -155,14 +155,14 @@ def _choose_container(
             return Decision(key=key, verb=verb, reason=Reason.FIELD_CHANGED, changes=changes)
         return Line(key=key, text=render_hold(record.hold, status, now=now))
     # 7. It had ended and was let rest, and is gone now (a reboot): making it again would run it again.
-    if missing and not record.hold and not asked and _had_ended(want, record):
+    if missing and not record.hold and not asked and not changes and _had_ended(want, record):
         return None
     # 8. It is paused and no pause holds it: it goes on with what else is done.
     if standing is Standing.PAUSED:
         parts = (*parts, diff_pause())
     # 9. Its hold ends, or a person starts it.
     if record.hold is not None or (asked and standing is not Standing.RUNS):
-        return _resume(key, standing, changes + parts, missing=missing)
+        return _resume(key, standing, changes + parts, missing=missing, asked=asked)
     # 10. Recorded, and removed by others.
     if missing:
         return Decision(key=key, verb=Verb.CREATE, reason=Reason.GONE, changes=changes)
@@ -170,9 +170,10 @@ def _choose_container(
     if standing is Standing.RESTARTING:
         parts = ()
     # 12. It rests: mending must not start it, so that only what is mended in place counts.
-    if standing in RESTING:
+    if standing in RESTING or (standing is Standing.FAILED and options.drift):
         parts = tuple(part for part in parts if part.effect is Effect.IN_PLACE)
-    down = (diff_process(status),) if standing in (Standing.DOWN, Standing.PREPARED) else ()
+    fails = standing is Standing.FAILED and not options.drift
+    down = (diff_process(status),) if fails or standing in (Standing.DOWN, Standing.PREPARED) else ()
     # 13. The manifest wants something else.
     if verb := _VERB_OF.get(strongest(changes)):
         # What was prepared by the old spec and never ran is made anew: there is nothing to keep.
@@ -184,13 +185,16 @@ def _choose_container(
     # 15. It ended, and its policy says that it runs.
     if standing is Standing.DOWN:
         return _strengthen(Decision(key=key, verb=Verb.RESTART, reason=Reason.NOT_RUNNING, changes=down), parts)
-    # 16. Others removed or altered a part.
+    # 16. A job that did not succeed runs again; mending drift does not ask for that.
+    if fails:
+        return _strengthen(Decision(key=key, verb=Verb.RESTART, reason=Reason.JOB_FAILED, changes=down), parts)
+    # 17. Others removed or altered a part.
     if verb := _VERB_OF.get(strongest(parts)):
         return Decision(key=key, verb=verb, reason=Reason.DRIFTED, changes=parts)
-    # 17. It used up its restarts: people must know, no plan touches it.
+    # 18. It used up its restarts: people must know, no plan touches it.
     if standing is Standing.GAVE_UP:
         return Line(key=key, text=render_gave_up(want, status))
-    # 18. As it should be.
+    # 19. As it should be.
     return None
 
 
@@ -244,20 +248,26 @@ def _finish(want: Spec, record: Record, status: Status, *, changes: tuple[Change
         # What is half deleted bears a mark that ends it: only a new incarnation is free of it.
         if record.unfinished == Verb.DELETE or (standing is Standing.PREPARED and _VERB_OF.get(strongest(changes))):
             return Verb.REPLACE
-        least = {Standing.PREPARED: Verb.CREATE, Standing.DOWN: Verb.RESTART}.get(standing, Verb.UPDATE)
+        again = {Standing.PREPARED: Verb.CREATE, Standing.DOWN: Verb.RESTART, Standing.FAILED: Verb.RESTART}
+        least = again.get(standing, Verb.UPDATE)
     return _stronger(least, _VERB_OF.get(strongest(changes + parts), least))
 
 
-def _resume(key: Key, standing: Standing, changes: tuple[Change, ...], *, missing: bool) -> Decision:
+def _resume(key: Key, standing: Standing, changes: tuple[Change, ...], *, missing: bool, asked: bool) -> Decision:
+    """It runs again, but for a job that had completed before it was held, and that nobody asks for by name."""
     if missing or standing is Standing.PREPARED:
         least = Verb.CREATE
     else:
-        least = Verb.UPDATE if standing in (Standing.RUNS, Standing.PAUSED) else Verb.RESTART
+        rests = standing in (Standing.RUNS, Standing.PAUSED) or (standing is Standing.COMPLETED and not asked)
+        least = Verb.UPDATE if rests else Verb.RESTART
     verb = least if missing else _stronger(least, _VERB_OF.get(strongest(changes), least))
     return Decision(key=key, verb=verb, reason=Reason.RESUMED, changes=changes)
 
 
 def _had_ended(want: ContainerSpec, record: Record) -> bool:
+    """As far as the records go: where the end itself was kept, it is seen, and nothing is missing."""
+    if want.job and (record.status.get("exit_code") != 0 or record.status.get("stopped")):
+        return False
     return want.restart == "no" and record.status.get("phase") == Phase.EXITED and record.spec == want
 
 

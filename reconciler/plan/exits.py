@@ -4,6 +4,7 @@ Feeds `decide.py` and `explain.py`. The policy alone decides what follows an exi
 the same rules at once, and this is for what it left. Never starts anything.
 """
 
+import signal
 from enum import StrEnum
 
 from reconciler.model.observation import Phase, Status
@@ -25,11 +26,15 @@ class Standing(StrEnum):
     """It was never started."""
     ENDED = "ended"
     """It ended, and its policy lets it rest."""
+    COMPLETED = "completed"
+    """A job that ended with 0 by itself."""
+    FAILED = "failed"
+    """A job that ended otherwise: the next apply runs it again."""
     GAVE_UP = "gave-up"
     """It ended once more than `on-failure:N` allows: only `start` begins its count anew."""
 
 
-RESTING = frozenset({Standing.ENDED, Standing.GAVE_UP})
+RESTING = frozenset({Standing.ENDED, Standing.COMPLETED, Standing.GAVE_UP})
 """As it should be though it does not run."""
 
 
@@ -41,6 +46,8 @@ def choose_standing(spec: ContainerSpec, status: Status) -> Standing:
         return Standing.PREPARED
     if status.phase is Phase.PAUSED:
         return Standing.PAUSED
+    if spec.job:
+        return Standing.COMPLETED if status.exit_code == 0 and not status.stopped else Standing.FAILED
     if status.restarting:
         return Standing.RESTARTING
     if status.gave_up and spec.restart.startswith("on-failure"):
@@ -53,9 +60,24 @@ def choose_standing(spec: ContainerSpec, status: Status) -> Standing:
 
 
 def render_end(status: Status) -> str:
-    """How it ended, in a few words: `exited (137, out of memory)`."""
+    """How it ended, in a few words: `exited (137 SIGKILL, out of memory)`."""
     if status.phase is not Phase.EXITED:
         return str(status.phase)
-    facts = [] if status.exit_code is None else [str(status.exit_code)]
+    facts = [] if status.exit_code is None else [render_code(status.exit_code)]
     facts += ["out of memory"] if status.oom_killed else []
     return f"exited ({', '.join(facts)})" if facts else "exited"
+
+
+def render_code(code: int | None) -> str:
+    """`137 SIGKILL`: an exit code with the signal that it stands for."""
+    return f"{code} {name}" if (name := signal_of(code)) else str(code)
+
+
+def signal_of(code: int | None) -> str:
+    """The signal that an exit code stands for; empty where it stands for none."""
+    if code is None or not 128 < code < 256:
+        return ""
+    try:
+        return signal.Signals(code - 128).name
+    except ValueError:
+        return ""

@@ -134,6 +134,10 @@ def _seen(record: Record, status: Status) -> str:
     if status.phase is Phase.MISSING and record.hold is None:
         return f"gone, but it had ended before, and restart: {record.spec.restart} does not run it again"
     standing = choose_standing(record.spec, status)
+    if standing is Standing.COMPLETED:
+        return f"{render_end(status)}: the job has completed"
+    if standing is Standing.FAILED:
+        return f"{render_end(status)}: the job has failed; the next apply runs it again"
     if standing is Standing.ENDED:
         return f"{render_end(status)}, and restart: {record.spec.restart} lets it rest"
     if standing is Standing.RESTARTING:

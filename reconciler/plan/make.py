@@ -4,7 +4,7 @@ The way: `complete.py` folds facts into specs, `decide.py` chooses for each reso
 what people must know. Pure: the same inputs give the same bytes. Never asks a registry, never looks at the machine.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -93,11 +93,14 @@ def _compare(
     lacking = (key for key, spec in completed.specs.items() if _lacks_check(key, spec, completed.pins))
     lines += [Line(key=key, text=NO_CHECK) for key in lacking]
     lines += [Line(key=key, text=text) for key, texts in desired.live.items() if key in decisions for text in texts]
+    awaits = () if options.drift else tuple(_running_jobs(scene, decisions))
+    lines += [Line(key=key, text="it is a job and runs: an apply waits until it has completed") for key in awaits]
     steps = order_steps(force_dependents(decisions, scene), scene)
     return Plan(
         stacks=names,
         actions=make_actions(steps, scene, losses=accepted),
         lines=_sorted_lines(lines),
+        awaits=awaits,
         lost=tuple(decided.lost) if options.drift else (),
         specs=completed.specs,
         images=completed.pins,
@@ -200,6 +203,19 @@ def make_bases(names: tuple[str, ...], stacks: Mapping[str, StackRecord]) -> tup
     return tuple(
         Base(stack=name, serial=stacks.get(name, unknown).serial, origin=stacks.get(name, unknown).origin) for name in names
     )
+
+
+def _running_jobs(scene: Scene, decisions: Mapping[Key, Decision]) -> Iterator[Key]:
+    for key, spec in scene.specs.items():
+        if (
+            isinstance(spec, ContainerSpec)
+            and spec.job
+            and scene.status(key).phase is Phase.RUNNING
+            and key in scene.records
+        ):
+            record, decision = scene.records[key], decisions.get(key)
+            if record.hold is None and (decision is None or decision.verb is Verb.UPDATE):
+                yield key
 
 
 class _Decided(Struct, frozen=True):

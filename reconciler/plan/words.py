@@ -35,6 +35,7 @@ REASONS = {
     Reason.DEPENDENCY_RESTARTED: "a container that it depends on is started anew",
     Reason.DRIFTED: "it drifted",
     Reason.NOT_RUNNING: "it does not run",
+    Reason.JOB_FAILED: "it is a job that has not succeeded",
     Reason.UNFINISHED: "an earlier apply did not finish it",
     Reason.RESUMED: "its hold is ended",
     Reason.NOT_WANTED: "it is no longer in the manifest",

@@ -131,8 +131,9 @@ def carry_out(
         check_limits(plan, records=looked.records, observation=looked.observation)
     if not plan.actions:
         record_takeover(root, plan, looked.stacks)
+        awaited = _await_jobs(root, plan, options, face)
         finish_left_over(root, plan)
-        return Applied(plan=plan, result=None)
+        return Applied(plan=plan, result=awaited)
     if not options.yes:
         ask(plan, face=face, tried=tried)
     warn(root, plan, face)
@@ -145,6 +146,15 @@ def carry_out(
     revisions.finish(result)
     raise_for(result)
     return Applied(plan=plan, result=result)
+
+
+def _await_jobs(root: Root, plan: Plan, options: ApplyOptions, face: Face) -> Result | None:
+    """Nothing is to be done, but jobs that an earlier apply started are still at it. Raises ConvergeFailed."""
+    if not plan.awaits or not options.wait:
+        return None
+    result = converge(plan, root.ground(), Options(timeout=options.timeout), face.emit)
+    raise_for(result)
+    return result
 
 
 def warn(root: Root, plan: Plan, face: Face) -> None:

@@ -16,6 +16,7 @@ from reconciler.model.plan import Plan
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, VolumeSpec, spec_builtins
 from reconciler.plan.borrowing import find_borrowers
+from reconciler.plan.exits import Standing, choose_standing, signal_of
 from reconciler.plan.make import make_drift_plan
 from reconciler.plan.scene import volume_keys
 from reconciler.verbs.look import Look, look
@@ -148,8 +149,11 @@ def _status_json(seen: Seen) -> dict[str, Any]:
             "started_at": status.started_at or None,
             "finished_at": status.finished_at or None,
             "exit_code": status.exit_code,
+            "signal": signal_of(status.exit_code) or None,
+            "oom_killed": status.oom_killed,
             "restarts": status.restarts,
             "restarting": status.restarting,
+            "restart_at": status.restart_at or None,
             "gave_up": status.gave_up,
             "health": status.health.value,
             "image": record.image,
@@ -158,6 +162,8 @@ def _status_json(seen: Seen) -> dict[str, Any]:
             "ports": [f"{host} -> {port}" for host, port in record.spec.ports.items()],
             "held": msgspec.to_builtins(record.hold) if record.hold else None,
         }
+        if record.spec.job:
+            out["completed"] = choose_standing(record.spec, status) is Standing.COMPLETED
     else:
         out |= {name: value for name, value in _given(record, status).items() if value}
         out |= {"unowned": True} if seen.unowned else {}

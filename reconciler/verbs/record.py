@@ -2,7 +2,6 @@
 
 import getpass
 import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +13,9 @@ from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, Any
 from reconciler.model.key import Key, Kind, kind_of, split_key
 from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Plan
-from reconciler.model.record import StackRecord
+from reconciler.model.record import Record, StackRecord
+from reconciler.model.spec import ContainerSpec
+from reconciler.plan.exits import RESTING, choose_standing, render_code
 from reconciler.verbs.look import Look
 from reconciler.verbs.root import Root
 
@@ -151,27 +152,30 @@ def note_exits(looked: Look, emit: Emit) -> dict[Key, Status]:
             times = status.restarts - before.get("restarts", 0)
             emit(Note(key=key, at=status.finished_at, text=_restart_text(status, times)))
         elif status.phase is Phase.EXITED and status.finished_at > before.get("finished_at", 0.0):
-            emit(Note(key=key, at=status.finished_at, text=f"exited with {status.exit_code}", level="warning"))
+            emit(
+                Note(
+                    key=key,
+                    at=status.finished_at,
+                    text=f"ended with {render_code(status.exit_code)}",
+                    level=_level(record, status),
+                )
+            )
         else:
             continue
         seen[key] = status
     return seen
 
 
+def _level(record: Record, status: Status) -> str:
+    return (
+        "info" if isinstance(record.spec, ContainerSpec) and choose_standing(record.spec, status) in RESTING else "warning"
+    )
+
+
 def _restart_text(status: Status, times: int) -> str:
     again = "started again" if status.phase is Phase.RUNNING else "started again and ended"
     often = f" ({times} times)" if times > 1 else ""
-    return f"ended with {describe_exit(status.exit_code)} and was {again} by its restart policy{often}"
-
-
-def describe_exit(code: int | None) -> str:
-    """`137 SIGKILL`: an exit code with the signal that it stands for."""
-    if code is not None and code > 128:
-        try:
-            return f"{code} {signal.Signals(code - 128).name}"
-        except ValueError:
-            return str(code)
-    return str(code)
+    return f"ended with {render_code(status.exit_code)} and was {again} by its restart policy{often}"
 
 
 def put_seen(root: Root, seen: dict[Key, Status]) -> None:

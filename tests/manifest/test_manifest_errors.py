@@ -44,7 +44,7 @@ stack.yaml:12:13 containers.web.ports[0]: publishing on [::1] is not possible
 12 |     ports: ["[::1]:8080:80"]
    |             ^
   hint: publish on 127.0.0.1
-stack.yaml:13:25 containers.web.depends_on.cache: found "service_healthy"; expected started, healthy or a map of more
+stack.yaml:13:25 containers.web.depends_on.cache: found "service_healthy"; expected started, healthy, completed or a map
 13 |     depends_on: {cache: service_healthy}
    |                         ^
   hint: did you mean healthy?
@@ -179,7 +179,23 @@ FAULTS = {
     "containers: {w: {image: a/b:1, env_file: ./no.env}}": "1:42 containers.w.env_file: no such file: /nonexistent/folder/",
     "containers: {w: {command: a}}": "1:14 containers.w: image is missing",
     "containers: {w: }": "1:14 containers.w: found nothing; expected a map of the container's properties",
-    "containers: {w: {image: a/b:1, job: true}}": "1:32 containers.w.job: not built yet",
+    "containers: {w: {image: a/b:1, job: true, restart: always}}": (
+        "1:52 containers.w.restart: a job runs once; found restart: always"
+    ),
+    "containers: {w: {image: a/b:1, job: true, restart: 'on-failure:3'}}": (
+        "1:52 containers.w.restart: a job runs once; found restart: on-failure:3"
+    ),
+    "containers: {x: {image: a/b:1}, w: {image: a/b:1, depends_on: {x: completed}}}": (
+        "1:64 containers.w.depends_on.x: x is no job: it never completes"
+    ),
+    "containers: {x: {image: a/b:1, job: true}, w: {image: a/b:1, depends_on: {x: healthy}}}": (
+        "1:75 containers.w.depends_on.x: x is a job: it ends"
+    ),
+    "volumes: {a: {moved: {from: b}}, b: {}}": (
+        "1:29 volumes.a.moved.from: b is declared too: one of the two has its data"
+    ),
+    "volumes: {a: {moved: {from: a}}}": "1:29 volumes.a.moved.from: that is its own name",
+    "volumes: {a: {moved: {from: c}}, b: {moved: {from: c}}}": "1:52 volumes.b.moved.from: c moves to a already",
     "containers: {web: {image: a/b:1}, web-2: {image: a/b:1}}": "1:35 containers.web-2: web-2 is another way to say web/2",
     # what can't run twice
     "containers: {w: {image: a/b:1, update: {order: start_first}}}": '1:48 containers.w.update.order: found "start_first"',

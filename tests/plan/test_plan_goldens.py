@@ -227,7 +227,7 @@ def test_container_that_ended_is_started_again_by_its_policy():
           1 create   container/blog/cache/1           because it does not run
               /parts/process  created → running  (restart)
           2 restart  container/blog/web/1    after 1  because it does not run
-              /parts/process  exited (137, out of memory) → running  (restart)
+              /parts/process  exited (137 SIGKILL, out of memory) → running  (restart)
         2 actions: 1 create, 1 restart
     """)
 

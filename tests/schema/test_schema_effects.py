@@ -14,7 +14,7 @@ CONTAINER = {
     ),
     "restart": "hostname tty stdin init cap_add cap_drop ulimits shm_size dns dns_search ulimits/nofile",
     "replace": (
-        "image command entrypoint env env/A workdir user read_only remove networks networks/front networks/front/ipv4"
+        "image command entrypoint env env/A workdir user read_only job remove networks networks/front networks/front/ipv4"
         " mounts mounts/~1data mounts/~1data/read_only runtime sysctls"
         " configs configs/~1app secrets secrets/~1run~1secrets~1token"
     ),

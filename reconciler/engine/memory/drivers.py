@@ -276,6 +276,8 @@ class MemoryContainers:
             if thing.phase == Phase.PAUSED:
                 thing.phase = Phase.RUNNING
             if thing.phase != Phase.RUNNING:
+                thing.gave_up = thing.restarting = thing.stopped = thing.oom_killed = False
+                thing.restarts, thing.restart_at = 0, 0.0
                 image: Published = self.machine.content[made.image]
                 thing.phase, thing.pid, thing.started_at = Phase.RUNNING, self.machine.next_pid(), self.machine.now
                 thing.streak = None
@@ -294,6 +296,7 @@ class MemoryContainers:
             thing.mark = mark
             if thing.phase in (Phase.RUNNING, Phase.PAUSED):
                 thing.phase, thing.pid, thing.exit_code, thing.finished_at = Phase.EXITED, 0, 143, self.machine.now
+                thing.stopped = True
             self.machine.changed.notify_all()
         return self.observe(made)
 
@@ -368,7 +371,12 @@ class MemoryContainers:
             started_at=thing.started_at,
             finished_at=thing.finished_at,
             exit_code=thing.exit_code,
+            oom_killed=thing.oom_killed,
             restarts=thing.restarts,
+            restarting=thing.restarting,
+            restart_at=thing.restart_at,
+            gave_up=thing.gave_up,
+            stopped=thing.stopped,
             error=thing.error,
             health=_health(thing),
         )

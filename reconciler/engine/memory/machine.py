@@ -29,6 +29,12 @@ class Thing:
     finished_at: float = 0.0
     exit_code: int | None = None
     restarts: int = 0
+    oom_killed: bool = False
+    restarting: bool = False
+    restart_at: float = 0.0
+    gave_up: bool = False
+    stopped: bool = False
+    """Its last end was a stop."""
     mark: str = ""
     error: str = ""
     """Why the last start failed."""
@@ -122,10 +128,22 @@ class Machine:
             for name in [name for name, thing in pool.items() if thing.made.key == key]:
                 del pool[name]
 
-    def exit(self, key: Key, code: int, *, restarted: bool = False) -> None:
-        """End a running container; with `restarted`, as if its exit command had started it again."""
+    def exit(
+        self,
+        key: Key,
+        code: int,
+        *,
+        restarted: bool = False,
+        oom: bool = False,
+        gave_up: bool = False,
+        restarting: bool = False,
+    ) -> None:
+        """End a running container; with `restarted`, as if its exit command had started it again, with `restarting`, as if
+        it slept until then."""
         thing = self.find(key)[0]
-        thing.exit_code, thing.finished_at = code, self.now
+        thing.exit_code, thing.finished_at, thing.stopped = code, self.now, False
+        thing.oom_killed, thing.gave_up, thing.restarting = oom, gave_up, restarting
+        thing.restart_at = self.now + 1.0 if restarting else 0.0
         if restarted:
             thing.pid, thing.started_at, thing.restarts = self.next_pid(), self.now, thing.restarts + 1
         else:
@@ -149,4 +167,4 @@ def _rests(thing: Thing) -> bool:
     assert isinstance(thing.made.spec, ContainerSpec)
     policy = thing.made.spec.restart
     success = policy.startswith("on-failure") and thing.exit_code == 0
-    return thing.phase is Phase.EXITED and (thing.mark == "hold" or policy == "no" or success)
+    return thing.phase is Phase.EXITED and (thing.mark == "hold" or policy == "no" or success or thing.gave_up)

@@ -1,8 +1,8 @@
 """The end of a container that is to rest, kept under the root: what a reboot must not undo.
 
 Its exit file goes with the run directory; this one stays, `ROOT/containers/INCARNATION/ended.json`: `code`, `at`, `oom`,
-`started_at`, `restarts`, `gave_up`, `held` (a stop by hand). Written where nothing follows an exit (by its restart policy,
-or by a stop), removed before the next start. One that a reboot cut short has none.
+`started_at`, `restarts`, `gave_up`, `held` (a stop by hand), `stopped` (its end was that stop). Written where nothing
+follows an exit (by its restart policy, or by a stop), removed before the next start. One that a reboot cut short has none.
 Imports the standard library only.
 """
 

@@ -156,22 +156,22 @@ def halt(path: str, *, mark: str, apply: ApplyId, number: int, grace: float) -> 
         conmon.disarm(path)
     monitor = bundle.read_json(path, bundle.MONITOR)
     state = bundle.read_json(path, bundle.STATE)
-    if status.is_running(state):
+    if running := status.is_running(state):
         # Race: the mark may be taken off again before the exit command has its first look; whoever halts a run starts it.
         bundle.write_json(path, bundle.STATE, {**state, "halted": True})
         _end_process(monitor, state, number=number, grace=grace)
         _wait_for_exit_file(path, monitor, state)
     if mark == policy.HOLD and state:
-        _keep_end(path, monitor, state, rules)
+        _keep_end(path, monitor, state, rules, stopped=running or bool(state.get("halted")))
     return status.read_status(path, monitor.get("id", ""))
 
 
-def _keep_end(path: str, monitor: dict[str, Any], state: dict[str, Any], rules: policy.Policy) -> None:
+def _keep_end(path: str, monitor: dict[str, Any], state: dict[str, Any], rules: policy.Policy, *, stopped: bool) -> None:
     """A reboot takes the bundle away, and what was stopped has still ended."""
     how = {"code": None, "at": time.time(), "oom": False} | status.read_exit(path, monitor["id"], state)
     kept = {name: how[name] for name in ("code", "at", "oom")}
     more = {"started_at": state["started_at"], "restarts": rules.restarts, "gave_up": rules.gave_up, "held": True}
-    ended.write_ended(monitor.get("ended", ""), kept | more)
+    ended.write_ended(monitor.get("ended", ""), kept | more | {"stopped": stopped})
 
 
 def send(path: str, number: int) -> None:

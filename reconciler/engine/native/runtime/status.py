@@ -70,6 +70,7 @@ def _read_kept(path: str, incarnation: str) -> Status | None:
         oom_killed=bool(ended.get("oom")),
         restarts=int(ended.get("restarts", 0)),
         gave_up=bool(ended.get("gave_up")),
+        stopped=bool(ended.get("stopped")),
     )
 
 
@@ -96,6 +97,7 @@ def _read_exited(
 ) -> Status:
     code = ended.get("code")
     verdict = policy.choose_after_exit(rules, code=255 if code is None else code)
+    restarting = verdict == policy.AGAIN and is_followed(state) and not (rules.mark or state.get("halted"))
     return Status(
         phase=Phase.EXITED,
         incarnation=monitor["id"],
@@ -105,7 +107,9 @@ def _read_exited(
         exit_code=code,
         oom_killed=bool(ended.get("oom")),
         restarts=rules.restarts,
-        restarting=verdict == policy.AGAIN and is_followed(state) and not (rules.mark or state.get("halted")),
+        restarting=restarting,
+        restart_at=ended["at"] + policy.choose_pause(rules.attempts) if restarting and ended else 0.0,
+        stopped=bool(state.get("halted")),
         gave_up=rules.gave_up,
         health=Health.NONE if read_check(monitor) is None else Health.UNKNOWN,
         error=_read_error(path),
