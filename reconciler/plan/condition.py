@@ -46,6 +46,8 @@ class What(StrEnum):
     """The last revision failed, or its apply ended half-way."""
     GAVE_UP = "gave-up"
     """`on-failure:N` is used up."""
+    JOB_FAILED = "job-failed"
+    """A job that has not succeeded, and does not run."""
     DOWN = "down"
     """It does not run and should."""
     RESTARTING = "restarting"
@@ -65,6 +67,7 @@ class What(StrEnum):
 _STATE_OF = {
     What.FAILED: State.FAILED,
     What.GAVE_UP: State.DEGRADED,
+    What.JOB_FAILED: State.DEGRADED,
     What.DOWN: State.DEGRADED,
     What.RESTARTING: State.DEGRADED,
     What.UNHEALTHY: State.DEGRADED,
@@ -125,10 +128,12 @@ def judge_stack(
     for key in keys:
         found += _of_record(records[key], statuses.get(key, MISSING), now=now)
     found += [finding for action in drift.actions if stack_of(action.key) == stack.name for finding in _of_action(action)]
+    lost = [key for key in drift.lost if stack_of(key) == stack.name]
+    found += [Finding(what=What.GONE, key=key, text="its folder is gone: mount the disk that holds it") for key in lost]
     if at_work:
         found = [finding for finding in found if finding.what not in _IN_MOTION]
     states = {_state_of(finding) for finding in found}
-    containers = [key for key in keys if isinstance(records[key].spec, ContainerSpec)]
+    containers = [key for key in keys if _is_to_run(records[key], statuses.get(key, MISSING))]
     return Condition(
         stack=stack,
         state=State.PROGRESSING if at_work else next((state for state in State if state in states), State.SYNCED),
@@ -138,6 +143,13 @@ def judge_stack(
         findings=tuple(found),
         at_work=at_work,
     )
+
+
+def _is_to_run(record: Record, status: Status) -> bool:
+    """Whether it counts among the containers of its stack: a job that has completed does not."""
+    spec = record.spec
+    done = isinstance(spec, ContainerSpec) and spec.job and choose_standing(spec, status) is Standing.COMPLETED
+    return isinstance(spec, ContainerSpec) and not done
 
 
 def _state_of(finding: Finding) -> State:
@@ -174,6 +186,9 @@ def _of_record(record: Record, status: Status, *, now: float) -> Iterator[Findin
     standing = choose_standing(spec, status) if status.phase is not Phase.MISSING else None
     if standing is Standing.GAVE_UP:
         yield Finding(what=What.GAVE_UP, key=key, text=render_gave_up(spec, status))
+    if standing is Standing.FAILED:
+        text = f"the job has not succeeded: {render_end(status)}; the next apply runs it again"
+        yield Finding(what=What.JOB_FAILED, key=key, text=text)
     if standing is Standing.RESTARTING:
         text = f"{render_end(status)}, and waits to be started again ({status.restarts} restarts so far)"
         yield Finding(what=What.RESTARTING, key=key, text=text)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from plan.builders import FRONT, NOW, WEB, Known, container, stack
+from plan.builders import DATA, FRONT, NOW, WEB, Known, container, stack, volume_at
 from reconciler.model.key import stack_of
 from reconciler.model.observation import Health, Part, Phase
 from reconciler.model.record import Hold, StackRecord
@@ -69,7 +69,7 @@ WAYS: dict[str, tuple[Callable[[], Condition], list[str]]] = {
     ),
     "down": (
         lambda: judged(blog().seen(WEB, Phase.EXITED, exit_code=137)),
-        ["degraded 1/2", f"down {WEB}: exited (137), and should run (apply: restart)"],
+        ["degraded 1/2", f"down {WEB}: exited (137 SIGKILL), and should run (apply: restart)"],
     ),
     "gave up": (
         lambda: judged(blog(restart="on-failure:3").seen(WEB, Phase.EXITED, exit_code=1, gave_up=True)),
@@ -77,6 +77,21 @@ WAYS: dict[str, tuple[Callable[[], Condition], list[str]]] = {
             "degraded 1/2",
             f"gave-up {WEB}: gave up: exited (1), on-failure:3 is used up; `reconcile start` tries anew",
         ],
+    ),
+    "a job has completed": (
+        lambda: judged(blog(job=True, restart="no").seen(WEB, Phase.EXITED, exit_code=0)),
+        ["synced 1/1"],
+    ),
+    "a job has failed": (
+        lambda: judged(blog(job=True, restart="no").seen(WEB, Phase.EXITED, exit_code=2)),
+        [
+            "degraded 1/2",
+            f"job-failed {WEB}: the job has not succeeded: exited (2); the next apply runs it again",
+        ],
+    ),
+    "a volume is gone": (
+        lambda: judged(blog(mounts=volume_at("/data", "data")).gone(DATA)),
+        ["drifted 2/2", f"gone {DATA}: its folder is gone: mount the disk that holds it"],
     ),
     "restarting": (
         lambda: judged(blog().seen(WEB, Phase.EXITED, exit_code=1, restarting=True, restarts=4)),
