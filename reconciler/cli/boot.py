@@ -25,12 +25,11 @@ def boot(
     """
     from reconciler.cli.apply import make_face, show_done
     from reconciler.cli.progress import make_watcher
-    from reconciler.model.key import Key
     from reconciler.verbs.boot import BootOptions
     from reconciler.verbs.boot import boot as verb
 
     watcher = make_watcher(form)
-    options = BootOptions(wait=not no_wait, timeout=timeout, accepted=tuple(Key(key) for key in accepted))
+    options = BootOptions(wait=not no_wait, timeout=timeout, accepted=accepted)
     with opened(ctx, root, lock_timeout=lock_timeout) as found:
         try:
             applied = verb(found, options, face=make_face(watcher, form))

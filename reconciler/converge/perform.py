@@ -11,13 +11,14 @@ from reconciler.converge.grants import Job
 from reconciler.converge.ground import Ground
 from reconciler.converge.waits import is_job
 from reconciler.engine.protocol import Uses
+from reconciler.model.content import kept_files
 from reconciler.model.errors import ReconcileError
 from reconciler.model.events import ActionStep, Emit
 from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Reason, Verb
 from reconciler.model.record import Hold, Made
-from reconciler.model.spec import START_FIRST
+from reconciler.model.spec import START_FIRST, ContainerSpec
 from reconciler.store.sealed import map_sensitive
 
 Act = Callable[[Job, Ground, Emit], Status]
@@ -37,8 +38,17 @@ def begin(job: Job, ground: Ground, emit: Emit) -> Status:
 def remember(job: Job, ground: Ground) -> None:
     """Keep beside the thing what it is now, with sensitive values sealed: a database may be lost."""
     if job.new is not None:
-        uses = job.uses if kind_of(job.new.key) is Kind.CONTAINER else {}
-        ground.engine.remember(map_sensitive(job.new, ground.store.sealer.seal), uses)
+        uses = job.uses if isinstance(job.new.spec, ContainerSpec) else {}
+        contents = _sealed_contents(job.new.spec, ground) if isinstance(job.new.spec, ContainerSpec) else {}
+        ground.engine.remember(map_sensitive(job.new, ground.store.sealer.seal), uses, contents)
+
+
+def _sealed_contents(spec: ContainerSpec, ground: Ground) -> dict[str, bytes]:
+    digests = {file.digest for _, file in kept_files(spec)}
+    if not digests:
+        return {}
+    with ground.store.read() as tx:
+        return tx.sealed_contents(sorted(digests))
 
 
 def finish(job: Job, ground: Ground) -> None:

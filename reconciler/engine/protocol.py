@@ -165,6 +165,8 @@ class Recollection(Struct, frozen=True, kw_only=True):
     made: tuple[Made, ...]
     """Two of one container key where a replace was under way. `held` of a container says that it was stopped by hand;
     sensitive values are sealed."""
+    sealed: dict[str, bytes] = {}
+    """What is in the configs, secrets and bound files of containers, by digest, as the store had it: sealed."""
     unreadable: tuple[str, ...] = ()
     """A line for each thing that does not say what it is."""
     contents: dict[str, Sensitive] = {}
@@ -203,9 +205,9 @@ class Engine(Protocol):
     def check_subnet(self, key: Key, subnet: str) -> None:
         """Raise SubnetTaken where a route of the host, not ours, overlaps it."""
 
-    def remember(self, made: Made, uses: Uses) -> None:
-        """Keep beside a thing that was made or changed what it is, for `recall`; sensitive values come sealed. Called from
-        worker threads. Goes with the thing."""
+    def remember(self, made: Made, uses: Uses, contents: Mapping[str, bytes]) -> None:
+        """Keep beside a thing that was made or changed what it is, for `recall`; sensitive values and contents come
+        sealed. Called from worker threads. Goes with the thing."""
 
     def recall(self) -> Recollection:
         """What all things of this root say of themselves, for a database that was lost. Changes nothing."""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from msgspec.structs import replace
 
 from reconciler.model.errors import DataGone, ReconcileError
-from reconciler.model.key import Key, Kind, kind_of
+from reconciler.model.key import Key, Kind, forms_of, kind_of
 from reconciler.model.observation import Observation, Phase, Status
 from reconciler.model.plan import Plan, Reason, Verb
 from reconciler.model.record import Record, StackRecord
@@ -33,7 +33,7 @@ def make_boot_plan(
 
 
 def find_lost_data(
-    plan: Plan, records: Mapping[Key, Record], *, accepted: Collection[Key] = ()
+    plan: Plan, records: Mapping[Key, Record], *, accepted: Collection[str] = ()
 ) -> dict[Key, ReconcileError]:
     """The volumes that a boot would make anew, empty, where there was data: a disk that is not mounted, mostly."""
     return {
@@ -42,7 +42,7 @@ def find_lost_data(
         if action.verb is Verb.CREATE
         and action.reason is Reason.GONE
         and kind_of(action.key) is Kind.VOLUME
-        and action.key not in accepted
+        and forms_of(action.key).isdisjoint(accepted)
     }
 
 

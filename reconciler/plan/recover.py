@@ -31,7 +31,8 @@ def choose_records(found: Iterable[Made], observation: Observation, *, now: floa
     by_key: dict[Key, list[Made]] = {}
     for made in found:
         by_key.setdefault(made.key, []).append(made)
-    records, left_out = [], []
+    records: list[Record] = []
+    left_out: list[str] = []
     for key in sorted(by_key, key=sort_key):
         chosen = max(by_key[key], key=lambda made: _rank(made, observation))
         records.append(_record(chosen, status_of(observation, chosen), now=now))

@@ -6,7 +6,7 @@ Why not through SQLAlchemy: importing it takes longer than all else that `get`, 
 
 import gc
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -140,6 +140,11 @@ class Reading:
         """What is kept under a digest, opened; None where nothing is."""
         row = self._sql.execute("SELECT data FROM contents WHERE digest = ?", (digest,)).fetchone()
         return self._sealer.open_bytes(row[0]) if row else None
+
+    def sealed_contents(self, digests: Iterable[str]) -> dict[str, bytes]:
+        """What is kept under digests, as it is kept: sealed."""
+        found = ((digest, self._sql.execute("SELECT data FROM contents WHERE digest = ?", (digest,))) for digest in digests)
+        return {digest: row[0] for digest, rows in found if (row := rows.fetchone())}
 
     def kept_contents(self) -> set[str]:
         """The digests of all contents that are kept."""

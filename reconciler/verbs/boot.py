@@ -13,7 +13,7 @@ from reconciler.converge.run import Options, converge
 from reconciler.converge.sweep import sweep
 from reconciler.model.errors import ConvergeFailed
 from reconciler.model.events import Note, PlanMade
-from reconciler.model.key import Key, stack_of
+from reconciler.model.key import stack_of
 from reconciler.model.plan import Plan
 from reconciler.plan.boot import find_lost_data, make_boot_plan
 from reconciler.plan.forms import plan_json
@@ -31,7 +31,7 @@ class BootOptions(Struct, frozen=True, kw_only=True):
 
     wait: bool = True
     timeout: float = 300.0
-    accepted: Collection[Key] = ()
+    accepted: Collection[str] = ()
     """Volumes that may be made anew, empty, though they had data."""
 
 

@@ -85,9 +85,11 @@ def _fill(store: Store, recalled: Recollection, observation: Observation, images
     chosen = choose_records(found, observation, now=time.time())
     problems += chosen.left_out
     records = {record.key: record for record in chosen.records}
-    sealed = _seal_contents(recalled, store)
+    contents = _seal_contents(recalled, store)
+    contents |= _own_contents(recalled.sealed, store, contents, problems)
     kept = []
     with store.write() as tx:
+        tx.put_contents(contents)
         for stack in sorted({stack_of(key) for key in records}):
             tx.put_stack(StackRecord(name=stack, origin="", source="recovered"))
         for record in chosen.records:
@@ -98,10 +100,9 @@ def _fill(store: Store, recalled: Recollection, observation: Observation, images
                 problems.append(f"{record.key}: {error.brief}; it gets no record, and the next apply removes it")
             else:
                 kept.append(record)
-        tx.put_contents(sealed)
         for digest in sorted(set(images) - {record.image for record in kept}):
             tx.lease(digest, "recovered")
-    running = sum(record.status["phase"] == Phase.RUNNING for record in kept)
+    running = sum(record.status.get("phase") == Phase.RUNNING for record in kept)
     return Report(records=tuple(kept), running=running, problems=tuple(problems), strays=observation.strays)
 
 
@@ -115,6 +116,22 @@ def _put(tx: "Writing", record: Record, records: Mapping[Key, Record]) -> None:
     claim_grants(tx, record, records)
     tx.put_record(record)
     tx.set_hold(record.key, record.hold)
+
+
+def _own_contents(
+    sealed: Mapping[str, bytes], store: Store, copies: Mapping[str, object], problems: list[str]
+) -> dict[str, bytes]:
+    """Those that were sealed with the root's key; what is neither of these nor copied in a bundle is lost."""
+    kept = {}
+    for digest, data in sealed.items():
+        try:
+            store.sealer.open_bytes(data)
+        except RootError as error:
+            if digest not in copies:
+                problems.append(f"the content {digest[:20]}… is lost: {error.brief}")
+        else:
+            kept[digest] = data
+    return kept
 
 
 def _opened(made: Made, store: Store, problems: list[str]) -> Made:

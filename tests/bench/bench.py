@@ -355,6 +355,44 @@ def short(bench: Bench) -> list[Row]:
     return [Row("`run --rm IMAGE true`, no controller yet", ours, theirs, 1.5)]
 
 
+HEALTH = {"test": ["CMD", "true"], "interval": "1s", "timeout": "10s", "retries": 30}
+
+
+def boot(bench: Bench) -> list[Row]:
+    """50 recorded containers after a reboot, until all are healthy; theirs by `restart: always` when the daemon starts.
+
+    Ours begins with nothing in the kernel, theirs after an orderly stop of the daemon.
+    """
+    path = bench.stack(50, stop_grace="1s", healthcheck=HEALTH)
+    bench.ours("apply", path, "--yes")
+    ours = []
+    for _ in range(bench.rounds):
+        bench.world.reboot()
+        ours.append(bench.ours("boot"))
+    bench.ours("delete", "bench", "--yes")
+    return [Row("boot of 50 to all healthy", ours, _their_boots(bench) if bench.peer else [], 0.5)]
+
+
+def _their_boots(bench: Bench) -> list[float]:
+    assert bench.peer
+    box = {"image": IMAGE, "command": ["pause"], "networks": ["front"], "restart": "always", "healthcheck": HEALTH}
+    services = {f"c{n}": box for n in range(50)}
+    path = bench.peer.compose("boot", {"name": "bench", "services": services, "networks": {"front": {}}})
+    healthy = "until [ $(docker ps -q --filter health=healthy 2>/dev/null | wc -l) -ge 50 ]; do sleep 0.1; done"
+    times = []
+    bench.peer.exec("docker", "compose", "-f", path, "up", "-d")
+    bench.peer.script(healthy)
+    for _ in range(bench.rounds):
+        bench.peer.script('p=$(cat /run/docker.pid); kill "$p"; while [ -d "/proc/$p" ]; do sleep 0.1; done')
+        began = time.perf_counter()
+        starting = subprocess.Popen([*bench.peer.command, "up"], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        bench.peer.script(healthy)
+        times.append(time.perf_counter() - began)
+        starting.wait(60)
+    bench.peer.exec("docker", "compose", "-f", path, "down", "-t", "1")
+    return times
+
+
 def memory(bench: Bench) -> list[Row]:
     """PSS of every process that 20 idle containers need, theirs with the daemons."""
     bench.ours("apply", bench.stack(20), "--yes")
@@ -448,6 +486,7 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "one": one,
     "killed": killed,
     "replace": replace,
+    "boot": boot,
     "limits": limits,
     "short": short,
     "memory": memory,

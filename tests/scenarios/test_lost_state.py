@@ -234,3 +234,28 @@ def test_restored_records_without_volumes_do_not_start_on_empty_ones(shop: World
     shop.run("--root", place, "boot", "--accept-data-loss", "volume/shop/data", check=0)
     assert "It works" in shop.fetch("http://127.0.0.1:8080/")
     shop.run("--root", place, "delete", "shop", "--yes", "--volumes", check=0)
+
+
+def test_configs_and_secrets_outlive_a_lost_database_and_a_reboot(world: World):
+    (world.folder / "token.txt").write_text("planted-secret")
+    box = {"image": "127.0.0.1:5000/busybox:1", "command": ["pause"], "stop_grace": "1s"}
+    world.write(
+        {
+            "apiVersion": "reconcile/v1",
+            "name": "one",
+            "configs": {"conf": {"content": "colour = red\n"}},
+            "secrets": {"token": {"file": "./token.txt"}},
+            "containers": {"it": {**box, "configs": [{"source": "conf", "target": "/etc/conf"}], "secrets": ["token"]}},
+        }
+    )
+    world.run("apply", "stack.yaml", "--yes", check=0)
+    (world.folder / "token.txt").unlink()
+    world.reboot()
+    lose(world)
+    world.run("recover", check=0)
+    world.run("boot", check=0)
+    assert world.run("exec", "it", "cat", "/run/secrets/token", "/etc/conf", check=0).out == "planted-secretcolour = red\n"
+    (world.folder / "token.txt").write_text("planted-secret")
+    assert world.plan("stack.yaml")["actions"] == []
+    for path in world.root.rglob("*"):
+        assert not path.is_file() or b"planted-secret" not in path.read_bytes(), path

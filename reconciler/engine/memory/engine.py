@@ -128,9 +128,10 @@ class MemoryEngine:
             if wanted.overlaps(ipaddress.ip_network(route)):
                 raise SubnetTaken(key, subnet, f"the route {route}")
 
-    def remember(self, made: Made, uses: Uses) -> None:
+    def remember(self, made: Made, uses: Uses, contents: Mapping[str, bytes]) -> None:
         """As values, beside the machine's things."""
         with self.machine.lock:
+            self.machine.remembered_contents.update(contents)
             for each in (made, *uses.values()):
                 self.machine.remembered[each.key, each.incarnation] = each
 
@@ -150,7 +151,8 @@ class MemoryEngine:
                 for target, file in kept_files(thing.made.spec)
                 if target in thing.files
             ]
-        return Recollection(made=tuple(found), contents={digest: pack(data) for digest, data in copies})
+        contents = {digest: pack(data) for digest, data in copies}
+        return Recollection(made=tuple(found), contents=contents, sealed=dict(self.machine.remembered_contents))
 
     def _is_held(self, incarnation: str) -> bool:
         return self.machine.containers[incarnation].mark == "hold"

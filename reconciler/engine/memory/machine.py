@@ -87,6 +87,7 @@ class Machine:
         """Subnets that the host routes already."""
         self.remembered: dict[tuple[Key, str], Made] = {}
         """What things say of themselves, by key and incarnation."""
+        self.remembered_contents: dict[str, bytes] = {}
         self.now = 1_000_000.0
         self.boot_id = "boot-1"
         self.calls: list[str] = []

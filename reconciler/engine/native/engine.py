@@ -4,7 +4,7 @@ Puts together what `drivers/` and `settle.py` do for one kind each; knows the or
 removed, and the run directory, a tmpfs of its own that goes with the last container and network.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -122,9 +122,9 @@ class NativeEngine:
         """Raise SubnetTaken where a route of the host overlaps it."""
         pools.check_subnet(self.layout, key, subnet)
 
-    def remember(self, made: Made, uses: Uses) -> None:
+    def remember(self, made: Made, uses: Uses, contents: Mapping[str, bytes]) -> None:
         """A small file beside it."""
-        keepsakes.write_keepsake(self.layout, made, uses)
+        keepsakes.write_keepsake(self.layout, made, uses, contents)
 
     def recall(self) -> Recollection:
         """What the small files say."""

@@ -8,7 +8,7 @@ sealed. Read only by `recall`, which believes nothing that does not fit the name
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,18 @@ from reconciler.model.spec import SPEC_TYPES, ContainerSpec, Sensitive
 _RECORD = "record.json"
 
 
-def write_keepsake(layout: Layout, made: Made, uses: Uses) -> None:
+def write_keepsake(layout: Layout, made: Made, uses: Uses, sealed: Mapping[str, bytes]) -> None:
     """Note what was made. Nothing is written for images and volumes. Raises Failed."""
     path = _path_of(layout, made)
     if path is None:
         return
     beside = [used for used in uses.values() if kind_of(used.key) is Kind.IMAGE or _is_linkless(used)]
-    content = {"root": layout.root_id, "made": made, "uses": sorted(beside, key=lambda used: used.key)}
+    content = {
+        "root": layout.root_id,
+        "made": made,
+        "uses": sorted(beside, key=lambda used: used.key),
+        "contents": sealed,
+    }
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.write_atomic(path, msgspec.json.encode(content))
@@ -71,15 +76,17 @@ def _path_of(layout: Layout, made: Made) -> Path | None:
 def recall(layout: Layout) -> Recollection:
     """Everything that says of itself what it is. Changes nothing."""
     found: dict[tuple[Key, str], Made] = {}
+    sealed: dict[str, bytes] = {}
     unreadable = []
     for path in _keepsakes(layout):
         try:
-            made, uses = _read(layout, path)
+            made, uses, inside = _read(layout, path)
         except (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError) as error:
             unreadable.append(f"{path}: {_words(error)}")
             continue
         for each in (made, *uses):
             found.setdefault((each.key, each.incarnation), each)
+        sealed |= inside
     for volume_id in _names(layout.volumes):
         volume = _read_volume(layout, volume_id)
         if volume is None:
@@ -90,9 +97,8 @@ def recall(layout: Layout) -> Recollection:
     for made in found.values():
         if isinstance(made.spec, ContainerSpec):
             copies |= contents.read_copies(str(layout.bundles / made.incarnation), made.spec)
-    return Recollection(
-        made=tuple(found[name] for name in sorted(found)), unreadable=tuple(unreadable), contents=copies
-    )  # fmt: skip
+    made_of_all = tuple(found[name] for name in sorted(found))
+    return Recollection(made=made_of_all, unreadable=tuple(unreadable), contents=copies, sealed=sealed)
 
 
 def _keepsakes(layout: Layout) -> Iterator[Path]:
@@ -109,7 +115,7 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _read(layout: Layout, path: Path) -> tuple[Made, list[Made]]:
+def _read(layout: Layout, path: Path) -> tuple[Made, list[Made], dict[str, bytes]]:
     content = msgspec.json.decode(path.read_bytes())
     made = _made(content["made"])
     if content["root"] != layout.root_id:
@@ -118,7 +124,8 @@ def _read(layout: Layout, path: Path) -> tuple[Made, list[Made]]:
         raise ValueError("it says that it is another")
     if kind_of(made.key) is Kind.CONTAINER:
         made = structs.replace(made, held=_is_held(layout, made.incarnation))
-    return made, [_made(each) for each in content["uses"]]
+    inside = msgspec.convert(content.get("contents", {}), dict[str, bytes])
+    return made, [_made(each) for each in content["uses"]], inside
 
 
 def _made(plain: dict[str, Any]) -> Made:
