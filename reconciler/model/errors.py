@@ -228,13 +228,17 @@ class Borrowed(Refused):
     """A network or volume that containers of other stacks use, and that is to go or to be made anew."""
 
     def __init__(self, key: str, done: str, borrowers: Sequence[str]) -> None:
-        stacks = sorted({borrower.split("/")[1] for borrower in borrowers})
-        together = f"apply its manifest and {_and(f'that of {stack}' for stack in stacks)} in one command"
-        apart = f"delete {_and(stacks)} first, or take it out of {_and(f'the manifest of {stack}' for stack in stacks)}"
-        super().__init__(
-            f"{key} can't be {done}: it is borrowed by {_and(borrowers)}",
-            hint=f"{together}: their containers are replaced with it" if done == "replaced" else f"{apart} and apply",
-        )
+        parts = [borrower.split("/") for borrower in borrowers]
+        stacks = sorted({stack for _, stack, *_ in parts if stack != "run"})
+        # What `reconcile run` made is in no manifest.
+        by_hand = sorted({f"run/{name}" for _, stack, name, *_ in parts if stack == "run"})
+        way = f"delete {_and([*by_hand, *stacks])} first"
+        if stacks and done == "replaced" and not by_hand:
+            others = _and(f"that of {stack}" for stack in stacks)
+            way = f"apply its manifest and {others} in one command: their containers are replaced with it"
+        elif stacks:
+            way += f", or take it out of {_and(f'the manifest of {stack}' for stack in stacks)} and apply"
+        super().__init__(f"{key} can't be {done}: it is borrowed by {_and(borrowers)}", hint=way)
 
 
 def _and(words: Iterable[str]) -> str:

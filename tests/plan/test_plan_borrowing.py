@@ -210,3 +210,9 @@ def test_replicas_write_a_borrowed_volume_only_where_its_owner_lets_them():
     shared = stack("edge", networks={"front": NetworkSpec()}, volumes={"files": VolumeSpec(access="shared")})
     assert Known.of(shared).plan(two).actions
     assert Known.of(edge).plan(with_replicas(borrower(mounts=volume_at("/f", "edge/files", read_only=True)), web=2)).actions
+
+
+def test_borrower_that_was_run_by_hand_is_deleted_by_its_name():
+    error = Borrowed(FRONT, "replaced", ["container/run/x/1", "container/shop/web/1"])
+    assert error.hint == "delete run/x and shop first, or take it out of the manifest of shop and apply"
+    assert Borrowed(FRONT, "deleted", ["container/run/x/1"]).hint == "delete run/x first"
