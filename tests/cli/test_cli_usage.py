@@ -50,7 +50,8 @@ def test_help_says_what_it_does_with_an_example(run, name: str) -> None:
     assert code == 0
     assert out.startswith("Usage: reconcile")
     assert "Example: reconcile " in out
-    assert run(*name.split(), "-h")[:2] == (0, out)
+    if name != "run":  # where it is Docker's --hostname
+        assert run(*name.split(), "-h")[:2] == (0, out)
 
 
 def test_help_lists_every_command(run) -> None:
@@ -80,7 +81,6 @@ def test_verbs_of_the_design_that_are_not_built_say_so(run, verb: str) -> None:
 
 NOT_BUILT_FLAGS = [
     ("get", "--watch"),
-    ("apply", "x.yaml", "--accept-data-loss", "volume/a/b"),
     ("logs", "web", "--until", "5m"),
     ("history", "blog", "--diff", "1", "2"),
     ("events", "--since", "5m"),
