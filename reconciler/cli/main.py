@@ -115,7 +115,21 @@ def main() -> None:
     # A command lives for a second and leaves its memory to the kernel: looking for cycles again and again in all that it
     # imported took a tenth of its time.
     gc.set_threshold(200_000, 50, 50)
+    _fill_standard_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _fill_standard_streams() -> None:
+    """Order: before anything is opened. What is opened where a caller closed 0, 1 or 2 would get that number, and what is
+    written to our output would go into it."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115 for as long as we live
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def run(arguments: list[str]) -> int:

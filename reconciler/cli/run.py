@@ -10,7 +10,7 @@ import click
 
 from reconciler.cli.attach import READER_GONE, detach_option, parse_keys
 from reconciler.cli.exec import OURS
-from reconciler.cli.options import opened, root_option
+from reconciler.cli.options import opened, output_option, root_option
 
 if TYPE_CHECKING:
     from reconciler.manifest.command import Flags
@@ -52,11 +52,14 @@ if TYPE_CHECKING:
 @click.option("--stop-signal", default="", help="The signal that asks it to end.")
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Whether signals that we get are passed on.")
 @detach_option
+@output_option("table", "json")
 @root_option
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def run(ctx: click.Context, /, *, root: Path | None, detach: bool, sig_proxy: bool, detach_keys: str, **given: Any) -> int:
+def run(
+    ctx: click.Context, /, *, root: Path | None, detach: bool, sig_proxy: bool, detach_keys: str, form: str, **given: Any
+) -> int:
     """Run a command in a new container of the stack `run`. Its exit code is ours; 125: we failed, 126: not executable, 127:
     not found."""
     from reconciler.cli.render import is_terminal, show_error
@@ -74,7 +77,7 @@ def run(ctx: click.Context, /, *, root: Path | None, detach: bool, sig_proxy: bo
             started = _start(found, read_flags(given), attach=not detach)
             with closing(started):
                 if started.line is None:
-                    click.echo(started.name)
+                    _show_started(started, form)
                     return 0
                 ended = started.line.relay(stdin=given["interactive"], keys=keys, signals=sig_proxy)
                 over = ended.exit_code is not None or ended.unread
@@ -86,6 +89,13 @@ def run(ctx: click.Context, /, *, root: Path | None, detach: bool, sig_proxy: bo
     except ReconcileError as error:
         show_error(error)
         return _code(error)
+
+
+def _show_started(started: "Started", form: str) -> None:
+    import msgspec
+
+    data = {"key": started.key, "name": started.name, "incarnation": started.made.incarnation}
+    click.echo(msgspec.json.encode(data).decode() if form == "json" else started.name)
 
 
 def _code(error: "ReconcileError") -> int:

@@ -4,6 +4,7 @@ inside.py opens it. Each packet of the socket is a byte that says the stream and
 standard input, and the end of our sending is the end of that. Source: conmon's conn_sock.c. Never starts or stops anything.
 """
 
+import errno
 import os
 import select
 import signal
@@ -179,6 +180,8 @@ class _Pump:
     def _read_stdin(self) -> bool:
         try:
             data = os.read(0, _PACKET)
+        except BlockingIOError:  # Somebody who shares it was faster.
+            return False
         except OSError:  # The terminal has gone.
             data = b""
         if not data:
@@ -232,12 +235,19 @@ class _Keys:
 
 
 def _write(fd: int, data: bytes) -> None:
-    """All of it, also where somebody made our output non-blocking. Raises BrokenPipeError."""
+    """All of it, also where somebody made our output non-blocking. Raises BrokenPipeError where nobody reads it, Failed for
+    a disk that is full."""
     while data:
         try:
             data = data[os.write(fd, data) :]
         except BlockingIOError:
             select.select([], [fd], [])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if error.errno == errno.EIO:  # Kernel: of a terminal that hung up.
+                raise BrokenPipeError from error
+            raise Failed(f"write the output: {error.strerror}", hint="it goes on; its log has all of it") from error
 
 
 @contextmanager
