@@ -189,11 +189,23 @@ def mount(
         attach(made, target)
 
 
-def mount_tmpfs(target: str | Path, *, size: int = 0, mode: int = 0o755, attributes: int = NOSUID | NODEV) -> None:
-    """Mount a new tmpfs; `size` in bytes, 0 for the kernel's default (half the memory)."""
+def mount_tmpfs(
+    target: str | Path, *, size: int = 0, mode: int = 0o755, attributes: int = NOSUID | NODEV, secret: bool = False
+) -> None:
+    """Mount a new tmpfs; `size` in bytes, 0 for the kernel's default (half the memory). What is `secret` is never swapped
+    out, where the kernel can do that."""
     options: list[Option] = [("mode", f"{mode:o}")]
     if size:
         options.append(("size", str(size)))
+    if secret:
+        try:
+            mount("tmpfs", target, [*options, ("noswap", None)], source="tmpfs", attributes=attributes)
+        except OSError as error:
+            # Kernel: noswap since 6.4, and only for root of the first user namespace.
+            if error.errno not in (errno.EINVAL, errno.EPERM):
+                raise
+        else:
+            return
     mount("tmpfs", target, options, source="tmpfs", attributes=attributes)
 
 

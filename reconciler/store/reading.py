@@ -15,6 +15,7 @@ import msgspec
 from reconciler.model.events import AnyEvent
 from reconciler.model.key import Key
 from reconciler.model.record import Grants, Hold, Intent, Record, Stack, StackRecord
+from reconciler.store.contents import find_unused
 from reconciler.store.rows import Grant, Lease, Revision, StoredEvent
 from reconciler.store.sealed import Sealer, unsealed, unsealed_spec
 
@@ -149,6 +150,10 @@ class Reading:
     def kept_contents(self) -> set[str]:
         """The digests of all contents that are kept."""
         return {digest for (digest,) in self._sql.execute("SELECT digest FROM contents")}
+
+    def unused_contents(self) -> set[str]:
+        """The digests of contents that nothing recorded names any more."""
+        return find_unused(self._sql)
 
     def leases(self) -> list[Lease]:
         """Images kept by hand, by digest and name."""

@@ -51,6 +51,16 @@ class Revisions(Struct, frozen=True, kw_only=True):
                 elif stack in known and stack not in stand and stack not in self.numbers:
                     # Deleted but for its volumes: no revision of it is in force, and nobody owns them.
                     tx.put_stack(structs.replace(known[stack], revision=0))
+        drop_contents(self.root)
+
+
+def drop_contents(root: Root) -> None:
+    """Drop what is kept of files and nothing names any more."""
+    # Order: looked for without the lock, for that may take longer than a lock should be held, and finds seldom any.
+    with root.store.read() as tx:
+        unused = tx.unused_contents()
+    if unused:
+        with root.lock_root("contents"), root.store.write() as tx:
             tx.drop_unused_contents()
 
 

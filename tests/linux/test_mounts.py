@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -39,6 +40,18 @@ def test_a_tmpfs_has_its_size_mode_and_attributes_and_goes(tmp_path: Path) -> No
         with pytest.raises(OSError, match="unmount") as raised:
             mounts.unmount(target)
         assert raised.value.errno == errno.EINVAL
+
+    in_mount_namespace(work)
+
+
+def test_a_secret_tmpfs_is_never_swapped_out_where_the_kernel_can_do_that(tmp_path: Path) -> None:
+    able = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2]) >= (6, 4)
+
+    def work() -> None:
+        mounts.mount_tmpfs(tmp_path, secret=True)
+        assert ("noswap" in points()[str(tmp_path)].super_options) == able
+        mounts.unmount(tmp_path)
+        assert not mounts.is_mount_point(tmp_path)
 
     in_mount_namespace(work)
 

@@ -160,7 +160,7 @@ def ensure_run(layout: Layout) -> None:
         if not mounts.is_mount_point(layout.run):
             if layout.run.stat().st_uid != 0:
                 raise Failed(f"{layout.run}: the folder belongs to uid {layout.run.stat().st_uid}", hint="remove it")
-            mounts.mount_tmpfs(layout.run, mode=0o700)
+            mounts.mount_tmpfs(layout.run, mode=0o700, secret=True)
             mounts.make_private(layout.run)
     except OSError as error:
         raise Failed(
