@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 @click.option("--prune/--no-prune", default=True, help="Delete what left the manifest.")
 @click.option("--take-over", is_flag=True, help="Take a stack over from the manifest that owns it.")
 @click.option("--allow-delete", is_flag=True, help="Let the plan delete more than half of what runs.")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    default=20,
+    envvar="RECONCILE_KEEP",
+    show_default=True,
+    help="How many revisions of each stack are kept.",
+)
 @accept_option
 @lock_option
 @output_option("table", "json")
@@ -35,7 +43,7 @@ if TYPE_CHECKING:
 def apply(
     ctx: click.Context, *, paths: tuple[Path, ...], variables: tuple[str, ...], offline: bool, dry_run: bool, yes: bool,
     timeout: float, no_wait: bool, resume: bool, prune: bool, take_over: bool, allow_delete: bool,
-    accept_data_loss: tuple[str, ...], lock_timeout: float, form: str, root: Path | None,
+    keep: int, accept_data_loss: tuple[str, ...], lock_timeout: float, form: str, root: Path | None,
 ) -> int:  # fmt: skip
     """Show the plan, then make the machine agree with manifests (or with a saved plan)."""
     from reconciler.cli.progress import make_watcher
@@ -52,7 +60,7 @@ def apply(
             take_over=take_over, accept_data_loss=accept_data_loss, form=form, root=root,
         )  # fmt: skip
         return code
-    options = ApplyOptions(yes=yes, allow_delete=allow_delete, wait=not no_wait, timeout=timeout)
+    options = ApplyOptions(yes=yes, allow_delete=allow_delete, wait=not no_wait, timeout=timeout, keep=keep)
     watcher = make_watcher(form)
     face = make_face(watcher, form)
     if saved:

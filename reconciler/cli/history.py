@@ -8,43 +8,81 @@ import click
 from reconciler.cli.options import complete_stacks, not_built, opened, output_option, root_option
 
 if TYPE_CHECKING:
+    from reconciler.plan.past import Difference
     from reconciler.store.rows import StoredEvent
+    from reconciler.verbs.history import Entry
 
 
-@click.command(epilog="Example: reconcile history blog")
+@click.command(epilog="Example: reconcile history blog --diff 3 4")
 @click.argument("stack", shell_complete=complete_stacks)
-@click.option("--diff", nargs=2, type=int, hidden=True)
+@click.option("--diff", nargs=2, type=int, metavar="A B", help="What differs from one revision to another, field by field.")
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Drop all but the newest N now.")
 @output_option("table", "json")
 @root_option
 @click.pass_context
-def history(ctx: click.Context, *, stack: str, diff: tuple[int, int] | None, form: str, root: Path | None) -> int:
-    """List what was applied to a stack: when, by whom, from where, with which result."""
+def history(
+    ctx: click.Context, *, stack: str, diff: tuple[int, int] | None, keep: int | None, form: str, root: Path | None
+) -> int:
+    """List what was applied to a stack: when, by whom, from where, what it changed, with which result.
+
+    The newest 20 are kept, or as many as `apply --keep` says; the last that was reached is never dropped.
+    """
     from reconciler.cli.render import moment, show_json, show_table
+    from reconciler.plan.past import summarize_differences
     from reconciler.verbs import history as verb
 
-    not_built(ctx, diff=diff)
+    if diff and keep:
+        raise click.UsageError("--diff shows, --keep drops: give one of them")
+    if diff:
+        return _show_diff(ctx, stack, diff, form, root)
     with opened(ctx, root) as found:
-        revisions = verb.history(found, stack)
+        if keep:
+            verb.drop(found, stack, keep=keep)
+        entries = verb.history(found, stack)
     if form == "json":
-        show_json([{**_revision(one)} for one in revisions])
+        show_json([_entry(one) for one in entries])
         return 0
     rows = [
-        [str(one.number), moment(one.at), one.who, one.source, _summary(one.summary), one.result or "unfinished"]
-        for one in revisions
-    ]
-    show_table(("REVISION", "WHEN", "WHO", "SOURCE", "ACTIONS", "RESULT"), rows)
+        [
+            str(one.revision.number), moment(one.revision.at), one.revision.who, one.revision.source,
+            one.revision.result or "unfinished",
+            "(the one before is not kept)" if one.changed is None else summarize_differences(one.changed),
+        ]
+        for one in entries
+    ]  # fmt: skip
+    show_table(("REVISION", "WHEN", "WHO", "SOURCE", "RESULT", "CHANGED"), rows)
     return 0
 
 
-def _revision(one: Any) -> dict[str, Any]:
+def _show_diff(ctx: click.Context, stack: str, numbers: tuple[int, int], form: str, root: Path | None) -> int:
+    from reconciler.cli.render import show, show_json
+    from reconciler.plan.past import render_differences
+    from reconciler.verbs import history as verb
+
+    with opened(ctx, root) as found:
+        differences = verb.diff(found, stack, *numbers)
+    if form == "json":
+        show_json([_difference(one) for one in differences])
+    else:
+        for line in render_differences(differences):
+            show(line)
+    return 0
+
+
+def _entry(one: "Entry") -> dict[str, Any]:
+    revision = one.revision
     return {
-        "stack": one.stack, "revision": one.number, "at": one.at, "who": one.who, "source": one.source,
-        "summary": one.summary, "images": one.images, "result": one.result,
+        "stack": revision.stack, "revision": revision.number, "at": revision.at, "who": revision.who,
+        "source": revision.source, "summary": revision.summary, "images": revision.images, "result": revision.result,
+        "changed": None if one.changed is None else [_difference(each) for each in one.changed],
     }  # fmt: skip
 
 
-def _summary(summary: dict[str, int]) -> str:
-    return ", ".join(f"{count} {verb}" for verb, count in summary.items() if count) or "none"
+def _difference(one: "Difference") -> dict[str, Any]:
+    changes = [
+        {"path": change.path, "from": change.old, "to": change.new, "effect": change.effect.value} for change in one.changes
+    ]
+    return {"key": one.key, "what": one.what, "changes": changes}
 
 
 @click.command(epilog="Example: reconcile events --follow")

@@ -17,6 +17,7 @@ USAGE = 64
 COMMANDS: dict[str, tuple[str, str]] = {
     "apply": ("apply", "Make the machine agree with manifests."),
     "plan": ("plan", "Show what apply would do, and why; changes nothing."),
+    "rollback": ("rollback", "Take a stack back to one of its revisions."),
     "drift": ("drift", "Show what was changed on the machine behind our back."),
     "delete": ("delete", "Delete a stack or a resource; volumes stay unless named."),
     "status": ("status", "Show how each stack is, and what is wrong."),
@@ -51,7 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 NOT_BUILT = frozenset(
-    "cp stats top rollback explain approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
+    "cp stats top explain approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
     " load login logout build prune".split()
 )
 """Verbs of the design that are refused by name until they are built."""

@@ -10,15 +10,14 @@ from reconciler.manifest.draft import Draft
 from reconciler.manifest.faults import Path
 from reconciler.manifest.replicas import SHARED
 from reconciler.model.key import Kind, named_key
-from reconciler.model.spec import START_FIRST, ContainerSpec, NetworkSpec, Update, VolumeSpec
+from reconciler.model.spec import START_FIRST, STOP_FIRST, ContainerSpec, NetworkSpec, Update, VolumeSpec
 
 
 def read_update(draft: Draft, written: dict[str, Any] | None) -> Update:
     """What a container says, over what its stack says."""
     said = {**(draft.data.get("update") or {}), **(written or {})}
-    return Update(
-        order=said.get("order", "stop-first"), parallel=said.get("parallel", 1), on_failure=said.get("on_failure", "")
-    )
+    order = START_FIRST if said.get("order") == START_FIRST else STOP_FIRST
+    return Update(order=order, parallel=said.get("parallel", 1), on_failure=said.get("on_failure", ""))
 
 
 def blame_start_first(draft: Draft) -> None:
@@ -37,6 +36,8 @@ def blame_start_first(draft: Draft) -> None:
 
 def _hindrance(draft: Draft, spec: ContainerSpec) -> str:
     """Why two incarnations can't run side by side; empty when they can."""
+    if spec.job:
+        return "a job is done once, and nothing takes its place while it runs"
     for name, attachment in spec.networks.items():
         network = draft.specs.get(named_key(Kind.NETWORK, draft.name, name))
         if attachment.ipv4:

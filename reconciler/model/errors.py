@@ -14,6 +14,7 @@
     │   └── TimedOut
     ├── Refused                         3     a rule that a flag or an answer can lift
     │   ├── StalePlan, OriginDiffers, Borrowed, NeedsYes, NeedsAllowDelete, RootInUse
+    ├── RolledBack                      4     an apply failed, and the stack is back at its last good revision
     ├── LockTimeout                     5
     ├── Usage                           64    flags
     └── BadManifest                     65    whatever `validate` can know; carries all problems of a file
@@ -21,7 +22,7 @@
 Rooms that own a library map its exceptions here, once, with `raise … from`. No message contains a secret.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -268,6 +269,18 @@ class RootInUse(Refused):
 
     def __init__(self, path: str, tried: str, hint: str) -> None:
         super().__init__(f"{tried}: {path} has a database: nothing was changed", hint=hint)
+
+
+class RolledBack(ReconcileError):
+    """An apply failed, and its stacks were taken back to where they were good."""
+
+    exit_code = 4
+
+    def __init__(self, back: Mapping[str, int], failed: ReconcileError) -> None:
+        names = ", ".join(f"stack {stack} is back at revision {number}" for stack, number in sorted(back.items()))
+        detail = f"{failed.brief}\n{failed.detail}".strip()
+        super().__init__(f"{names}: the apply failed", detail, "mend the cause and apply again")
+        self.back = dict(back)
 
 
 class LockTimeout(ReconcileError):

@@ -121,6 +121,10 @@ class Plan(Struct, frozen=True, kw_only=True):
     """Volumes on record whose folder is gone, and that this plan does not make anew: only plans of drift have them."""
     wanted: tuple[Stack, ...] = ()
     """The stacks as wanted, recorded with the revision; empty for deletes."""
+    remarks: tuple[str, ...] = ()
+    """Lines about whole stacks: what holds one, what ends that."""
+    released: tuple[str, ...] = ()
+    """Stacks that a rollback held and that follow their manifest again."""
     contents: dict[str, Sensitive] = {}
     """What was read of files, by digest: converge keeps it before anything is made of it."""
 

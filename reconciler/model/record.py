@@ -15,6 +15,12 @@ UNKNOWN = "unknown"
 """A digest that can't be known before the pull; planned as `known after pull`."""
 
 
+DONE = "done"
+"""The result of a revision that was reached."""
+GOING_BACK = "rollback to "
+"""How the source of a revision begins that a going back made, and no manifest; the number of where it went follows."""
+
+
 class ImageFact(Struct, frozen=True, kw_only=True):
     """What `resolve` found out about one image. `digest` is that of the platform's manifest, or UNKNOWN."""
 

@@ -162,14 +162,14 @@ class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pids: int = 0
 
 
-START_FIRST = "start-first"
-"""`update.order`: the new one runs, and is seen, before the old one stops."""
+STOP_FIRST, START_FIRST = "stop-first", "start-first"
+"""`update.order`: the old one stops before the new one starts, or only once that was seen."""
 
 
 class Update(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a new version takes the old one's place. No change of it changes anything that runs."""
 
-    order: str = "stop-first"
+    order: str = STOP_FIRST
     """stop-first | start-first"""
     parallel: int = 1
     """How many replicas are replaced at a time."""

@@ -26,6 +26,7 @@ def render_plan(plan: Plan) -> list[str]:
     """The plan line by line: each action with its reason, beneath it its changes and notes; then what people must know."""
     lines = [line for action, head in zip(plan.actions, _heads(plan), strict=True) for line in (head, *_below(action))]
     lines += [f"  {line.key}  {line.text}" for line in plan.lines]
+    lines += [f"  {remark}" for remark in plan.remarks]
     return [*lines, render_summary(plan)]
 
 

@@ -37,6 +37,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             for action in plan.actions
         ],
         "lines": [{"key": line.key, "text": line.text} for line in plan.lines],
+        "remarks": list(plan.remarks),
         "summary": plan.summary,
     }
 

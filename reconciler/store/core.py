@@ -77,8 +77,8 @@ STATEMENTS: dict[str, ClauseElement] = {
     "LAST_REVISION": select(func.max(_revisions.c.number)).where(_revisions.c.stack == bindparam("of_stack")),
     "PUT_REVISION": _insert(_revisions, ["stack", "number", "at", "who", "source", "summary", "wanted", "result"]),
     "PUT_REVISION_IMAGE": _insert(_pins, ["stack", "number", "key", "digest"]),
-    "DELETE_REVISIONS": delete(_revisions).where(
-        _revisions.c.stack == bindparam("of_stack"), _revisions.c.number <= bindparam("last")
+    "DELETE_REVISION": delete(_revisions).where(
+        _revisions.c.stack == bindparam("of_stack"), _revisions.c.number == bindparam("of_number")
     ),
     "FINISH_REVISION": update(_revisions)
     .where(_revisions.c.stack == bindparam("of_stack"), _revisions.c.number == bindparam("of_number"))

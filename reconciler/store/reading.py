@@ -129,6 +129,12 @@ class Reading:
         (wanted,) = self._sql.execute(sql, (stack, number)).fetchone()
         return msgspec.structs.replace(self._revision(row), wanted=unsealed(wanted, Stack, self._sealer))
 
+    def whole_revisions(self, stack: str) -> list[Revision]:
+        """The revisions of a stack, oldest first, each with the stack that it wanted."""
+        rows = self._sql.execute("SELECT number, wanted FROM revisions WHERE stack = ?", (stack,)).fetchall()
+        wanted = {number: unsealed(data, Stack, self._sealer) for number, data in rows}
+        return [msgspec.structs.replace(one, wanted=wanted[one.number]) for one in self.revisions(stack)]
+
     def used_digests(self) -> set[str]:
         """Digests of images that a record, an open intent, a revision or a lease names."""
         rows = self._sql.execute(

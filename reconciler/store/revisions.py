@@ -6,12 +6,10 @@ from collections.abc import Mapping
 import msgspec
 
 from reconciler.model.key import Key
-from reconciler.model.record import Stack
+from reconciler.model.record import DONE, GOING_BACK, Stack
 from reconciler.store import statements
+from reconciler.store.rows import KEPT
 from reconciler.store.sealed import Sealer, sealed_json
-
-KEPT = 20
-"""How many revisions of a stack are kept."""
 
 
 def add_revision(
@@ -23,6 +21,7 @@ def add_revision(
     at: float,
     summary: Mapping[str, int],
     sealer: Sealer,
+    keep: int = KEPT,
 ) -> int:
     """Write the next revision of a stack that is on record, and drop those that are too old; its number."""
     (last,) = sql.execute(statements.LAST_REVISION, {"of_stack": wanted.name}).fetchone()
@@ -42,8 +41,24 @@ def add_revision(
         {"stack": wanted.name, "number": number, "key": key, "digest": digest} for key, digest in images.items() if digest
     ]
     sql.executemany(statements.PUT_REVISION_IMAGE, pins)
-    sql.execute(statements.DELETE_REVISIONS, {"of_stack": wanted.name, "last": number - KEPT})
+    drop_revisions(sql, wanted.name, keep=keep)
     return number
+
+
+def drop_revisions(sql: sqlite3.Connection, stack: str, *, keep: int) -> int:
+    """Drop all revisions of a stack but the newest `keep`; how many went.
+
+    The newest that was reached and the newest that a manifest made stay in every case: one is what a failure goes back to,
+    the other what tells whether a manifest has changed since a rollback.
+    """
+    rows = sql.execute("SELECT number, result, source FROM revisions WHERE stack = ? ORDER BY number DESC", (stack,))
+    found = rows.fetchall()
+    stay = {number for number, _, _ in found[:keep]}
+    stay |= {next((number for number, result, _ in found if result == DONE), 0)}
+    stay |= {next((number for number, _, source in found if not source.startswith(GOING_BACK)), 0)}
+    gone = [{"of_stack": stack, "of_number": number} for number, _, _ in found if number not in stay]
+    sql.executemany(statements.DELETE_REVISION, gone)
+    return len(gone)
 
 
 def finish_revision(sql: sqlite3.Connection, stack: str, number: int, *, result: str) -> None:

@@ -6,6 +6,9 @@ from reconciler.model.events import AnyEvent
 from reconciler.model.key import Key
 from reconciler.model.record import Stack
 
+KEPT = 20
+"""How many revisions of a stack are kept where nobody says otherwise."""
+
 
 class Grant(Struct, frozen=True, kw_only=True):
     """One scarce thing that is given away; unique by everything but its owner."""

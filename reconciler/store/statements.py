@@ -36,7 +36,7 @@ PUT_REVISION = """INSERT INTO revisions (stack, number, at, who, source, summary
 :at, :who, :source, :summary, :wanted, :result)"""
 PUT_REVISION_IMAGE = """INSERT INTO revision_images (stack, number, "key", digest) VALUES (:stack, :number, :key,
 :digest)"""
-DELETE_REVISIONS = """DELETE FROM revisions WHERE revisions.stack = :of_stack AND revisions.number <= :last"""
+DELETE_REVISION = """DELETE FROM revisions WHERE revisions.stack = :of_stack AND revisions.number = :of_number"""
 FINISH_REVISION = """UPDATE revisions SET result=:new_result WHERE revisions.stack = :of_stack AND revisions.number =
 :of_number"""
 PUT_LEASE = """INSERT INTO leases (digest, name) VALUES (:digest, :name) ON CONFLICT DO NOTHING"""

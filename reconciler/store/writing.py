@@ -20,7 +20,7 @@ from reconciler.store import contents, events, journal, records, revisions
 from reconciler.store.database import write_serial
 from reconciler.store.pools import Pools
 from reconciler.store.reading import Reading
-from reconciler.store.rows import Grant
+from reconciler.store.rows import KEPT, Grant
 from reconciler.store.sealed import Sealer
 
 
@@ -198,12 +198,27 @@ class Writing(Reading):
     # Revisions, images, events
 
     def add_revision(
-        self, wanted: Stack, *, images: Mapping[Key, str], who: str, at: float, summary: Mapping[str, int]
+        self,
+        wanted: Stack,
+        *,
+        images: Mapping[Key, str],
+        who: str,
+        at: float,
+        summary: Mapping[str, int],
+        keep: int = KEPT,
     ) -> int:
-        """Write the next revision of a stack that is on record; its number. The stack's own `revision` is `put_stack`'s."""
+        """Write the next revision of a stack that is on record; its number. The stack's own `revision` is `put_stack`'s.
+
+        Of those before it, `keep` less one stay (`drop_revisions`).
+        """
         return revisions.add_revision(
-            self._sql, wanted, images=images, who=who, at=at, summary=summary, sealer=self._sealer
+            self._sql, wanted, images=images, who=who, at=at, summary=summary, sealer=self._sealer, keep=keep
         )
+
+    def drop_revisions(self, stack: str, *, keep: int) -> int:
+        """Drop all revisions of a stack but the newest `keep`, the last that was reached and the last that a manifest
+        made; how many went. Images and contents that only they named are free to go."""
+        return revisions.drop_revisions(self._sql, stack, keep=keep)
 
     def finish_revision(self, stack: str, number: int, *, result: str) -> None:
         """Say how the apply of a revision ended."""

@@ -13,25 +13,20 @@ from reconciler.model.errors import ConvergeFailed, Failed, LockTimeout, NeedsYe
 from reconciler.model.events import Emit, Note, PlanMade
 from reconciler.model.key import Kind, kind_of
 from reconciler.model.plan import Plan, Verb
-from reconciler.model.record import Made
+from reconciler.model.record import GOING_BACK, Hold, Made
 from reconciler.model.spec import ContainerSpec
 from reconciler.plan.borrowing import check_borrowing
 from reconciler.plan.forms import plan_json
 from reconciler.plan.limits import check_limits, needs_yes
 from reconciler.plan.stale import check_fresh
+from reconciler.store.rows import KEPT
+from reconciler.verbs.back import go_back
+from reconciler.verbs.carrying import converge_plan
 from reconciler.verbs.clashes import check_clashes, wanted_ports
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look, lives, look
 from reconciler.verbs.plan import Wish, check_owners, plan_from
-from reconciler.verbs.record import (
-    Recorder,
-    begin_revisions,
-    finish_left_over,
-    follow,
-    note_exits,
-    put_seen,
-    record_takeover,
-)
+from reconciler.verbs.record import Recorder, finish_left_over, note_exits, put_seen, record_stacks
 from reconciler.verbs.root import Root
 
 
@@ -42,6 +37,8 @@ class ApplyOptions(Struct, frozen=True, kw_only=True):
     allow_delete: bool = False
     wait: bool = True
     timeout: float = 300.0
+    keep: int = KEPT
+    """How many revisions of a stack stay."""
 
 
 class Applied(Struct, frozen=True, kw_only=True):
@@ -123,28 +120,32 @@ def carry_out(
     face: Face,
     tried: str = "apply",
     created: Callable[[Made], None] | None = None,
+    hold: Hold | None = None,
 ) -> Applied:
-    """Show, ask, converge, record the revision, sweep. `created` is called with each new container before it begins."""
+    """Show, ask, converge, record the revision, sweep. `created` is called with each new container before it begins;
+    `hold` is put on the plan's stacks, for a rollback. Raises RolledBack where what failed was taken back."""
     face.emit(PlanMade(plan=plan_json(plan)))
     face.show(plan)
     if not options.allow_delete:
         check_limits(plan, records=looked.records, observation=looked.observation)
     if not plan.actions:
-        record_takeover(root, plan, looked.stacks)
+        record_stacks(root, plan, looked.stacks, hold)
         awaited = _await_jobs(root, plan, options, face)
         finish_left_over(root, plan)
         return Applied(plan=plan, result=awaited)
     if not options.yes:
         ask(plan, face=face, tried=tried)
     warn(root, plan, face)
-    revisions = begin_revisions(root, plan)
-    ground = root.ground(created)
-    result = converge(plan, ground, Options(wait=options.wait, timeout=options.timeout), face.emit)
-    if result.failed or any(action.verb in (Verb.DELETE, Verb.REPLACE) for action in plan.actions):
-        sweep(ground, face.emit)
-    follow(root, plan, looked)
-    revisions.finish(result)
-    raise_for(result)
+    how = Options(wait=options.wait, timeout=options.timeout)
+    revisions, result = converge_plan(
+        root, plan, looked, how, emit=face.emit, keep=options.keep, hold=hold, created=created
+    )
+    try:
+        raise_for(result)
+    except ConvergeFailed as error:
+        if not any(stack.source.startswith(GOING_BACK) for stack in plan.wanted):
+            go_back(root, plan, result, error, numbers=revisions.numbers, options=how, keep=options.keep, face=face)
+        raise
     return Applied(plan=plan, result=result)
 
 

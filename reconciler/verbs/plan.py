@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from reconciler.model.observation import Observation
 from reconciler.model.plan import Plan
@@ -12,6 +12,7 @@ from reconciler.plan.decide import PlanOptions
 from reconciler.plan.limits import check_origins
 from reconciler.plan.make import make_plan
 from reconciler.verbs.clashes import check_clashes, wanted_ports
+from reconciler.verbs.held import obey_rollbacks
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.origin import as_recorded, gone_origins
 from reconciler.verbs.resolve import resolve
@@ -51,16 +52,17 @@ def plan_from(root: Root, wish: Wish, looked: Look, *, now: float) -> Plan:
         offline=wish.offline,
         ask_tags=wish.ask_tags,
     )
+    obeyed = obey_rollbacks(root, desired, looked, resume=wish.resume, offline=wish.offline, now=now)
     options = PlanOptions(resume=wish.resume, prune=wish.prune, accept_loss=wish.accept_loss)
 
     def make(observation: Observation) -> Plan:
         return make_plan(
-            desired, stacks=looked.stacks, records=looked.records, observation=observation, options=options, now=now
+            obeyed.desired, stacks=looked.stacks, records=looked.records, observation=observation, options=options, now=now
         )  # fmt: skip
 
     made = plan_with_sizes(make, root.engine, looked)
     check_clashes(made, root.engine, looked)
-    return made
+    return structs.replace(made, remarks=obeyed.remarks, released=obeyed.released)
 
 
 def check_owners(wanted: Sequence[Stack], recorded: Mapping[str, StackRecord]) -> None:

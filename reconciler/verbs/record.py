@@ -13,9 +13,10 @@ from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, Any
 from reconciler.model.key import Key, Kind, kind_of, split_key
 from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Plan
-from reconciler.model.record import Record, StackRecord
+from reconciler.model.record import DONE, GOING_BACK, Hold, Record, Stack, StackRecord
 from reconciler.model.spec import ContainerSpec
 from reconciler.plan.exits import RESTING, choose_standing, render_code
+from reconciler.store.rows import KEPT
 from reconciler.verbs.look import Look
 from reconciler.verbs.root import Root
 
@@ -42,7 +43,7 @@ class Revisions(Struct, frozen=True, kw_only=True):
             stand = {split_key(key).stack for key in keys if kind_of(key) is not Kind.VOLUME}
             known = tx.stacks()
             for stack, number in self.numbers.items():
-                tx.finish_revision(stack, number, result="failed" if stack in failed else "done")
+                tx.finish_revision(stack, number, result="failed" if stack in failed else DONE)
             for stack in self.stacks:
                 if stack not in stand:
                     tx.end_reservations(stack)
@@ -64,27 +65,37 @@ def drop_contents(root: Root) -> None:
             tx.drop_unused_contents()
 
 
-def begin_revisions(root: Root, plan: Plan) -> Revisions:
-    """Record whose the stacks are, and begin a revision of each."""
+def begin_revisions(root: Root, plan: Plan, *, keep: int = KEPT, hold: Hold | None = None) -> Revisions:
+    """Record whose the stacks are and what holds them, and begin a revision of each; `keep` of them stay."""
     now, numbers = time.time(), {}
     with root.lock_root("record"), root.store.write() as tx:
         known = tx.stacks()
         for stack in plan.wanted:
-            old = known.get(stack.name, StackRecord(name=stack.name, origin=stack.origin))
-            tx.put_stack(structs.replace(old, origin=stack.origin, source=stack.source))
+            record = _stack_record(plan, stack, known, hold)
+            tx.put_stack(record)
             own = {key: fact.digest for key, fact in plan.images.items() if split_key(key).stack == stack.name}
-            numbers[stack.name] = tx.add_revision(stack, images=own, who=who(), at=now, summary=plan.summary)
-            tx.put_stack(structs.replace(old, origin=stack.origin, source=stack.source, revision=numbers[stack.name]))
+            number = tx.add_revision(stack, images=own, who=who(), at=now, summary=plan.summary, keep=keep)
+            tx.put_stack(structs.replace(record, revision=number))
+            numbers[stack.name] = number
     return Revisions(root=root, stacks=plan.stacks, numbers=numbers)
 
 
-def record_takeover(root: Root, plan: Plan, known: Mapping[str, StackRecord]) -> None:
-    """Record whose the stacks are, where an apply takes one over and has nothing else to do."""
-    moved = [stack for stack in plan.wanted if stack.name in known and known[stack.name].origin != stack.origin]
-    if moved:
+def _stack_record(plan: Plan, stack: Stack, known: Mapping[str, StackRecord], hold: Hold | None) -> StackRecord:
+    """A stack as a plan leaves it. What goes back is no source."""
+    old = known.get(stack.name, StackRecord(name=stack.name, origin=stack.origin))
+    source = old.source if stack.source.startswith(GOING_BACK) else stack.source
+    held = hold or (None if stack.name in plan.released else old.hold)
+    return structs.replace(old, origin=stack.origin, source=source, hold=held)
+
+
+def record_stacks(root: Root, plan: Plan, known: Mapping[str, StackRecord], hold: Hold | None = None) -> None:
+    """Record whose the stacks are and what holds them, where an apply that changes that has nothing else to do."""
+    wanted = [_stack_record(plan, stack, known, hold) for stack in plan.wanted if stack.name in known]
+    changed = [one for one in wanted if (one.origin, one.hold) != (known[one.name].origin, known[one.name].hold)]
+    if changed:
         with root.lock_root("record"), root.store.write() as tx:
-            for stack in moved:
-                tx.put_stack(structs.replace(known[stack.name], origin=stack.origin, source=stack.source))
+            for record in changed:
+                tx.put_stack(record)
 
 
 def finish_left_over(root: Root, plan: Plan) -> None:
@@ -94,7 +105,7 @@ def finish_left_over(root: Root, plan: Plan) -> None:
     with root.store.read() as tx:
         for stack in plan.wanted:
             last = next(reversed(tx.revisions(stack.name)), None)
-            if last is None or last.result == "done":
+            if last is None or last.result == DONE:
                 continue
             found = tx.revision(stack.name, last.number)
             if found is not None and found.wanted is not None and found.wanted.specs == stack.specs:
@@ -105,7 +116,7 @@ def finish_left_over(root: Root, plan: Plan) -> None:
     if numbers:
         with root.lock_root("record"), root.store.write() as tx:
             for name, number in numbers.items():
-                tx.finish_revision(name, number, result="done")
+                tx.finish_revision(name, number, result=DONE)
 
 
 def follow(root: Root, plan: Plan, looked: Look) -> None:

@@ -198,6 +198,9 @@ FAULTS = {
     "volumes: {a: {moved: {from: c}}, b: {moved: {from: c}}}": "1:52 volumes.b.moved.from: c moves to a already",
     "containers: {web: {image: a/b:1}, web-2: {image: a/b:1}}": "1:35 containers.web-2: web-2 is another way to say web/2",
     # what can't run twice
+    "containers: {w: {image: a/b:1, job: true, update: {order: start-first}}}": (
+        "1:59 containers.w.update.order: w can't start first: a job is done once, and nothing takes its place while it runs"
+    ),
     "containers: {w: {image: a/b:1, update: {order: start_first}}}": '1:48 containers.w.update.order: found "start_first"',
     "containers: {w: {image: a/b:1, ports: ['1:1'], update: {order: start-first}}}": (
         "1:64 containers.w.update.order: w can't start first: its host port 0.0.0.0:1/tcp can't be had twice"

@@ -19,6 +19,7 @@ PLAN = {
     "stacks": ["blog"],
     "actions": [],
     "lines": [],
+    "remarks": [],
     "summary": {"create": 0, "update": 0, "restart": 0, "replace": 0, "delete": 0},
 }
 EVENTS = [

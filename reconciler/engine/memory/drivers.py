@@ -46,9 +46,13 @@ class MemoryImages:
             return ImageFact(digest=UNKNOWN, warning="not asked for: offline")
         if spec.reference and not self.machine.registry_answers:
             return _unreachable(source, [here[recorded]] if recorded in here else named)
-        if source not in self.machine.registry:
+        found = self.machine.registry.get(source) or self._by_digest(source.rpartition("@")[2])
+        if found is None:
             raise RegistryError(source, "read the manifest", "no such image", f"correct it in {key}")
-        return _fact(self.machine.registry[source], local=False)
+        return _fact(found, local=False)
+
+    def _by_digest(self, digest: str) -> Published | None:
+        return next((image for image in self.machine.registry.values() if image.digest == digest), None)
 
     def _resolve_pinned(self, source: str, spec: ImageSpec, *, offline: bool) -> ImageFact:
         """By its digest: what is here answers, and a registry that lacks it is an error."""
@@ -78,7 +82,7 @@ class MemoryImages:
         assert isinstance(made.spec, ImageSpec)
         image = self.machine.registry.get(made.spec.reference or made.spec.archive)
         if image is None or image.digest != made.image:
-            image = next((image for image in self.machine.registry.values() if image.digest == made.image), None)
+            image = self._by_digest(made.image)
         if image is None:
             raise RegistryError(made.spec.reference, "pull", f"no image {made.image}")
         self.machine.content[made.image] = image
