@@ -269,8 +269,8 @@ def mount_overlay(
             raise OSError(error.errno, error.strerror, os.fspath(target)) from None
         try:
             return _mount_overlay_classic(os.fspath(target), lowers, [*uppers, *options], source, attributes)
-        except OSError:
-            raise OSError(error.errno, error.strerror, os.fspath(target)) from None
+        except OSError as second:
+            raise OSError(second.errno, f"overlay: {second.strerror}", os.fspath(target)) from None
     with _closing(made):
         attach(made, target)
 
