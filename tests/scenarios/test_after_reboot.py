@@ -227,3 +227,23 @@ def test_boot_says_what_it_does_in_json_and_nothing_on_an_empty_root(shop: World
     lines = [json.loads(line) for line in shop.run("boot", "-o", "json", check=0).out.splitlines()]
     assert lines[0]["event"] == "plan"
     assert sum(line["event"] == "done" for line in lines) == 3
+
+
+def test_finished_job_is_not_run_again_and_one_that_was_cut_short_is(world: World):
+    base = {"image": BOX, "stop_grace": "1s", "job": True}
+    done = {**base, "command": ["sh", "-c", "echo x >>/data/done"], "mounts": ["data:/data"]}
+    cut = {**base, "command": ["sh", "-c", "echo x >>/data/cut; [ -e /data/go ] || exec pause"], "mounts": ["data:/data"]}
+    web = {"depends_on": {"done": "completed"}}
+    made = stack(web=web)
+    made["containers"] |= {"done": done, "cut": cut}
+    world.write({**made, "volumes": {"data": {"access": "shared"}}})
+    world.run("apply", "stack.yaml", "--yes", "--no-wait", check=0)
+    (data,) = (world.root / "volumes").glob("*/data")
+    wait_until(lambda: (data / "cut").exists() and world.record("one/web")["status"]["phase"] == "running", "all began")
+    world.reboot()
+    (data / "go").touch()
+    world.run("boot", check=0)
+    assert world.pid("one/web")
+    assert (data / "done").read_text() == "x\n"
+    wait_until(lambda: (data / "cut").read_text() == "x\nx\n", "it ran again")
+    wait_until(lambda: world.plan("stack.yaml")["actions"] == [], "nothing is left to do", lambda: world.plan("stack.yaml"))
