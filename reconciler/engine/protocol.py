@@ -49,6 +49,10 @@ class VolumeDriver(Driver, Protocol):
     def measure(self, made: Made) -> int:
         """Bytes of its data, by walking it; 0 where it is not there."""
 
+    def check(self, made: Made) -> None:
+        """Raise Failed where this machine can't have such a volume (a `size` on a file system without quotas). Changes
+        nothing; asked before an apply begins."""
+
     def pack(self, made: Made, tar: "TarFile") -> Sequence[str]:
         """Add its data to a tar, under `volumes/ID/`; what was left out, a line each. Others may write to it meanwhile."""
 

@@ -29,6 +29,8 @@ _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 
 RDONLY, NOSUID, NODEV, NOEXEC = 0x1, 0x2, 0x4, 0x8
 """Attributes of a mount; the same bits in mount_setattr(2) and in mount(2)."""
+NOATIME, NODIRATIME = 0x10, 0x80
+"""More of them, of mount_setattr(2) and fsmount(2) alone."""
 
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_SLAVE, _MS_SHARED = 0x20, 0x1000, 0x4000, 1 << 18, 1 << 19, 1 << 20
 _STATX_ATTR_MOUNT_ROOT = 0x2000

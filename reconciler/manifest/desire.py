@@ -18,6 +18,7 @@ from reconciler.manifest.networks import draft_networks
 from reconciler.manifest.pairs import read_labels
 from reconciler.manifest.replicas import blame_replicas, draft_replicas
 from reconciler.manifest.updates import blame_start_first
+from reconciler.manifest.volumes import read_driver_opts, read_volume_size
 from reconciler.model.key import Kind, make_key
 from reconciler.model.reference import canonical_reference
 from reconciler.model.spec import ImageSpec, VolumeSpec
@@ -105,4 +106,10 @@ def _draft_volumes(draft: Draft) -> None:
                 ("volumes", name, "moved", "from"), f"{moved} moves to {moved_to[moved]} already", "keep one of the two"
             )
         access = (written or {}).get("access", "")
-        draft.specs[make_key(Kind.VOLUME, draft.name, name)] = VolumeSpec(labels=labels, access=access, moved=moved)
+        draft.specs[make_key(Kind.VOLUME, draft.name, name)] = VolumeSpec(
+            labels=labels,
+            access=access,
+            moved=moved,
+            driver_opts=read_driver_opts(draft, name, written or {}),
+            size=read_volume_size(draft, name, written or {}),
+        )

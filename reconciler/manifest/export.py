@@ -108,9 +108,9 @@ def _section(out: Exported, kind: Kind) -> dict[str, Any]:
         elif isinstance(spec, VolumeSpec):
             base, at, replica = parts.name.partition("@")
             if not at:
-                found[base] = _plain(spec, {"moved": None})
+                found[base] = _volume(out, base, spec)
             elif replica.isdigit():  # and no path of an image's VOLUME
-                found[base] = {"per_replica": True, **_plain(spec, {"moved": None})}
+                found[base] = {"per_replica": True, **_volume(out, base, spec)}
     borrowed = {name: {"from": owner} for name, owner in out.borrowed.get(_SECTIONS[kind], {}).items()}
     return found | borrowed
 
@@ -246,6 +246,15 @@ def _unused(wanted: str, taken: Any) -> str:
         number += 1
         name = f"{base}-{number}"
     return name
+
+
+def _volume(out: Exported, name: str, spec: VolumeSpec) -> dict[str, Any]:
+    opts = {
+        word: _variable(out, name, f"{name}_{word}", value.value) if isinstance(value, Sensitive) else _text(value)
+        for word, value in spec.driver_opts.items()
+    }
+    plain = _plain(spec, {"moved": None, "driver_opts": None})
+    return plain | ({"driver_opts": opts} if opts else {})
 
 
 def _env(out: Exported, container: str, env: Mapping[str, str | Sensitive]) -> dict[str, str]:

@@ -58,6 +58,11 @@ class VolumeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A managed directory that outlives its containers."""
 
     driver: str = "local"
+    driver_opts: dict[str, str | Sensitive] = {}
+    """`type`, `o`, `device` of what is mounted as the volume; empty: a folder of the root. An `o` with passwords is
+    sensitive."""
+    size: int = 0
+    """The most that it may hold, in bytes; 0 is no limit."""
     labels: dict[str, str] = {}
     access: str = ""
     """shared: replicas of one container, and the old and the new one of a replace, may write it together."""
@@ -264,5 +269,7 @@ def spec_builtins(spec: Spec) -> dict[str, Any]:
         env = {name: str(value) for name, value in spec.env.items()}
         if env:
             plain["env"] = env
+    if isinstance(spec, VolumeSpec) and spec.driver_opts:
+        plain["driver_opts"] = {name: str(value) for name, value in spec.driver_opts.items()}
     assert isinstance(plain, dict)
     return plain

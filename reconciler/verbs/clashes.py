@@ -11,8 +11,8 @@ from reconciler.model.errors import PortTaken, SubnetTaken
 from reconciler.model.key import Key, stack_of
 from reconciler.model.observation import Observation
 from reconciler.model.plan import Action, Plan, Verb
-from reconciler.model.record import Record, Stack
-from reconciler.model.spec import ContainerSpec, NetworkSpec
+from reconciler.model.record import Made, Record, Stack
+from reconciler.model.spec import ContainerSpec, NetworkSpec, VolumeSpec
 from reconciler.plan.former import find_former, say_way_out
 from reconciler.verbs.look import Look
 
@@ -26,7 +26,8 @@ def wanted_ports(stacks: Sequence[Stack]) -> list[str]:
 
 
 def check_clashes(plan: Plan, engine: Engine, looked: Look) -> None:
-    """Raise PortTaken or SubnetTaken where an action wants what somebody else has. What we hold already is no clash."""
+    """Raise PortTaken or SubnetTaken where an action wants what somebody else has, Failed where it wants what this machine
+    can't have. What we hold already is no clash."""
     records = looked.records
     others = {key: record for key, record in records.items() if stack_of(key) not in plan.stacks}
     former = find_former(plan.wanted, looked.stacks)
@@ -38,6 +39,8 @@ def check_clashes(plan: Plan, engine: Engine, looked: Look) -> None:
         if isinstance(spec, ContainerSpec):
             had = record.spec.ports if record and isinstance(record.spec, ContainerSpec) else {}
             _check_ports(action.key, [port for port in spec.ports if port not in had], looked.observation, others, former)
+        elif isinstance(spec, VolumeSpec):
+            engine.volumes.check(Made(key=action.key, spec=spec))
         elif isinstance(spec, NetworkSpec) and spec.subnet:
             _check_subnet(action, spec.subnet, record, engine, others, former)
 

@@ -26,7 +26,7 @@ CONTAINER = {
 OTHERS = {
     Kind.IMAGE: {"in-place": "reference archive", "ignore": "pull"},
     Kind.NETWORK: {"replace": "driver subnet gateway internal mtu", "in-place": "icc labels labels/team"},
-    Kind.VOLUME: {"refuse": "driver", "in-place": "labels access", "ignore": "moved"},
+    Kind.VOLUME: {"refuse": "driver driver_opts driver_opts/o", "in-place": "labels access size", "ignore": "moved"},
     Kind.CONFIG: {"in-place": "digest"},
     Kind.SECRET: {"in-place": "digest"},
 }

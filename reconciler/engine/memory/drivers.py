@@ -15,7 +15,7 @@ from reconciler.model.health import active_check, is_unhealthy
 from reconciler.model.key import Key, Kind, named_key, split_key
 from reconciler.model.observation import Health, Phase, Status, altered
 from reconciler.model.record import UNKNOWN, ApplyId, ImageFact, Made
-from reconciler.model.spec import ContainerSpec, ImageSpec, NetworkSpec
+from reconciler.model.spec import ContainerSpec, ImageSpec, NetworkSpec, VolumeSpec
 
 if TYPE_CHECKING:
     from tarfile import TarFile
@@ -177,6 +177,12 @@ class MemoryVolumes:
         self.machine.called("delete", made.key)
         if data:
             self.machine.volumes.pop(made.grants.volume_id, None)
+
+    def check(self, made: Made) -> None:
+        """As its switch says."""
+        assert isinstance(made.spec, VolumeSpec)
+        if made.spec.size and not self.machine.has_quotas:
+            raise Failed(f"{made.key}: size: this machine bounds no folder", hint="leave size out")
 
     def measure(self, made: Made) -> int:
         """Bytes of its files."""

@@ -88,6 +88,7 @@ class Machine:
         self.remembered: dict[tuple[Key, str], Made] = {}
         """What things say of themselves, by key and incarnation."""
         self.remembered_contents: dict[str, bytes] = {}
+        self.has_quotas = True
         self.now = 1_000_000.0
         self.boot_id = "boot-1"
         self.calls: list[str] = []

@@ -24,13 +24,15 @@ from reconciler.linux import files
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.record import Grants, Made
-from reconciler.model.spec import SPEC_TYPES, ContainerSpec, Sensitive
+from reconciler.model.spec import SPEC_TYPES, ContainerSpec, Sensitive, VolumeSpec
 
 _RECORD = "record.json"
 
 
 def write_keepsake(layout: Layout, made: Made, uses: Uses, sealed: Mapping[str, bytes]) -> None:
     """Note what was made. Nothing is written for images and volumes. Raises Failed."""
+    if isinstance(made.spec, VolumeSpec) and made.grants.volume_id:
+        managed.note_sealed(layout, made.grants.volume_id, made.spec)
     path = _path_of(layout, made)
     if path is None:
         return

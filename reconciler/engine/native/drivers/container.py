@@ -22,7 +22,7 @@ from reconciler.engine.native.runtime.ended import ended_path
 from reconciler.engine.native.runtime.inside import rotate_log
 from reconciler.engine.native.runtime.monitor import cgroup_parent, cgroup_path, monitors_path
 from reconciler.engine.native.snapshots import stack
-from reconciler.engine.native.volumes import binds, managed
+from reconciler.engine.native.volumes import binds, elsewhere, managed
 from reconciler.engine.protocol import LocalImage, ReadContent, Uses
 from reconciler.linux import cgroups, files, mounts, namespaces, process
 from reconciler.model.errors import Failed, ReconcileError
@@ -30,7 +30,7 @@ from reconciler.model.events import Emit
 from reconciler.model.key import Key, Kind, is_incarnation, kind_of, named_key, stack_of
 from reconciler.model.observation import Part, Phase, Status, Stray
 from reconciler.model.record import ApplyId, Made, View
-from reconciler.model.spec import ContainerSpec, Mount
+from reconciler.model.spec import ContainerSpec, Mount, VolumeSpec
 
 _LIVE = (Phase.RUNNING, Phase.PAUSED)
 
@@ -53,7 +53,9 @@ class ContainerDriver:
         path = self._bundle(made)
         with lifecycle.locked(path, made.key, doing="prepare"):
             contents.write_files(path, made, self.read_content)
-            writing.write_bundle(self.layout, made, image.config, _surroundings(made, uses), sources)
+            writing.write_bundle(
+                self.layout, made, image.config, _surroundings(made, uses), sources, _mount_options(made, uses)
+            )
 
     def start(self, made: Made, *, uses: Uses, created: Callable[[], None] | None = None) -> Status:
         """Links up, runtime create under the monitor, runtime start. Raises ProgramFailed with the runtime's words."""
@@ -98,7 +100,11 @@ class ContainerDriver:
         if volume is None:
             raise Failed(f"{made.key}: mount {key} at {target}: there is no such volume on record")
         volume_id = volume.grants.volume_id
-        managed.copy_up(self.layout, volume_id, rootfs=f"{self._bundle(made)}/{bundle.ROOTFS}", target=target)
+        assert isinstance(volume.spec, VolumeSpec)
+        if volume.spec.driver_opts:
+            elsewhere.ensure_mounted(self.layout, volume_id, key=key, spec=volume.spec)
+        else:
+            managed.copy_up(self.layout, volume_id, rootfs=f"{self._bundle(made)}/{bundle.ROOTFS}", target=target)
         if not mount.subpath:
             return str(managed.volume_data(self.layout, volume_id))
         held = managed.open_subpath(self.layout, volume_id, mount.subpath)
@@ -127,7 +133,9 @@ class ContainerDriver:
         with lifecycle.locked(path, new.key, doing="update"):
             now = status.read_status(path, new.incarnation)
             changed = contents.write_files(path, new, self.read_content)
-            writing.write_bundle(self.layout, new, image.config, _surroundings(new, uses), sources)
+            writing.write_bundle(
+                self.layout, new, image.config, _surroundings(new, uses), sources, _mount_options(new, uses)
+            )
             if now.phase in _LIVE:
                 veth.mend_links(self.layout, new, uses, pid=now.pid)
                 limits.ensure_limits(path, new, pid=now.pid)
@@ -304,6 +312,16 @@ def _surroundings(made: Made, uses: Uses) -> writing.Network:
         addresses=tuple(endpoint.address for _, endpoint in sorted(made.grants.endpoints.items())),
         gateways=tuple(network.grants.gateway for network in networks if network.grants.gateway),
     )
+
+
+def _mount_options(made: Made, uses: Uses) -> dict[str, tuple[str, ...]]:
+    """What the mounts of volumes that are elsewhere say themselves, by target."""
+    found = {}
+    for target, mount in _spec(made).mounts.items():
+        volume = uses.get(named_key(Kind.VOLUME, stack_of(made.key), mount.source)) if mount.type == "volume" else None
+        if volume is not None and isinstance(volume.spec, VolumeSpec) and volume.spec.driver_opts:
+            found[target] = elsewhere.kept_options(volume.spec)
+    return found
 
 
 def _ending(made: Made, path: str) -> tuple[int, float]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
-from reconciler.engine.native.volumes import managed
+from reconciler.engine.native.volumes import elsewhere, managed, quota
 from reconciler.engine.protocol import Unpacker, Uses
 from reconciler.model.events import Emit
 from reconciler.model.key import Key
@@ -24,16 +24,27 @@ class VolumeDriver:
         self.layout = layout
 
     def create(self, made: Made, *, uses: Uses, emit: Emit) -> Status:
-        """Make it; data that is there stays."""
-        managed.ensure_volume(self.layout, made.grants.volume_id, key=made.key, spec=_spec(made), created=made.created_at)
+        """Make it, and mount what it is; data that is there stays."""
+        volume_id, spec = made.grants.volume_id, _spec(made)
+        managed.ensure_volume(self.layout, volume_id, key=made.key, spec=spec, created=made.created_at)
+        elsewhere.ensure_mounted(self.layout, volume_id, key=made.key, spec=spec)
+        if not spec.driver_opts:
+            quota.ensure_size(self.layout, volume_id, key=made.key, size=spec.size)
         return Status(phase=Phase.PRESENT, parts={"data": PRESENT, "file": PRESENT})
 
+    def check(self, made: Made) -> None:
+        """As the protocol says."""
+        if _spec(made).size:
+            quota.check_possible(self.layout, key=made.key)
+
     def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
-        """Labels, and whatever of it is missing."""
+        """Labels, size, and whatever of it is missing."""
         return self.create(new, uses=uses, emit=emit)
 
     def delete(self, made: Made, *, data: bool = False) -> None:
-        """Forget it; with `data` its content goes too."""
+        """Forget it; with `data` its content goes too. What is mounted as it is let go, and stays where it is."""
+        if made.grants.volume_id:
+            elsewhere.unmount(self.layout, made.grants.volume_id, key=made.key)
         if data and made.grants.volume_id:
             managed.remove_volume(self.layout, made.grants.volume_id)
 
@@ -55,14 +66,27 @@ class VolumeDriver:
 
     def observe(self, mades: Iterable[Made], glimpse: Glimpse) -> dict[Key, Status]:
         """Whether the data is there, and what the file beside it says."""
-        return {made.key: self._observe(made) for made in mades}
+        return {made.key: self._observe(made, glimpse) for made in mades}
 
-    def _observe(self, made: Made) -> Status:
-        volume_id = made.grants.volume_id
+    def _observe(self, made: Made, glimpse: Glimpse) -> Status:
+        volume_id, spec = made.grants.volume_id, _spec(made)
+        if spec.driver_opts and volume_id:
+            return self._observe_elsewhere(made, glimpse)
         empty = managed.is_empty(self.layout, volume_id) if volume_id else None
         if empty is None:
             return Status(phase=Phase.MISSING)
-        return Status(phase=Phase.PRESENT, parts={"data": PRESENT, "file": self._observe_file(made)}, empty=empty)
+        parts = {"data": PRESENT, "file": self._observe_file(made)}
+        if spec.size:
+            parts["size"] = quota.observe_size(self.layout, volume_id, spec.size)
+        return Status(phase=Phase.PRESENT, parts=parts, empty=empty)
+
+    def _observe_elsewhere(self, made: Made, glimpse: Glimpse) -> Status:
+        """Without a look into the mount: its server may not answer."""
+        data = managed.volume_data(self.layout, made.grants.volume_id)
+        if not data.parent.is_dir():
+            return Status(phase=Phase.MISSING)
+        mount = elsewhere.observe_mount(_spec(made), glimpse.mounts.get(str(data)))
+        return Status(phase=Phase.PRESENT, parts={"file": self._observe_file(made), "mount": mount})
 
     def _observe_file(self, made: Made) -> Part:
         found = managed.read_volume(self.layout, made.grants.volume_id)

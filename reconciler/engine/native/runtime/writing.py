@@ -8,7 +8,7 @@ import hashlib
 import os
 import platform
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -57,13 +57,22 @@ def read_stop_signal(path: str) -> str:
     return str(bundle.read_json(path, bundle.CONTAINER).get("stop_signal") or "")
 
 
+Options = Mapping[str, Sequence[str]]
+"""Options of mounts, by target."""
+
+
 def write_bundle(
-    layout: Layout, made: Made, image: Mapping[str, Any], network: Network, sources: Mapping[str, str]
+    layout: Layout,
+    made: Made,
+    image: Mapping[str, Any],
+    network: Network,
+    sources: Mapping[str, str],
+    options: Mapping[str, Sequence[str]] = {},
 ) -> None:
     """Write all files; those that others hold open or bound are written in place. Called under the container's lock.
 
-    `image` is the OCI image config, `sources` the host paths of volumes and binds by target. Raises Failed for what can't
-    be run, ProgramMissing.
+    `image` is the OCI image config, `sources` the host paths of volumes and binds by target, `options` (ro, noexec) what of
+    a mount's own attributes has to be said again. Raises Failed for what can't be run, ProgramMissing.
     """
     assert isinstance(made.spec, ContainerSpec)
     path = str(layout.bundles / made.incarnation)
@@ -74,7 +83,7 @@ def write_bundle(
     _write_etc(path, made.spec, hostname, network)
     netns = "" if network.on_host else str(layout.netns / made.incarnation)
     try:
-        place = _choose_place(layout, made, inner, hostname, netns=netns, sources=sources)
+        place = _choose_place(layout, made, inner, hostname, netns=netns, sources=sources, options=options)
         config = spec.render_config(made.spec, inner, place)
     except (spec.Unstartable, users.BadUser) as error:
         raise Failed(f"{made.key}: {error}") from error
@@ -98,7 +107,14 @@ def choose_hostname(made: Made) -> str:
 
 
 def _choose_place(
-    layout: Layout, made: Made, image: Mapping[str, Any], hostname: str, *, netns: str, sources: Mapping[str, str]
+    layout: Layout,
+    made: Made,
+    image: Mapping[str, Any],
+    hostname: str,
+    *,
+    netns: str,
+    sources: Mapping[str, str],
+    options: Options,
 ) -> spec.Place:
     assert isinstance(made.spec, ContainerSpec)
     path = str(layout.bundles / made.incarnation)
@@ -109,7 +125,7 @@ def _choose_place(
         cgroup=monitor.cgroup_path(layout, made.incarnation),
         hostname=hostname,
         identity=users.resolve_user(user, root=rootfs),
-        mounts=_choose_mounts(path, made.spec, sources),
+        mounts=_choose_mounts(path, made.spec, sources, options),
         netns=netns,
         init=monitor.find_init() if made.spec.init else "",
         machine=platform.machine(),
@@ -117,7 +133,9 @@ def _choose_place(
     )
 
 
-def _choose_mounts(path: str, wanted: ContainerSpec, sources: Mapping[str, str]) -> tuple[spec.Bind | spec.Tmpfs, ...]:
+def _choose_mounts(
+    path: str, wanted: ContainerSpec, sources: Mapping[str, str], own: Options
+) -> tuple[spec.Bind | spec.Tmpfs, ...]:
     files = [
         spec.Bind(f"{path}/{name}", target, ("nosuid", "nodev", "noexec", "rw"))
         for name, target in _ETC.items()
@@ -125,18 +143,20 @@ def _choose_mounts(path: str, wanted: ContainerSpec, sources: Mapping[str, str])
     ]
     return (
         *files,
-        *(_choose_mount(target, mount, sources) for target, mount in wanted.mounts.items()),
+        *(_choose_mount(target, mount, sources, own.get(target, ())) for target, mount in wanted.mounts.items()),
         *(spec.Bind(sources[target], target, _KEPT_OPTIONS) for target in (*wanted.configs, *wanted.secrets)),
     )
 
 
-def _choose_mount(target: str, mount: Mount, sources: Mapping[str, str]) -> spec.Bind | spec.Tmpfs:
+def _choose_mount(target: str, mount: Mount, sources: Mapping[str, str], own: Sequence[str]) -> spec.Bind | spec.Tmpfs:
     if mount.type == "tmpfs":
         return spec.Tmpfs(target, mount.size, mount.mode)
     if mount.digest:
         return spec.Bind(sources[target], target, _KEPT_OPTIONS)
     options = _VOLUME_OPTIONS if mount.type == "volume" else ()
-    return spec.Bind(sources[target], target, (*options, "ro" if mount.read_only else "rw"))
+    # Kernel: the runtime's remount of a bind takes off what the mount that is bound has.
+    way = "ro" if mount.read_only or "ro" in own else "rw"
+    return spec.Bind(sources[target], target, (*options, *(word for word in own if word != "ro"), way))
 
 
 @lru_cache(maxsize=1)

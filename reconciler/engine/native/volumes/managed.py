@@ -4,6 +4,7 @@ The id is generated, never a name. Used by the volume and container drivers. Dat
 here looks for volumes to clean up. Who mounts one adds nosuid and nodev (hostile D3).
 """
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -12,9 +13,9 @@ import msgspec
 
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.volumes import copyup
-from reconciler.linux import files, paths
+from reconciler.linux import files, mounts, paths
 from reconciler.model.errors import Failed
-from reconciler.model.spec import VolumeSpec
+from reconciler.model.spec import Sensitive, VolumeSpec
 
 _LOCK_SECONDS = 120.0
 
@@ -70,11 +71,24 @@ def ensure_volume(layout: Layout, volume_id: str, *, key: str, spec: VolumeSpec,
             data.chmod(0o755)
         old = read_volume(layout, volume_id)
         used = old is not None and old.used
-        new = VolumeFile(key=key, spec=spec, root_id=layout.root_id, created=created, used=used)
-        if new != old:
+        new = VolumeFile(key=key, spec=_hidden(spec), root_id=layout.root_id, created=created, used=used)
+        if old is None or new != msgspec.structs.replace(old, spec=_hidden(old.spec)):
             _write(folder, new)
     except OSError as error:
         raise Failed(f"{key}: make {folder}: {error.strerror or error}", hint="free space, if the disk is full") from error
+
+
+def note_sealed(layout: Layout, volume_id: str, spec: VolumeSpec) -> None:
+    """Keep a volume's spec with its secrets, which the caller has sealed."""
+    known = read_volume(layout, volume_id)
+    if known is not None and known.spec != spec and _hidden(known.spec) == _hidden(spec):
+        _write(_folder(layout, volume_id), msgspec.structs.replace(known, spec=spec))
+
+
+def _hidden(spec: VolumeSpec) -> VolumeSpec:
+    """Without the secrets that it has."""
+    opts = {name: Sensitive("") if isinstance(value, Sensitive) else value for name, value in spec.driver_opts.items()}
+    return msgspec.structs.replace(spec, driver_opts=opts) if opts != spec.driver_opts else spec
 
 
 def mark_used(layout: Layout, volume_id: str, *, used: bool) -> None:
@@ -93,6 +107,7 @@ def remove_volume(layout: Layout, volume_id: str) -> None:
     folder = _folder(layout, volume_id)
     try:
         # Order: the file that says whose it is goes last, so that what a kill leaves can still be told.
+        _check_unmounted(folder / "data")
         files.remove_tree(folder / "data")
         files.remove_tree(folder)
     except OSError as error:
@@ -100,6 +115,12 @@ def remove_volume(layout: Layout, volume_id: str) -> None:
         raise Failed(
             f"volume {volume_id}: remove {where}: {error.strerror}", hint="unmount what is mounted there"
         ) from error
+
+
+def _check_unmounted(data: Path) -> None:
+    """What is mounted there is not ours to remove."""
+    if mounts.is_mount_point(data):
+        raise OSError(errno.EBUSY, "something is mounted on it", str(data))
 
 
 def volume_size(layout: Layout, volume_id: str) -> int:
