@@ -23,9 +23,17 @@ _LENT = (Kind.NETWORK, Kind.VOLUME)
 
 def borrowed_keys(key: Key, spec: Spec) -> Iterator[Key]:
     """The networks and volumes of other stacks that a container uses."""
-    if isinstance(spec, ContainerSpec):
+    if isinstance(spec, ContainerSpec) and _may_borrow(spec):
         own = stack_of(key)
         yield from (used for used in (*network_keys(key, spec), *volume_keys(key, spec)) if stack_of(used) != own)
+
+
+def _may_borrow(spec: ContainerSpec) -> bool:
+    """Asked of every container of every plan: no key is made for those that name only what is their own."""
+    for name in spec.networks:
+        if "/" in name:
+            return True
+    return any(mount.type == "volume" and "/" in mount.source for mount in spec.mounts.values())
 
 
 def find_borrowers(specs: Iterable[tuple[Key, Spec]], *, but: Collection[str] = ()) -> dict[Key, tuple[Key, ...]]:
@@ -73,12 +81,14 @@ def _stacks(keys: Iterable[Key]) -> str:
 def _check_found(plan: Plan, records: Mapping[Key, Record], observation: Observation) -> None:
     gone = {action.key for action in plan.actions if action.verb is Verb.DELETE and action.key not in plan.specs}
     problems: dict[str, str] = {}
-    for key, spec in sorted(plan.specs.items()):
+    for key, spec in plan.specs.items():
+        if not isinstance(spec, ContainerSpec) or not _may_borrow(spec):
+            continue
         for used in borrowed_keys(key, spec):
             why, hint = _why_missing(used, plan, gone, records, observation)
             if why:
                 problems.setdefault(f"{key}: borrow {used}: {why}", hint)
-        if isinstance(spec, ContainerSpec) and not problems:
+        if not problems:
             problems |= {f"{key}: {why}": hint for why, hint in _misfits(key, spec, plan, records)}
     if problems:
         raise NotLent(list(problems), list(dict.fromkeys(problems.values())))

@@ -53,10 +53,11 @@ def resolve(
             if tag and not error.retry:
                 error.hint = _say_update(tag, key, stacks)
             raise
-        moved = _moved(tag, spec, images) if tag and ask_tags else ""
+        moved = _moved(tag, spec, images, silent) if tag and ask_tags else ""
         return structs.replace(fact, warning="; ".join(filter(None, (fact.warning, moved)))) if moved else fact
 
     locked = {key: tag for stack in stacks for key, tag in _locked_tags(stack)}
+    silent: set[str] = set()
     if len(wanted) < 2:
         facts = [ask(item) for item in wanted]
     else:
@@ -85,12 +86,19 @@ def _say_update(tag: str, key: Key, stacks: Sequence[Stack]) -> str:
     return f"{stack.lock.file} names that digest: where it is gone, {command} takes what the tag names now"
 
 
-def _moved(tag: str, spec: ImageSpec, images: ImageDriver) -> str:
-    """That a locked tag names something else by now; "" also where nobody answers, for nothing depends on it."""
+def _moved(tag: str, spec: ImageSpec, images: ImageDriver, silent: set[str]) -> str:
+    """That a locked tag names something else by now, or nothing. "" where its registry does not answer: nothing depends on
+    it, and one that is in `silent` is not waited for again."""
+    registry = tag.partition("/")[0]
+    if registry in silent:
+        return ""
     try:
         now = images.read_tag(tag)
-    except ReconcileError:
-        return ""
+    except ReconcileError as error:
+        if error.retry:
+            silent.add(registry)
+            return ""
+        return f"whether the tag has moved since it was locked can't be told: {error.brief}"
     was = spec.reference.partition("@")[2]
     if now == was:
         return ""

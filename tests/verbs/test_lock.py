@@ -184,3 +184,13 @@ def test_digest_that_is_gone_from_the_registry_names_the_way_out(bench: Bench) -
         "stack.yaml.lock names that digest: where it is gone,"
         " `reconcile lock --update host.test/app:1 stack.yaml` takes what the tag names now"
     )
+
+
+def test_plan_says_that_a_tag_is_gone_though_what_it_named_is_here(bench: Bench) -> None:
+    bench.lock()
+    bench.apply()
+    del bench.machine.registry[APP]
+    assert bench.plan(ask_tags=True) == (
+        "  image/blog/app  whether the tag has moved since it was locked can't be told:"
+        " host.test/app:1: ask for its digest: no such image\nnothing to do"
+    )
