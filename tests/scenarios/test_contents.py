@@ -188,6 +188,33 @@ def test_missing_and_unfit_files_are_bad_manifests_with_their_place(site: World)
     assert site.record("one/web")["status"]["phase"] == "running"
 
 
+def test_file_over_a_folder_of_the_image_is_refused_before_the_old_one_stops(site: World):
+    pid = site.pid("one/web")
+    site.write(stack({"web": web(configs=["etc"])}, configs={"etc": {"content": "x"}}))
+    failed = site.run("apply", "stack.yaml", "--yes", check=1)
+    assert "etc can't be mounted at /etc: the image has a folder there" in failed.out + failed.err
+    assert site.pid("one/web") == pid
+
+
+def test_file_may_lie_on_a_tmpfs_a_volume_and_a_read_only_root(world: World):
+    config = {"source": "run", "target": "/deep/er/run.sh", "mode": "0555"}
+    box = web(
+        read_only=True,
+        configs=[config, {"source": "run", "target": "/data/run.sh"}],
+        secrets=["token"],
+        mounts=["data:/data", {"type": "tmpfs", "target": "/run"}],
+    )
+    sections = {
+        "configs": {"run": {"content": "#!/bin/sh\necho it ran\n"}},
+        "secrets": {"token": {"env": "TOKEN"}},
+        "volumes": {"data": {}},
+    }
+    world.env["TOKEN"] = "planted-token"
+    world.write(stack({"web": box}, **sections))
+    world.run("apply", "stack.yaml", "--yes", check=0)
+    assert inside(world, "/deep/er/run.sh; sh /data/run.sh; cat /run/secrets/token") == "it ran\nit ran\nplanted-token"
+
+
 def test_large_file_stays_a_bind_mount_and_the_plan_says_so(world: World):
     world.write(stack({"web": web(mounts=["./big:/big:ro"])}))
     world.write(b"x" * (1 << 20 | 1), "big")

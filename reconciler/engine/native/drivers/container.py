@@ -81,6 +81,7 @@ class ContainerDriver:
     def _prepare_sources(self, made: Made, uses: Uses) -> dict[str, str]:
         """The host path of each mount that has one, by its target. Raises Failed where a source is not there."""
         found: dict[str, str] = {}
+        contents.check_targets(self._bundle(made), made)
         found |= contents.file_paths(self._bundle(made), _spec(made))
         for target, mount in sorted(_spec(made).mounts.items()):
             if target in found:

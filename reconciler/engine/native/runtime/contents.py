@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from reconciler.engine.native.runtime import bundle
 from reconciler.engine.native.runtime.signals import parse_signal
 from reconciler.engine.protocol import ReadContent
-from reconciler.linux import files
+from reconciler.linux import files, paths
 from reconciler.model.content import kept_files, pack
 from reconciler.model.errors import Failed
 from reconciler.model.observation import PRESENT, Part, altered, missing
@@ -43,6 +43,22 @@ class Written(Struct, frozen=True, omit_defaults=True):
 def file_paths(path: str, spec: ContainerSpec) -> dict[str, str]:
     """Where the copy of each file lies, by target."""
     return {target: f"{path}/{FOLDER}/{_name(target)}" for target, _ in kept_files(spec)}
+
+
+def check_targets(path: str, made: Made) -> None:
+    """Raise Failed where a file would be mounted over a folder of the image: the runtime would say so after the old
+    container was stopped, and in the kernel's words."""
+    assert isinstance(made.spec, ContainerSpec)
+    mounted = made.spec.mounts.keys()
+    for target, file in kept_files(made.spec):
+        if any(target.startswith(f"{above}/") for above in mounted):
+            continue
+        with suppress(OSError):
+            os.close(paths.open_in_root(f"{path}/{bundle.ROOTFS}", target.lstrip("/"), os.O_PATH | os.O_DIRECTORY))
+            raise Failed(
+                f"{made.key}: {file.source} can't be mounted at {target}: the image has a folder there",
+                hint="give it another `target`, a file's path",
+            )
 
 
 def write_files(path: str, made: Made, read_content: ReadContent) -> set[str]:
