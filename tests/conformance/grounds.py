@@ -112,6 +112,10 @@ class Ground:
         """A file as a container sees it: text, owner, group, permission bits. Raises FileNotFoundError."""
         raise NotImplementedError
 
+    def copies(self, made: Made) -> set[bytes]:
+        """What all our copies for a container hold."""
+        raise NotImplementedError
+
     def alter_file(self, made: Made, target: str) -> None:
         """Change what a container sees there, from outside."""
         raise NotImplementedError

@@ -62,6 +62,9 @@ class MemoryGround(Ground):
         file = files[target]
         return thing.files[target].decode(), file.uid, file.gid, file.mode
 
+    def copies(self, made: Made) -> set[bytes]:
+        return set(self.machine.containers[made.incarnation].files.values())
+
     def alter_file(self, made: Made, target: str) -> None:
         self.machine.containers[made.incarnation].files[target] = b"altered"
         self.machine.drift(made.key, "contents", altered(target, "as written", "changed by others"))

@@ -101,6 +101,9 @@ class NativeGround(Ground):
         found = path.stat()
         return path.read_text(), found.st_uid, found.st_gid, found.st_mode & 0o7777
 
+    def copies(self, made: Made) -> set[bytes]:
+        return {path.read_bytes() for path in Path(self.bundle(made), contents.FOLDER).iterdir()}
+
     def alter_file(self, made: Made, target: str) -> None:
         self.copy_of(made, target).write_text("altered")
 
