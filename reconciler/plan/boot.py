@@ -14,13 +14,21 @@ from reconciler.model.plan import Plan, Reason, Verb
 from reconciler.model.record import Record, StackRecord
 from reconciler.plan.make import make_drift_plan
 
+_NOT_ANEW = "its folder is gone: it is not made anew by itself, and what needs it does not start"
 _LIVE = (Phase.RUNNING, Phase.PAUSED)
 
 
 def make_boot_plan(
-    *, stacks: Mapping[str, StackRecord], records: Mapping[Key, Record], observation: Observation, now: float
+    *,
+    stacks: Mapping[str, StackRecord],
+    records: Mapping[Key, Record],
+    observation: Observation,
+    now: float,
+    accepted: Collection[str] = (),
 ) -> Plan:
     """What must be done after a reboot so that everything is as recorded. It restarts, replaces and deletes nothing.
+
+    Volumes whose folder is gone are made anew only where `accepted` names them; the others' actions are there to fail.
 
     Its `wanted` is empty: a boot is no revision.
     """
@@ -29,7 +37,9 @@ def make_boot_plan(
     # Every volume that is gone is an action: `find_lost_data` says which of them must fail, with all that needs them.
     every = frozenset(key for key in records if kind_of(key) is Kind.VOLUME)
     plan = make_drift_plan(stacks=stacks, records=records, observation=calm, now=now, accept_loss=every)
-    return replace(plan, wanted=())
+    lost = find_lost_data(plan, records, accepted=accepted)
+    actions = tuple(replace(each, notes=(_NOT_ANEW,)) if each.key in lost else each for each in plan.actions)
+    return replace(plan, actions=actions, wanted=())
 
 
 def find_lost_data(

@@ -47,7 +47,13 @@ def boot(root: Root, options: BootOptions, *, face: Face) -> Applied:
     with root.lock_stacks(names, "boot"), Recorder(root, face.emit, names) as told:
         wanted = _ports(root)
         looked = recovered(root, names, ports=wanted, emit=told)
-        plan = make_boot_plan(stacks=looked.stacks, records=looked.records, observation=looked.observation, now=time.time())
+        plan = make_boot_plan(
+            stacks=looked.stacks,
+            records=looked.records,
+            observation=looked.observation,
+            now=time.time(),
+            accepted=options.accepted,
+        )
         return _carry_out(root, plan, looked, options, face=structs.replace(face, emit=told))
 
 

@@ -81,3 +81,24 @@ def test_container_that_was_killed_by_hand_is_told(ground: Ground) -> None:
     ground.wait_exited(web)
     status = ground.status(web)
     assert (status.phase, status.exit_code) == (Phase.EXITED, 137)
+
+
+def test_what_is_remembered_is_recalled_until_the_thing_goes(ground: Ground) -> None:
+    image, network, data = ground.image(), ground.network(), ground.volume()
+    web = ground.container("web", image, network, volumes=[data])
+    ground.up()
+    for made in (network, web):
+        ground.engine.remember(made, ground.uses if made is web else {}, {"sha256:" + "a" * 64: b"sealed"})
+    recalled = {made.key: made for made in ground.engine.recall().made}
+    assert recalled.keys() >= {image.key, network.key, data.key, web.key}
+    assert recalled[web.key] == web
+    assert recalled[network.key] == network
+    assert recalled[data.key].grants == data.grants
+    assert ground.engine.recall().sealed == {"sha256:" + "a" * 64: b"sealed"}
+    ground.stop(web)
+    assert {made.key: made.held for made in ground.engine.recall().made}[web.key]
+    ground.delete(web)
+    ground.engine.networks.delete(network)
+    left = {made.key for made in ground.engine.recall().made}
+    assert not left & {web.key, network.key}
+    assert data.key in left

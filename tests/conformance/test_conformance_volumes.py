@@ -1,7 +1,11 @@
 """Volumes: their data goes only where that is asked for."""
 
+import io
+import tarfile
+
 from grounds import Ground
 
+from reconciler.engine.tarstream import TarStream
 from reconciler.model.events import silent
 from reconciler.model.observation import Phase
 
@@ -64,4 +68,23 @@ def test_data_outlives_the_containers_that_use_it(ground: Ground) -> None:
     ground.delete(web)
     assert ground.read_data(data) == "precious"
     ground.up(web)
+    assert ground.read_data(data) == "precious"
+
+
+def test_packed_data_comes_back_into_a_new_volume(ground: Ground) -> None:
+    data = ground.volume()
+    ground.create(data)
+    ground.write_data(data, "precious")
+    packed = io.BytesIO()
+    with tarfile.open(mode="w|", fileobj=packed, format=tarfile.PAX_FORMAT) as tar:
+        assert list(ground.engine.volumes.pack(data, tar)) == []
+    ground.engine.volumes.delete(data, data=True)
+    ground.create(data)
+    assert ground.read_data(data) == ""
+    stream = TarStream([packed.getvalue()], what="packed")
+    unpacker = ground.engine.volumes.unpack(data)
+    for entry in stream.entries():
+        unpacker.take(entry, stream.data())
+    unpacker.finish()
+    unpacker.close()
     assert ground.read_data(data) == "precious"

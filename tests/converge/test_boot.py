@@ -93,6 +93,7 @@ def test_volume_without_its_data_stops_only_who_needs_it(bench: Bench) -> None:
     bench.apply(blog(depends_on={}))
     bench.machine.reboot()
     bench.machine.vanish(DATA)
+    assert "it is not made anew by itself" in "".join(render_plan(boot_plan(bench)))
     lost = find_lost_data(boot_plan(bench), bench.records())
     assert lost.keys() == {DATA}
     assert f"--accept-data-loss {DATA}" in lost[DATA].hint
