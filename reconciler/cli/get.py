@@ -110,9 +110,27 @@ def _show_tables(seen: "list[Seen]", *, wide: bool) -> None:
         show_table(head, rows)
     if first:
         show("nothing is recorded here")
+    _show_stack_holds(seen)
     if unowned := [one for one in seen if one.unowned]:
         show()
         show(f"unowned volumes are kept until they are deleted by name: reconcile delete {unowned[0].key}")
+
+
+def _show_stack_holds(seen: "list[Seen]") -> None:
+    """A line for each stack that a rollback holds."""
+    import time
+
+    from reconciler.cli.render import show
+    from reconciler.model.key import split_key
+
+    holds = {split_key(one.key).stack: one.stack_hold for one in seen if one.stack_hold}
+    if not holds:
+        return
+    from reconciler.plan.condition import render_stack_hold
+
+    show()
+    for stack, hold in sorted(holds.items()):
+        show(f"stack {stack}: {render_stack_hold(hold, now=time.time())}")
 
 
 def row(seen: "Seen", *, wide: bool) -> list[str]:

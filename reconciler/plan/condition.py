@@ -166,10 +166,11 @@ def _of_stack(stack: StackRecord, revision: Revised | None, *, now: float) -> It
         text = f"revision {revision.number} by {revision.who} {ago} ago {how}; `reconcile events` tells why"
         yield Finding(what=What.FAILED, text=text)
     if stack.hold is not None:
-        yield Finding(what=What.HELD, text=_render_stack_hold(stack.hold, now=now))
+        yield Finding(what=What.HELD, text=render_stack_hold(stack.hold, now=now))
 
 
-def _render_stack_hold(hold: Hold, *, now: float) -> str:
+def render_stack_hold(hold: Hold, *, now: float) -> str:
+    """Who holds a stack, for how long, why, and how that ends."""
     why = f" ({hold.why})" if hold.why else ""
     ago = render_age(max(0.0, now - hold.when))
     return f"held: {hold.kind} by {hold.who} {ago} ago{why}; apply --resume ends it"

@@ -13,7 +13,7 @@ from reconciler.model.health import active_check
 from reconciler.model.key import Key, Kind, sort_key, split_key, split_replica_volume
 from reconciler.model.observation import Health, Phase, Status, Stray
 from reconciler.model.plan import Plan
-from reconciler.model.record import Record
+from reconciler.model.record import Hold, Record
 from reconciler.model.spec import ContainerSpec, VolumeSpec, spec_builtins
 from reconciler.plan.borrowing import find_borrowers
 from reconciler.plan.exits import Standing, choose_standing, signal_of
@@ -33,6 +33,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     """A volume that no container mounts and no manifest names: it stays until somebody deletes it by name."""
     sized: bool = False
     """Whether `status.size` of a volume was measured."""
+    stack_hold: Hold | None = None
+    """What holds its whole stack: a rollback."""
 
     @property
     def key(self) -> Key:
@@ -67,6 +69,7 @@ def get(root: Root, kind: Kind | None = None, name: str = "", *, measure: bool =
             status=_status(root, looked, record, sized=sized),
             unowned=record.key in unowned,
             sized=record.key in sized,
+            stack_hold=looked.stacks[stack].hold if (stack := split_key(record.key).stack) in looked.stacks else None,
         )
         for record in records
     ]
@@ -199,6 +202,7 @@ def describe(root: Root, kind: Kind | None, name: str) -> list[dict[str, Any]]:
         out.append(
             {
                 **seen_json(seen),
+                "stack_held": msgspec.to_builtins(seen.stack_hold) if seen.stack_hold else None,
                 "created_at": seen.record.created_at,
                 **({"borrowed_by": list(lent[seen.key])} if seen.key in lent else {}),
                 "parts": {part: value.state for part, value in sorted(seen.status.parts.items())},
