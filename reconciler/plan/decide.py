@@ -162,7 +162,8 @@ def _choose_container(
         parts = (*parts, diff_pause())
     # 9. Its hold ends, or a person starts it.
     if record.hold is not None or (asked and standing is not Standing.RUNS):
-        return _resume(key, standing, changes + parts, missing=missing, asked=asked)
+        rests = standing in RESTING and not status.stopped and not asked
+        return _resume(key, standing, changes + parts, missing=missing, rests=rests)
     # 10. Recorded, and removed by others.
     if missing:
         return Decision(key=key, verb=Verb.CREATE, reason=Reason.GONE, changes=changes)
@@ -179,7 +180,9 @@ def _choose_container(
         # What was prepared by the old spec and never ran is made anew: there is nothing to keep.
         verb = Verb.REPLACE if standing is Standing.PREPARED else verb
         return _strengthen(Decision(key=key, verb=verb, reason=Reason.FIELD_CHANGED, changes=changes), parts + down)
-    # 14. Prepared and never started.
+    # 14. Prepared and never started; a job is not run by mending.
+    if standing is Standing.PREPARED and want.job and options.drift:
+        return None
     if standing is Standing.PREPARED:
         return Decision(key=key, verb=Verb.CREATE, reason=Reason.NOT_RUNNING, changes=parts + down)
     # 15. It ended, and its policy says that it runs.
@@ -253,13 +256,12 @@ def _finish(want: Spec, record: Record, status: Status, *, changes: tuple[Change
     return _stronger(least, _VERB_OF.get(strongest(changes + parts), least))
 
 
-def _resume(key: Key, standing: Standing, changes: tuple[Change, ...], *, missing: bool, asked: bool) -> Decision:
-    """It runs again, but for a job that had completed before it was held, and that nobody asks for by name."""
+def _resume(key: Key, standing: Standing, changes: tuple[Change, ...], *, missing: bool, rests: bool) -> Decision:
+    """It runs again, but for one that had ended by itself before it was held, and that nobody asks for by name."""
     if missing or standing is Standing.PREPARED:
         least = Verb.CREATE
     else:
-        rests = standing in (Standing.RUNS, Standing.PAUSED) or (standing is Standing.COMPLETED and not asked)
-        least = Verb.UPDATE if rests else Verb.RESTART
+        least = Verb.UPDATE if rests or standing in (Standing.RUNS, Standing.PAUSED) else Verb.RESTART
     verb = least if missing else _stronger(least, _VERB_OF.get(strongest(changes), least))
     return Decision(key=key, verb=verb, reason=Reason.RESUMED, changes=changes)
 

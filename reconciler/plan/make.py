@@ -94,7 +94,7 @@ def _compare(
     lines += [Line(key=key, text=NO_CHECK) for key in lacking]
     lines += [Line(key=key, text=text) for key, texts in desired.live.items() if key in decisions for text in texts]
     awaits = () if options.drift else tuple(_running_jobs(scene, decisions))
-    lines += [Line(key=key, text="it is a job and runs: an apply waits until it has completed") for key in awaits]
+    lines += [Line(key=key, text="waits: the job runs, and an apply waits until it has completed") for key in awaits]
     steps = order_steps(force_dependents(decisions, scene), scene)
     return Plan(
         stacks=names,

@@ -68,7 +68,9 @@ class Bench:
         view = compose_view(records, intents, keep_old=True)
         return fold_intents(records, intents, self.engine.observe(view))
 
-    def plan(self, *stacks: Stack, resume_holds: bool = False, accept: Collection[str] = ()) -> Plan:
+    def plan(
+        self, *stacks: Stack, resume_holds: bool = False, accept: Collection[str] = (), started: Collection[Key] = ()
+    ) -> Plan:
         with self.store.read() as tx:
             recorded = tx.stacks()
         folded = self.fold()
@@ -84,7 +86,7 @@ class Bench:
             stacks=recorded,
             records=folded.records,
             observation=self.engine.observe(view),
-            options=PlanOptions(resume=resume_holds, accept_loss=frozenset(accept)),
+            options=PlanOptions(resume=resume_holds, accept_loss=frozenset(accept), resume_keys=frozenset(started)),
             now=self.machine.now,
         )
 

@@ -131,7 +131,7 @@ def end_soon(site: Bench, code: int) -> None:
 def test_job_that_runs_when_an_apply_comes_is_waited_for(site: Bench) -> None:
     alone = running(site)
     assert site.lines(alone) == [
-        f"  {JOB}  it is a job and runs: an apply waits until it has completed",
+        f"  {JOB}  waits: the job runs, and an apply waits until it has completed",
         "nothing to do",
     ]
     end_soon(site, 0)
