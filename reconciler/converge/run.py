@@ -17,20 +17,20 @@ from msgspec import Struct
 
 from reconciler.converge import perform
 from reconciler.converge.board import STARTING_VERBS, Board, State
+from reconciler.converge.gates import Gates
 from reconciler.converge.grants import Job, drop_record, give_back, take_job
 from reconciler.converge.ground import Ground
 from reconciler.converge.keep import keep_contents
-from reconciler.converge.view import compose_view, made_of
-from reconciler.converge.waits import Verdict, Watchlist, check_of, is_job
+from reconciler.converge.view import compose_view
+from reconciler.converge.waits import Verdict, Watchlist, is_job
 from reconciler.engine.protocol import LogLine
 from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, Emit, Note
 from reconciler.model.key import Key, Kind, kind_of, split_key
-from reconciler.model.observation import Phase, Status
+from reconciler.model.observation import Status
 from reconciler.model.plan import Action, Plan, Verb
 from reconciler.model.record import Made, Record, View
 from reconciler.model.spec import START_FIRST, ContainerSpec
-from reconciler.plan.exits import Standing, choose_standing, render_end
 
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
@@ -87,13 +87,12 @@ class Walk:
     executor: Executor
     watchlist: Watchlist
     board: Board
+    gates: Gates
     jobs: dict[int, Job] = field(default_factory=dict)
     intents: dict[int, int] = field(default_factory=dict)
     """The store's numbers of the intents, by action."""
     statuses: dict[int, Status] = field(default_factory=dict)
     began: dict[int, float] = field(default_factory=dict)
-    healthy: dict[Key, bool] = field(default_factory=dict)
-    """Dependencies that no action names and whose health was waited for."""
     wrong: dict[int, Failed] = field(default_factory=dict)
     """What the wait for a container showed, where it was not all well."""
     outcomes: "queue.SimpleQueue[Outcome]" = field(default_factory=queue.SimpleQueue)
@@ -113,7 +112,8 @@ class Walk:
         for action in self.board.waiting():
             if action.key in self.options.refused:
                 self._fail(action, self.options.refused[action.key])
-        self._await_running()
+        if self.options.wait:
+            self.gates.await_running()
         while True:
             self._advance(batch)
             if not self._busy():
@@ -129,16 +129,6 @@ class Walk:
             for verdict in verdicts:
                 self._judged(verdict)
         return self._result()
-
-    def _await_running(self) -> None:
-        """Jobs that an earlier apply started are this one's to see."""
-        if not self.plan.awaits or not self.options.wait:
-            return
-        with self.ground.store.read() as tx:
-            found = [made_of(record) for key in self.plan.awaits if (record := tx.record(key)) is not None]
-        states = self.ground.engine.containers.states(found)
-        for made in found:
-            self.watchlist.add(made, states[made.incarnation])
 
     def _interrupt(self) -> list[Verdict]:
         """Nothing begins any more, and all waits are given up: their verdicts."""
@@ -212,49 +202,15 @@ class Walk:
         return ready if all(self.board.hopeless_for(action) is None for action in self.board.waiting()) else self._ready()
 
     def _gates_open(self, action: Action) -> bool:
-        """A dependency that must be healthy and that no action of the plan starts is probed before its dependant begins."""
+        """What no action of the plan starts is asked about, and waited for, before what depends on it begins."""
         shut = False
         for key, condition in self.board.dependencies(action).items():
-            shut |= not self._gate(action, key, condition)
-            if self.board.states[action.id] is State.FAILED:
+            answer = self.gates.ask(action, key, condition)
+            if isinstance(answer, Failed):
+                self._fail(action, answer)
                 return False
+            shut |= not answer
         return not shut
-
-    def _gate(self, action: Action, key: Key, condition: str) -> bool:
-        """Whether one that no action starts is as it must be. What is found out by waiting counts for all who ask."""
-        if key in self.watchlist.watches and condition != "started":
-            return False
-        if key in self.healthy and condition != "started":
-            if not self.healthy[key]:
-                self._fail(action, Failed(f"{action.key}: {key} is not {condition}", hint=f"reconcile describe {key}"))
-            return self.healthy[key]
-        with self.ground.store.read() as tx:
-            record = tx.record(key)
-        made = made_of(record) if record is not None else None
-        if made is not None and condition == "completed" and is_job(made):
-            return self._gate_job(action, made)
-        if made is None or record is None or record.hold is not None:
-            self._fail(action, _shut(action, key, record))
-            return False
-        if condition != "healthy" or check_of(made) is None:
-            return True
-        status = self.ground.engine.containers.states([made])[made.incarnation]
-        age = max(0.0, self.ground.now() - status.started_at) if status.started_at else 0.0
-        self.watchlist.add(made, status, age=age)
-        return False
-
-    def _gate_job(self, action: Action, made: Made) -> bool:
-        """A job that completed, whenever that was and whatever holds it now, is met; one that runs is waited for."""
-        assert isinstance(made.spec, ContainerSpec)
-        status = self.ground.engine.containers.states([made])[made.incarnation]
-        if status.phase is Phase.RUNNING:
-            self.watchlist.add(made, status)
-            return False
-        if status.phase is not Phase.EXITED or choose_standing(made.spec, status) is not Standing.COMPLETED:
-            text = f"{action.key}: the job {made.key} has not completed: {render_end(status)}"
-            self._fail(action, Failed(text, hint=f"reconcile logs {split_key(made.key).name}; an apply runs it again"))
-            return False
-        return True
 
     def _take(self, tx: "Writing", ready: Sequence[Action], records: Mapping[Key, Record]) -> list[Job]:
         """Grants and intents of all that is ready; an action whose grants are refused has failed."""
@@ -355,8 +311,7 @@ class Walk:
         """A wait ended: a gate opens or not, a replacement is finished or undone, anything else is done or failed."""
         action = self.board.making(verdict.key)
         if action is None or self.board.states[action.id] is not State.STARTED:
-            self.healthy[verdict.key] = verdict.ok
-            self._see_job(verdict)
+            self._see_gate(verdict)
             self._advance([])
             return
         job = self.jobs[action.id]
@@ -367,6 +322,7 @@ class Walk:
         if not verdict.ok and not (job.new is not None and is_job(job.new)):
             verdict = self._obey(verdict)
         if not verdict.ok:  # Order: its log is read before it is removed.
+            assert job.new is not None
             self.wrong[action.id] = self._verdict_error(job.new, verdict)
         # A job that failed stays, with its log: the former version is not run once more.
         if action.verb is Verb.REPLACE and not verdict.ok and not (job.new is not None and is_job(job.new)):
@@ -392,17 +348,14 @@ class Walk:
         self.emit(Note(key=verdict.key, text=text, level="warning"))
         return Verdict(key=verdict.key, ok=True)
 
-    def _see_job(self, verdict: Verdict) -> None:
-        """A job that ran already has ended, or took too long: that is this apply's failure too."""
-        if verdict.key not in self.plan.awaits:
-            return
+    def _see_gate(self, verdict: Verdict) -> None:
+        """A dependency was waited for. A job that ran already and failed is this apply's failure, if it waits at all."""
+        failed = self.gates.note(verdict)
         if verdict.status is not None:
             self.ended[verdict.key] = verdict.status
-        if verdict.ok or not self.options.wait:
+        if failed is None or not self.options.wait:
             return
-        with self.ground.store.read() as tx:
-            record = tx.record(verdict.key)
-        error = self._verdict_error(made_of(record) if record is not None else None, verdict)
+        error = self._verdict_error(failed, verdict)
         self.errors[verdict.key] = error
         self.late.append(verdict.key)
         number = len(self.board.actions) + len(self.late)
@@ -412,11 +365,11 @@ class Walk:
             )
         )  # fmt: skip
 
-    def _verdict_error(self, made: Made | None, verdict: Verdict) -> Failed:
+    def _verdict_error(self, made: Made, verdict: Verdict) -> Failed:
         name = split_key(verdict.key).name
         return Failed(
             f"{verdict.key}: {verdict.text}",
-            detail=self._last_lines(made) if made is not None else "",
+            detail=self._last_lines(made),
             hint=f"reconcile logs {name}" if not verdict.ended else "mend the cause, then apply again",
         )
 
@@ -498,15 +451,6 @@ class Walk:
         )
 
 
-def _shut(action: Action, key: Key, record: Record | None) -> Failed:
-    """A dependency that is not there or is held opens no gate."""
-    name, hold = split_key(key).name, record.hold if record else None
-    if hold is None:
-        return Failed(f"{action.key}: {key} is not there", hint=f"reconcile start {name}")
-    end = "unpause" if hold.kind == "pause" else "start"
-    return Failed(f"{action.key}: {key} is held by a {hold.kind}", hint=f"reconcile {end} {name}")
-
-
 def _concerns_settle(action: Action) -> bool:
     """Images and volumes have neither policy nor names."""
     return kind_of(action.key) in (Kind.CONTAINER, Kind.NETWORK)
@@ -523,6 +467,7 @@ def converge(plan: Plan, ground: Ground, options: Options, emit: Emit) -> Result
     with ThreadPoolExecutor(options.workers, thread_name_prefix="converge") as executor:
         watchlist = Watchlist(engine=ground.engine, executor=executor, clock=ground.clock, timeout=options.timeout)
         walk = Walk(
-            plan=plan, ground=ground, options=options, emit=emit, executor=executor, watchlist=watchlist, board=Board(plan)
+            plan=plan, ground=ground, options=options, emit=emit, executor=executor, watchlist=watchlist, board=Board(plan),
+            gates=Gates(plan=plan, ground=ground, watchlist=watchlist),
         )  # fmt: skip
         return walk.walk()

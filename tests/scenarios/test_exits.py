@@ -103,3 +103,62 @@ def test_dependent_starts_once_its_dependency_is_healthy(world: World):
     world.run("apply", "stack.yaml", "--yes", check=0)
     began = {name: world.record(f"one/{name}")["status"]["started_at"] for name in ("first", "then")}
     assert began["first"] < began["then"]
+
+
+def test_pause_before_a_restart_is_shown_and_start_begins_anew(world: World):
+    world.write(stack(command=["sh", "-c", "exit 3"]))
+    world.run("apply", "stack.yaml", "--yes", "--no-wait", check=0)
+    wait_until(lambda: world.record("one/it")["status"]["restarts"] >= 5, "it backs off", seconds=30)
+    wait_until(lambda: "restarts in" in world.run("get", check=0).out, "the pause is shown", seconds=30)
+    wait_until(lambda: world.record("one/it")["status"]["restart_at"], "and when it ends")
+    assert "exit_code: 3" in world.run("describe", "container/it", check=0).out
+    assert world.plan("stack.yaml")["actions"] == [], "its exit command is at work"
+    assert world.run("drift").code == 0
+    world.write(stack(command=["sh", "-c", "exit 3"], restart="on-failure:1"))
+    world.run("apply", "stack.yaml", "--yes", "--no-wait", check=0)
+    wait_until(lambda: world.record("one/it")["status"]["gave_up"], "it gave up", seconds=70)
+    assert world.run("drift").code == 0
+    world.run("start", "it", check=0)
+    wait_until(lambda: world.record("one/it")["status"]["gave_up"], "it gave up again")
+    assert world.record("one/it")["status"]["restarts"] == 1, "the count began anew"
+
+
+def test_signal_and_want_of_memory_are_told(world: World):
+    world.write(stack(command=["pause"], restart="no"))
+    world.run("apply", "stack.yaml", "--yes", check=0)
+    world.run("kill", "it", check=0)
+    wait_until(lambda: world.record("one/it")["status"]["phase"] == "exited", "it has ended")
+    assert world.record("one/it")["status"]["signal"] == "SIGKILL"
+    assert "exited (137 SIGKILL)" in world.run("get", check=0).out
+    assert world.plan("stack.yaml")["actions"] == []
+
+
+def test_stop_of_one_whose_turn_has_not_come_is_obeyed(world: World):
+    """Its dependency is waited for; what is stopped meanwhile is replaced and stays stopped."""
+    flags = world.folder / "flags"
+    flags.mkdir()
+    check = {"test": "test -e /flags/$$V", "interval": "100ms", "start_period": "60s", "start_interval": "100ms"}
+    base = {"image": "127.0.0.1:5000/busybox:1", "command": ["pause"], "stop_grace": "0s"}
+
+    def both(version: str) -> dict[str, Any]:
+        first = {**base, "env": {"V": version}, "healthcheck": check, "mounts": ["./flags:/flags"]}
+        then = {**base, "env": {"V": version}, "depends_on": {"first": "healthy"}}
+        return {"apiVersion": "reconcile/v1", "name": "one", "containers": {"first": first, "then": then}}
+
+    (flags / "one").touch()
+    world.write(both("one"))
+    world.run("apply", "stack.yaml", "--yes", check=0)
+    old = world.record("one/then")["status"]["incarnation"]
+    world.write(both("two"))
+    waiting = world.popen("apply", "stack.yaml", "--yes")
+    wait_until(lambda: len(list(world.root.glob("containers/*"))) == 3, "the new one of first is prepared")
+    world.run("stop", "then", "--note", "look at it", check=0)
+    (flags / "two").touch()
+    out, err = waiting.communicate(timeout=100)
+    assert waiting.returncode == 0, (out, err)
+    status = world.record("one/then")["status"]
+    assert status["phase"] != "running"
+    assert status["held"]["why"] == "look at it"
+    assert status["incarnation"] != old
+    world.run("start", "then", check=0)
+    assert world.run("exec", "then", "sh", "-c", "echo $V", check=0).out == "two\n"
