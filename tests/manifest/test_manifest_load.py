@@ -40,7 +40,7 @@ def test_example_validates_and_is_named_after_its_folder(name: str):
 
 
 def test_there_is_an_example_for_each_major_feature():
-    features = {"ports", "volumes", "networks", "health", "variables", "limits", "replicas"}
+    features = {"ports", "volumes", "networks", "health", "variables", "limits", "replicas", "migration"}
     assert {"blog", "three-tier", *features} <= set(EXAMPLES)
 
 
