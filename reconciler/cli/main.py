@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "describe": ("get", "Show everything known of a resource."),
     "logs": ("containers", "Show the log of a container."),
     "exec": ("exec", "Run a command in a container."),
+    "cp": ("cp", "Copy files out of a container or into one."),
     "run": ("run", "Run a command in a new container."),
     "attach": ("attach", "Join the streams of a running container."),
     "wait": ("attach", "Wait until containers have ended."),
@@ -52,7 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 NOT_BUILT = frozenset(
-    "cp stats top explain approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
+    "stats top explain approve context serve push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
     " load login logout build prune".split()
 )
 """Verbs of the design that are refused by name until they are built."""

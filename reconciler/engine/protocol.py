@@ -6,7 +6,7 @@ otherwise it may be called from worker threads, never twice at once for one key;
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
@@ -264,8 +264,38 @@ class Line(Protocol):
         """Let go of it. It goes on."""
 
 
+class FileSeen(Struct, frozen=True, kw_only=True):
+    """What is at a path."""
+
+    folder: bool = False
+    link: bool = False
+    """A symbolic link that was not followed."""
+
+
 class Inside(Protocol):
     """What looks into containers that run: a second, separate protocol."""
+
+    def look(self, made: Made, path: str, *, follow: bool) -> FileSeen | None:
+        """What is at a path of the container, its volumes and mounts included while it runs; None for nothing. With
+        `follow` what a link leads to. No path leads out of the container. Raises Failed where its files can't be had."""
+
+    def copy_out(
+        self, made: Made, path: str, to: IO[bytes], *, top: str, follow: bool, skipped: Callable[[str], None]
+    ) -> None:
+        """Write a tar of what is at a path, under the name `top`; of a folder with `top` "" only what is in it. Devices and
+        sockets are left out, and told."""
+
+    def copy_in(
+        self,
+        made: Made,
+        folder: str,
+        stream: IO[bytes],
+        *,
+        owner: tuple[int, int] | None,
+        skipped: Callable[[str], None],
+    ) -> None:
+        """Unpack a tar into a folder that is there; all of it is `owner`'s, None: as the tar says. Links in the container
+        lead about inside it. On an error what came before it is there."""
 
     def logs(
         self, made: Made, *, tail: int | None, since: float, follow: bool, stop: Callable[[], bool]

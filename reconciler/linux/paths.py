@@ -89,6 +89,20 @@ def _enter(root: int, here: int, done: str, part: str, mode: int) -> int:
     return openat2(root, done, flags, resolve=IN_ROOT | NO_MAGICLINKS)
 
 
+_KERNELS = frozenset({0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x1CD1, 0x19800202, 0x64626720, 0x74726163, 0x73636673})
+"""statfs(2): proc, sysfs, cgroup, cgroup2, devpts, mqueue, debugfs, tracefs, securityfs."""
+
+
+def is_kernels(number: int) -> bool:
+    """Whether a descriptor is on a file system that shows the kernel and keeps nothing."""
+    found = ctypes.create_string_buffer(256)
+    if _libc.fstatfs(number, found) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    kind: int = struct.unpack_from("=q", found)[0]
+    return kind & 0xFFFFFFFF in _KERNELS
+
+
 def read_in_root(root: int | str | Path, path: str, *, limit: int = 1 << 20) -> bytes:
     """The bytes of a regular file inside `root`.
 

@@ -1,6 +1,8 @@
 """Prepare, start, stop, update, delete: what each leaves, and that each may come twice."""
 
+import io
 import sys
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -394,3 +396,27 @@ def test_states_are_cheap(ground: Ground) -> None:
     assert not [one for one in seen if not one.startswith("open ")], seen
     assert not [one for one in seen if "mountinfo" in one or "/proc/net" in one], seen
     assert len(seen) <= 12 * len(several), seen
+
+
+def test_files_go_in_and_come_out(ground: Ground) -> None:
+    web, inside = lone(ground), ground.engine.inside
+    ground.up(web)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        header = tarfile.TarInfo("note")
+        header.size = 4
+        tar.addfile(header, io.BytesIO(b"text"))
+    packed.seek(0)
+    inside.copy_in(web, "/", packed, owner=(0, 0), skipped=print)
+    seen = inside.look(web, "/note", follow=True)
+    assert seen is not None
+    assert not seen.folder
+    assert inside.look(web, "/nothing", follow=True) is None
+    out = io.BytesIO()
+    inside.copy_out(web, "/note", out, top="kept", follow=False, skipped=print)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+        file = tar.extractfile("kept")
+        assert file is not None
+        assert file.read() == b"text"
+    with pytest.raises(Failed, match="cp"):
+        inside.copy_out(web, "/nothing", io.BytesIO(), top="x", follow=False, skipped=print)

@@ -5,14 +5,26 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from msgspec import structs
 
 from reconciler.engine.contents import PRESENT, ContentDriver, keep_nothing
+from reconciler.engine.memory import files
 from reconciler.engine.memory.drivers import MemoryContainers, MemoryImages, MemoryNetworks, MemoryVolumes
 from reconciler.engine.memory.machine import Machine, Thing
 from reconciler.engine.names import names_on
-from reconciler.engine.protocol import Attached, Driver, ExecResult, LogLine, ReadContent, Recollection, Traits, Uses
+from reconciler.engine.protocol import (
+    Attached,
+    Driver,
+    ExecResult,
+    FileSeen,
+    LogLine,
+    ReadContent,
+    Recollection,
+    Traits,
+    Uses,
+)
 from reconciler.model.content import kept_files, pack
 from reconciler.model.errors import Failed, SubnetTaken
 from reconciler.model.health import NO_STREAK, active_check, note_probe
@@ -252,6 +264,38 @@ class MemoryInside:
         age = self.machine.now - thing.started_at
         thing.streak = note_probe(thing.streak or NO_STREAK, check, healthy=healthy, age=age)
         return (Health.HEALTHY, "") if healthy else (Health.UNHEALTHY, "made unhealthy")
+
+    def look(self, made: Made, path: str, *, follow: bool) -> FileSeen | None:
+        """A file, or a folder with something in it."""
+        return files.look(self._files(made), path)
+
+    def copy_out(
+        self, made: Made, path: str, to: IO[bytes], *, top: str, follow: bool, skipped: Callable[[str], None]
+    ) -> None:
+        """A tar of it."""
+        if files.look(self._files(made), path) is None:
+            raise Failed(f"{made.key}: cp: {path}: there is no such file")
+        files.pack(self._files(made), path, top, to)
+
+    def copy_in(
+        self,
+        made: Made,
+        folder: str,
+        stream: IO[bytes],
+        *,
+        owner: tuple[int, int] | None,
+        skipped: Callable[[str], None],
+    ) -> None:
+        """The files of a tar."""
+        if files.look(self._files(made), folder) is None:
+            raise Failed(f"{made.key}: cp: {folder}: there is no such folder")
+        files.unpack(self._files(made), folder, stream)
+
+    def _files(self, made: Made) -> dict[str, bytes]:
+        thing = self.machine.containers.get(made.incarnation)
+        if thing is None:
+            raise Failed(f"{made.key}: cp: it is not on the machine")
+        return thing.data
 
     def kill(self, made: Made, signal: int) -> None:
         """It ends of it; a paused one only of SIGKILL."""

@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL
-from typing import Any
+from typing import IO, Any
 
 from reconciler.engine.native.layout import Layout
-from reconciler.engine.native.runtime import bundle, health, logs, probes, rotation, status
+from reconciler.engine.native.runtime import bundle, files, health, logs, probes, rotation, status
 from reconciler.engine.native.runtime import exec as execution
 from reconciler.engine.native.runtime.attach import NativeLine
 from reconciler.engine.native.runtime.spec import Unstartable
 from reconciler.engine.native.runtime.users import BadUser, Identity, resolve_user
-from reconciler.engine.protocol import ExecResult, LogLine
+from reconciler.engine.protocol import ExecResult, FileSeen, LogLine
 from reconciler.linux import cgroups, process
 from reconciler.model.errors import Failed
 from reconciler.model.health import HTTP, TCP
@@ -143,6 +143,28 @@ class NativeInside:
         if code is None:
             text = f"{text}\nit took longer than {timeout:g} s".lstrip()
         return code == 0, text
+
+    def look(self, made: Made, path: str, *, follow: bool) -> FileSeen | None:
+        """As the protocol says."""
+        return files.look(self._bundle(made), made, path, follow=follow)
+
+    def copy_out(
+        self, made: Made, path: str, to: IO[bytes], *, top: str, follow: bool, skipped: Callable[[str], None]
+    ) -> None:
+        """As the protocol says."""
+        files.copy_out(self._bundle(made), made, path, to, top=top, follow=follow, skipped=skipped)
+
+    def copy_in(
+        self,
+        made: Made,
+        folder: str,
+        stream: IO[bytes],
+        *,
+        owner: tuple[int, int] | None,
+        skipped: Callable[[str], None],
+    ) -> None:
+        """As the protocol says."""
+        files.copy_in(self._bundle(made), made, folder, stream, owner=owner, skipped=skipped)
 
     def kill(self, made: Made, signal: int) -> None:
         """Send a signal to its first process, by pidfd after a look at its start time. Raises Failed where none runs."""
