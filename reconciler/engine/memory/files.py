@@ -34,4 +34,4 @@ def unpack(data: dict[str, bytes], folder: str, stream: IO[bytes]) -> None:
         for entry in tar:
             source = tar.extractfile(entry) if entry.isreg() else None
             if source is not None:
-                data[posixpath.normpath(f"{folder}/{entry.name}")] = source.read()
+                data[posixpath.normpath(f"{folder.rstrip('/')}/{entry.name}")] = source.read()
