@@ -108,7 +108,8 @@ def test_D1_links_in_the_container_never_reach_the_host(box: World):
 def test_D1_folder_that_becomes_a_link_while_it_is_copied(box: World):
     (box.folder / "canary").write_text("the host's own")
     up = "../" * 20 + str(box.folder)
-    flip = f"mkdir -p /d/x; echo inside >/d/x/canary; while :; do mv /d/x /d/y; ln -s {up} /d/x; rm -rf /d/x; mv /d/y /d/x; done"
+    flip = f"while :; do mv /d/x /d/y; ln -s {up} /d/x; rm -rf /d/x; mv /d/y /d/x; done"
+    sh(box, "mkdir -p /d/x; echo inside >/d/x/canary")
     flipping = box.popen("exec", "it", "sh", "-c", flip)
     (box.folder / "evil").write_text("evil")
     for _ in range(15):
