@@ -12,7 +12,7 @@ from lab import images as lab
 from lab.images import Image
 from reconciler.engine.native.content import archive
 from reconciler.engine.native.content import images as here
-from reconciler.engine.native.layers import layer as layers
+from reconciler.engine.native.layers import stored
 from reconciler.model.errors import ContentError, Failed, PlatformMissing
 from reconciler.model.events import silent
 from reconciler.model.key import Key
@@ -69,7 +69,7 @@ def test_archive_is_loaded_and_stays_the_same_image(driver, layout, tmp_path, fo
     image = here.read_image(layout, digest)
     assert image.config["rootfs"]["diff_ids"] == [layer.diff_id for layer in TWO.layers]
     assert image.names == ()
-    assert all(layers.has_layer(layout, layer.diff_id) for layer in TWO.layers)
+    assert all(stored.has_layer(layout, layer.diff_id) for layer in TWO.layers)
     assert resolve(driver, path).local
 
 
@@ -86,7 +86,7 @@ def test_layers_that_link_to_each_other_are_found(driver, layout, tmp_path):
     del members["l1.tar"]
     write_tar(tmp_path / "image.tar", members, **{"x/layer.tar": "../l0.tar"})
     load(driver, tmp_path / "image.tar")
-    assert layers.has_layer(layout, SMALL.layers[0].diff_id)
+    assert stored.has_layer(layout, SMALL.layers[0].diff_id)
 
 
 def test_packed_layer_in_a_saved_image_is_loaded(driver, layout, tmp_path):
@@ -94,7 +94,7 @@ def test_packed_layer_in_a_saved_image_is_loaded(driver, layout, tmp_path):
     members["l0.tar"] = gzip.compress(members["l0.tar"])
     write_tar(tmp_path / "image.tar", members)
     load(driver, tmp_path / "image.tar")
-    assert layers.has_layer(layout, SMALL.layers[0].diff_id)
+    assert stored.has_layer(layout, SMALL.layers[0].diff_id)
 
 
 def test_index_in_an_oci_archive_is_followed(driver, tmp_path):
@@ -173,7 +173,7 @@ def test_wrong_layer_in_an_archive_is_refused(driver, layout, tmp_path):
     made = Made(key=KEY, spec=ImageSpec(archive=str(tmp_path / "image.tar")), image=digest)
     with pytest.raises(ContentError, match=f"expected {SMALL.layers[0].diff_id}"):
         driver.create(made, uses={}, emit=silent)
-    assert not layers.list_layers(layout)
+    assert not stored.list_layers(layout)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_truncated_archive_is_refused(driver, layout, tmp_path):
     with pytest.raises((ContentError, Failed)):
         load(driver, path)
     assert driver.list_images() == []
-    assert not layers.has_layer(layout, TWO.layers[0].diff_id)
+    assert not stored.has_layer(layout, TWO.layers[0].diff_id)
 
 
 def test_A7_header_of_a_gigabyte_is_not_read(driver, tmp_path):

@@ -11,7 +11,7 @@ from lab import images as lab
 from lab.images import Blob, Entry, Image
 from lab.registry import free_port
 from reconciler.engine.native.drivers.image import ImageDriver
-from reconciler.engine.native.layers import layer as layers
+from reconciler.engine.native.layers import stored
 from reconciler.engine.native.registry import transport
 from reconciler.engine.native.registry.auth import is_own_realm, parse_challenges
 from reconciler.engine.native.registry.client import Client
@@ -384,7 +384,7 @@ def test_C5_server_that_ignores_ranges_is_read_from_the_beginning(driver, layout
     server.lies.append(lie_about(digest, half, times=1))
     server.lies.append(lie_about(digest, lambda h: h.send(200, layer.tar)))
     bring(driver, server.reference)
-    assert layers.has_layer(layout, layer.diff_id)
+    assert stored.has_layer(layout, layer.diff_id)
 
 
 @pytest.mark.parametrize("claimed", ["bytes 500000-", "bytes 7-", "nonsense"])

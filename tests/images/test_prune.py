@@ -7,7 +7,7 @@ from hostile_registry import SMALL, TWO
 from test_pull import bring, create, resolve
 
 from reconciler.engine.native.content import blobs
-from reconciler.engine.native.layers import layer as layers
+from reconciler.engine.native.layers import stored
 from reconciler.engine.native.snapshots.mounts import hold_layers, release_layers
 from reconciler.model.errors import ContentError, LockTimeout
 from tests.linux.spaces import in_mount_namespace
@@ -32,7 +32,7 @@ def test_list_shows_what_is_here(driver, layout, both):
     assert set(images) == {SMALL.manifest().digest, TWO.manifest().digest}
     two = images[TWO.manifest().digest]
     assert two.names == (f"{both}/app:2",)
-    assert two.size == sum(layers.layer_size(layout, layer.diff_id) for layer in TWO.layers) > 0
+    assert two.size == sum(stored.layer_size(layout, layer.diff_id) for layer in TWO.layers) > 0
     assert two.platform.startswith("linux/")
 
 
@@ -42,7 +42,7 @@ def test_altered_image_is_listed_and_its_parts_stay_while_it_is_used(driver, lay
     (image,) = [image for image in driver.list_images() if image.digest == digest]
     assert (image.config, image.names) == ({}, (f"{both}/app:2",))
     driver.prune([digest])
-    assert all(layers.has_layer(layout, layer.diff_id) for layer in TWO.layers)
+    assert all(stored.has_layer(layout, layer.diff_id) for layer in TWO.layers)
     assert all(blobs.has_blob(layout, blob.digest) for blob in TWO.layer_blobs())
     assert names(driver) == ["app:2"]
 
@@ -53,15 +53,15 @@ def test_prune_that_can_not_know_what_is_used_removes_nothing(driver, layout, bo
     (layout.images / f"{digest[7:]}.json").write_bytes(b"")
     with pytest.raises(ContentError, match=digest):
         driver.prune([digest])
-    assert len(layers.list_layers(layout)) == 2
+    assert len(stored.list_layers(layout)) == 2
 
 
 def test_prune_keeps_what_is_used_and_all_that_it_shares(driver, layout, both):
     gone = driver.prune([SMALL.manifest().digest])
     assert names(driver) == ["app:1"]
     assert [name for name, _ in gone] == [f"{both}/app:2"]
-    assert layers.has_layer(layout, SMALL.layers[0].diff_id)
-    assert not layers.has_layer(layout, TWO.layers[1].diff_id)
+    assert stored.has_layer(layout, SMALL.layers[0].diff_id)
+    assert not stored.has_layer(layout, TWO.layers[1].diff_id)
     assert gone[0][1] > 100_000
 
 
@@ -75,7 +75,7 @@ def test_prune_of_everything_leaves_nothing(driver, layout, both):
     (layout.blobs / f"new-{'0' * 64}").write_bytes(b"left by a killed pull")
     gone = driver.prune([])
     assert driver.list_images() == []
-    assert layers.list_layers(layout) == []
+    assert stored.list_layers(layout) == []
     assert list(layout.blobs.iterdir()) == []
     assert [path.name for path in layout.layers.iterdir()] == ["lock"]
     assert (f"new-{'0' * 64}", 21) in gone
@@ -117,10 +117,10 @@ def test_layer_of_a_container_stays_whatever_is_said_to_be_used(driver, layout, 
     def hold_and_prune():
         hold_layers(layout, "0123456789ab", [used, unused])
         driver.prune([])
-        assert sorted(layers.list_layers(layout)) == sorted([used, unused])
+        assert sorted(stored.list_layers(layout)) == sorted([used, unused])
         release_layers(layout, ["0123456789ab"])
         driver.prune([])
-        assert layers.list_layers(layout) == []
+        assert stored.list_layers(layout) == []
 
     in_mount_namespace(hold_and_prune)
 

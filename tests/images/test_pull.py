@@ -21,6 +21,7 @@ from reconciler.engine.native.content import images as here
 from reconciler.engine.native.drivers.image import ImageDriver
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layers import layer as layers
+from reconciler.engine.native.layers import stored
 from reconciler.model.errors import ContentError, PlatformMissing, RegistryError
 from reconciler.model.events import Progress, silent
 from reconciler.model.key import Key
@@ -62,7 +63,7 @@ def test_image_of_a_real_registry_is_resolved_without_a_trace_and_pulled(driver,
     status = create(driver, reference, digest, events.append)
     assert status.phase is Phase.PRESENT
     assert {part.state for part in status.parts.values()} == {"present"}
-    assert all(layers.has_layer(layout, layer.diff_id) for layer in TWO.layers)
+    assert all(stored.has_layer(layout, layer.diff_id) for layer in TWO.layers)
     image = here.read_image(layout, digest)
     assert (image.names, image.config["config"]["Cmd"]) == ((reference,), ["sh"])
     assert image.layers == tuple(blob.digest for blob in TWO.layer_blobs())
@@ -84,7 +85,7 @@ def test_every_form_of_image_is_pulled(driver, layout, registry, name):
         lab.push(registry.url, name, images[name])
     digest = bring(driver, f"{registry.host}/{name}")
     assert digest == images[name].manifest().digest
-    assert layers.has_layer(layout, SMALL.layers[0].diff_id)
+    assert stored.has_layer(layout, SMALL.layers[0].diff_id)
 
 
 def test_missing_platform_names_those_that_are_there(driver, registry):
@@ -297,7 +298,7 @@ def test_altered_kept_blob_is_fetched_again(driver, layout, serve):
     layers.remove_layer(layout, SMALL.layers[0].diff_id)
     blobs.blob_path(layout, SMALL.layer_blobs()[0].digest).write_bytes(b"\x1f\x8bnonsense")
     create(driver, server.reference, digest)
-    assert layers.has_layer(layout, SMALL.layers[0].diff_id)
+    assert stored.has_layer(layout, SMALL.layers[0].diff_id)
 
 
 def test_download_that_breaks_off_goes_on_where_it_stopped(driver, serve):
@@ -333,7 +334,7 @@ def test_wrong_remains_of_a_killed_pull_start_again(driver, layout, serve, left_
     left.parent.mkdir(parents=True)
     left.write_bytes(left_behind)
     bring(driver, server.reference)
-    assert layers.has_layer(layout, layer.diff_id)
+    assert stored.has_layer(layout, layer.diff_id)
 
 
 def test_failed_layer_leaves_nothing_of_the_image(driver, layout, serve):

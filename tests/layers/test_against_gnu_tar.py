@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.engine.native.layers import erofs, layer, squashfs
+from reconciler.engine.native.layers import erofs, layer, squashfs, stored
 from reconciler.linux import files, mounts
 from tests.layers.tars import folder, hardlink, member, new_layout, symlink, tar, write
 from tests.linux.spaces import in_mount_namespace
@@ -89,7 +89,7 @@ def test_archives_come_out_as_gnu_tar_extracts_them(tmp_path: Path, form: str) -
         command = ["tar", "-x", "-p", "--numeric-owner", "--same-owner", "-C", str(extracted)]
         subprocess.run(command, input=data, check=True, capture_output=True)
         diff_id = write(layout, data, form=form)
-        image = layer.image_path(layout, diff_id, form)
+        image = stored.image_path(layout, diff_id, form)
         mounts.bind(image, target) if form == "tree" else mounts.mount_image(image, target, form)
         assert describe(target) == describe(extracted), f"seed {seed}"
         assert {name: int((target / name).stat().st_mtime) for name in times} == times, f"seed {seed}"

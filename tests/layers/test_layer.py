@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.engine.native.layers import erofs, layer, piped, squashfs
+from reconciler.engine.native.layers import erofs, layer, piped, squashfs, stored
 from reconciler.engine.native.layout import Layout
 from reconciler.linux import mounts
 from reconciler.model.errors import ContentError, Failed, ProgramFailed
@@ -75,9 +75,9 @@ def is_opaque(path: Path) -> bool:
 
 def look(layout: Layout, diff_id: str, target: Path) -> dict[str, str]:
     """Everything in a layer, by its path; needs a mount namespace of its own."""
-    facts = layer.read_facts(layout, diff_id)
+    facts = stored.read_facts(layout, diff_id)
     assert facts is not None
-    image = layer.image_path(layout, diff_id, facts.form)
+    image = stored.image_path(layout, diff_id, facts.form)
     target.mkdir(exist_ok=True)
     if facts.form == "tree":
         mounts.bind(image, target)
@@ -142,11 +142,11 @@ def test_hard_links_share_their_inode(layout: Layout, tmp_path: Path, form: str)
     diff_id = write(layout, tar(member("a", b"x"), hardlink("b", "a"), hardlink("d/c", "./a")), form=form)
 
     def work() -> None:
-        facts = layer.read_facts(layout, diff_id)
+        facts = stored.read_facts(layout, diff_id)
         assert facts is not None
         target = tmp_path / "mounted"
         target.mkdir()
-        image = layer.image_path(layout, diff_id, form)
+        image = stored.image_path(layout, diff_id, form)
         mounts.bind(image, target) if form == "tree" else mounts.mount_image(image, target, form)
         found = [(target / name).stat() for name in ("a", "b", "d/c")]
         assert len({one.st_ino for one in found}) == 1
@@ -157,9 +157,9 @@ def test_hard_links_share_their_inode(layout: Layout, tmp_path: Path, form: str)
 
 def test_the_root_entry_is_kept_beside_the_image(layout: Layout) -> None:
     diff_id = write(layout, tar(folder("./", mode=0o1777, uid=5, gid=6, mtime=7, xattrs={"user.a": "b"}), member("x")))
-    facts = layer.read_facts(layout, diff_id)
+    facts = stored.read_facts(layout, diff_id)
     assert facts is not None
-    assert facts.root == layer.RootEntry(mode=0o1777, uid=5, gid=6, mtime=7 * 10**9, xattrs={"user.a": b"b"})
+    assert facts.root == stored.RootEntry(mode=0o1777, uid=5, gid=6, mtime=7 * 10**9, xattrs={"user.a": b"b"})
 
 
 # ---------------------------------------------------------------- whiteouts
@@ -228,10 +228,10 @@ def test_A5_overlay_s_own_marks_are_dropped(layout: Layout, tmp_path: Path, form
 
     def work() -> None:
         assert look(layout, diff_id, tmp_path / "mounted") == {"dir": DIR, "file": FILE + " x"}
-        facts = layer.read_facts(layout, diff_id)
+        facts = stored.read_facts(layout, diff_id)
         assert facts is not None
         target = tmp_path / "mounted"
-        image = layer.image_path(layout, diff_id, form)
+        image = stored.image_path(layout, diff_id, form)
         mounts.bind(image, target) if form == "tree" else mounts.mount_image(image, target, form)
         assert os.listxattr(target / "dir") == ["user.ok"]
         assert os.listxattr(target / "file") == []
@@ -247,7 +247,7 @@ def test_A6_file_capabilities_are_kept(layout: Layout, tmp_path: Path, form: str
     def work() -> None:
         target = tmp_path / "mounted"
         target.mkdir()
-        image = layer.image_path(layout, diff_id, form)
+        image = stored.image_path(layout, diff_id, form)
         mounts.bind(image, target) if form == "tree" else mounts.mount_image(image, target, form)
         assert os.getxattr(target / "ping", "security.capability") == capability
 
@@ -382,7 +382,7 @@ def test_A9_content_of_another_digest_is_refused_and_nothing_kept(layout: Layout
     with pytest.raises(ContentError, match=r"sha256:0000.*sha256:"):
         layer.write_layer(layout, "sha256:" + "0" * 64, pieces(data), what="layer", form=form)
     assert left(layout) == []
-    assert not layer.has_layer(layout, "sha256:" + "0" * 64)
+    assert not stored.has_layer(layout, "sha256:" + "0" * 64)
 
 
 def test_A11_a_file_system_image_as_layer_is_refused(layout: Layout, tmp_path: Path) -> None:
@@ -480,15 +480,15 @@ def test_A7_zeros_take_no_room(layout: Layout) -> None:
 
 def test_a_layer_is_here_until_it_is_removed(layout: Layout, form: str) -> None:
     data = tar(member("a", b"x" * 5000))
-    assert not layer.has_layer(layout, digest(data))
+    assert not stored.has_layer(layout, digest(data))
     diff_id = write(layout, data, form=form)
-    assert layer.has_layer(layout, diff_id)
-    assert layer.list_layers(layout) == [diff_id]
-    size = layer.layer_size(layout, diff_id)
+    assert stored.has_layer(layout, diff_id)
+    assert stored.list_layers(layout) == [diff_id]
+    size = stored.layer_size(layout, diff_id)
     assert size >= 4096
     assert write(layout, data, form=form) == diff_id
-    layer.sync_layer(layout, diff_id)
-    facts = layer.read_facts(layout, diff_id)
+    stored.sync_layer(layout, diff_id)
+    facts = stored.read_facts(layout, diff_id)
     assert facts is not None
     assert facts.synced
     assert layer.remove_layer(layout, diff_id) == size
@@ -500,13 +500,13 @@ def test_one_layer_written_by_many_at_once_is_one_layer(layout: Layout) -> None:
     data = tar(*(member(f"{number}", b"x" * 1000) for number in range(200)))
     with ThreadPoolExecutor(6) as pool:
         assert {diff_id for diff_id in pool.map(lambda _: write(layout, data), range(12))} == {digest(data)}
-    assert layer.has_layer(layout, digest(data))
+    assert stored.has_layer(layout, digest(data))
     for thread in threading.enumerate():
         if thread.name == "layer-sha256":
             thread.join()
-    facts = layer.read_facts(layout, digest(data))
+    facts = stored.read_facts(layout, digest(data))
     assert facts is not None
-    image = layer.image_path(layout, digest(data), facts.form)
+    image = stored.image_path(layout, digest(data), facts.form)
     assert facts.sha256 in ("", hashlib.sha256(image.read_bytes()).hexdigest())
     assert len(left(layout)) == 2
 
@@ -531,12 +531,12 @@ def test_what_a_crash_left_half_made_is_removed_and_what_is_being_made_is_not(la
     (layout.layers / "new-abandoned").mkdir()
     layer.write_layer(layout, digest(data), slow(), what="layer")
     assert [name[:10] for name in seen[0]] == [f"new-{digest(data)[7:13]}"]
-    assert layer.has_layer(layout, digest(data))
+    assert stored.has_layer(layout, digest(data))
 
 
 @pytest.mark.parametrize("diff_id", ["", "sha256:../../x", "sha256:" + "A" * 64, "sha512:" + "0" * 64, "0" * 64])
 def test_a_digest_that_is_none_becomes_no_path(layout: Layout, diff_id: str) -> None:
-    for call in (layer.has_layer, layer.layer_size):
+    for call in (stored.has_layer, stored.layer_size):
         with pytest.raises(ContentError, match="64 hex digits"):
             call(layout, diff_id)
     with pytest.raises(ContentError, match="64 hex digits"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.engine.native.glimpse import Glimpse
-from reconciler.engine.native.layers import layer
+from reconciler.engine.native.layers import layer, stored
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.snapshots import mounts as layer_mounts
 from reconciler.engine.native.snapshots import stack
@@ -141,20 +141,20 @@ def test_a_layer_that_is_not_here_is_named(layout: Layout, image: list[str]) -> 
 
 
 def test_a_damaged_layer_is_not_mounted_after_an_unclean_boot(layout: Layout, image: list[str]) -> None:
-    facts = layer.read_facts(layout, image[0])
+    facts = stored.read_facts(layout, image[0])
     assert facts is not None
-    path = layer.image_path(layout, image[0], facts.form)
+    path = stored.image_path(layout, image[0], facts.form)
     deadline = threading.enumerate()
     for thread in deadline:
         if thread.name == "layer-sha256":
             thread.join()
     record = layout.layers / f"{image[0][7:]}.json"
-    record.write_text(record.read_text().replace(layer.read_boot_id(), "an earlier boot"))
-    assert layer.has_layer(layout, image[0])
+    record.write_text(record.read_text().replace(stored.read_boot_id(), "an earlier boot"))
+    assert stored.has_layer(layout, image[0])
 
     def right() -> None:
         stack.mount_root(layout, ONE, image)
-        found = layer.read_facts(layout, image[0])
+        found = stored.read_facts(layout, image[0])
         assert found is not None
         assert found.synced
 

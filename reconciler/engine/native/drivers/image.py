@@ -14,7 +14,7 @@ from reconciler.engine.native.content import blobs, images
 from reconciler.engine.native.content.documents import Platform, host_platform
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.images.session import Session
-from reconciler.engine.native.layers import layer as layers
+from reconciler.engine.native.layers import stored
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.snapshots.mounts import unmount_layers
 from reconciler.engine.protocol import LocalImage, Uses
@@ -126,7 +126,7 @@ class ImageDriver:
             return Status(phase=Phase.PRESENT, parts=parts, error=error.brief)
         if content is None:
             return Status(phase=Phase.PRESENT, parts=parts)
-        lacking = [diff_id for diff_id in content.diff_ids if not layers.has_layer(self._layout, diff_id)]
+        lacking = [diff_id for diff_id in content.diff_ids if not stored.has_layer(self._layout, diff_id)]
         parts["config"] = PRESENT
         parts["layers"] = _layers_part(len(content.diff_ids), lacking)
         return Status(phase=Phase.PRESENT, parts=parts, size=_size(self._layout, content.diff_ids))
@@ -150,4 +150,4 @@ def _layers_part(count: int, lacking: Sequence[str]) -> Part:
 
 
 def _size(layout: Layout, diff_ids: Sequence[str]) -> int:
-    return sum(layers.layer_size(layout, diff_id) for diff_id in set(diff_ids))
+    return sum(stored.layer_size(layout, diff_id) for diff_id in set(diff_ids))

@@ -15,6 +15,7 @@ from msgspec import Struct
 from reconciler.engine.native.content import blobs
 from reconciler.engine.native.content.unpack import unpack_layer
 from reconciler.engine.native.layers import layer as layers
+from reconciler.engine.native.layers import stored
 from reconciler.engine.native.layout import Layout
 from reconciler.model.errors import ContentError, Failed, ReconcileError
 
@@ -58,13 +59,13 @@ def ensure_layer(
 
     Raises ContentError where its bytes are wrong, and whatever `source` raises; nothing of it is kept then.
     """
-    if layers.has_layer(layout, wanted.diff_id):
+    if stored.has_layer(layout, wanted.diff_id):
         if durable:
-            layers.sync_layer(layout, wanted.diff_id)
+            stored.sync_layer(layout, wanted.diff_id)
         told("exists", wanted.size)
         return
     with blobs.claim_blob(layout, wanted.digest, stopped=stopped, doing=f"fetching a layer of {wanted.image}"):
-        if layers.has_layer(layout, wanted.diff_id):
+        if stored.has_layer(layout, wanted.diff_id):
             told("exists", wanted.size)
             return
         try:
@@ -74,7 +75,7 @@ def ensure_layer(
             hint = f"look at the disk below {layout.root}"
             raise Failed(f"{wanted.what}: {error.strerror or error}", hint=hint) from error
     if durable:
-        layers.sync_layer(layout, wanted.diff_id)
+        stored.sync_layer(layout, wanted.diff_id)
     told("done", wanted.size)
 
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from reconciler.engine.native.content import blobs, images
 from reconciler.engine.native.layers import layer as layers
+from reconciler.engine.native.layers import stored
 from reconciler.engine.native.layout import Layout
 from reconciler.linux import mounts
 
@@ -39,7 +40,7 @@ def prune_content(layout: Layout, used: Sequence[str], *, dry_run: bool = False)
 
 def _choose(layout: Layout, used: Sequence[str]) -> Iterator[Going]:
     kept_blobs: set[str] = set()
-    kept_layers: set[str] = {diff_id for diff_id in layers.list_layers(layout) if _is_mounted(layout, diff_id)}
+    kept_layers: set[str] = {diff_id for diff_id in stored.list_layers(layout) if _is_mounted(layout, diff_id)}
     for digest in used:
         if digest.startswith("sha256:"):  # else an image that was never known
             found, ids = _content(layout, images.read_kept(layout, digest))
@@ -53,7 +54,7 @@ def _choose(layout: Layout, used: Sequence[str]) -> Iterator[Going]:
             kept_blobs |= found
             kept_layers |= ids
     yield from (Going(one, blobs=frozenset({one})) for one, _ in blobs.list_blobs(layout) if one not in kept_blobs)
-    yield from (Going(one, layers=frozenset({one})) for one in layers.list_layers(layout) if one not in kept_layers)
+    yield from (Going(one, layers=frozenset({one})) for one in stored.list_layers(layout) if one not in kept_layers)
 
 
 def _content(layout: Layout, kept: images.Kept) -> tuple[set[str], set[str]]:
@@ -74,7 +75,7 @@ def _is_mounted(layout: Layout, diff_id: str) -> bool:
 
 def _measure(layout: Layout, going: Going) -> int:
     size = sum(blobs.blob_size(layout, digest) for digest in going.blobs)
-    return size + sum(layers.layer_size(layout, diff_id) for diff_id in going.layers)
+    return size + sum(stored.layer_size(layout, diff_id) for diff_id in going.layers)
 
 
 def _remove(layout: Layout, going: Going) -> int:

@@ -12,7 +12,7 @@ from reconciler.engine.native.content import images
 from reconciler.engine.native.content.config import healthcheck_of, volumes_of
 from reconciler.engine.native.images import load, pull
 from reconciler.engine.native.images.session import Session
-from reconciler.engine.native.layers import layer as layers
+from reconciler.engine.native.layers import stored
 from reconciler.engine.native.layout import Layout
 from reconciler.model.errors import ContentError, RegistryError
 from reconciler.model.record import UNKNOWN, ImageFact
@@ -95,7 +95,7 @@ def _facts_here(layout: Layout, digest: str) -> ImageFact | None:
         return None  # altered: `create` fetches it again
     if content is None:
         return None
-    whole = all(layers.has_layer(layout, diff_id) for diff_id in content.diff_ids)
+    whole = all(stored.has_layer(layout, diff_id) for diff_id in content.diff_ids)
     return _facts(digest, content.config, local=whole)
 
 

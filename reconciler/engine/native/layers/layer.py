@@ -1,17 +1,11 @@
-"""Turns the uncompressed bytes of a layer into a file of its own that can be mounted, and answers which are here.
+"""Turns the uncompressed bytes of a layer into a file of its own that can be mounted; removes one.
 
-`ROOT/layers/HEX.{erofs,squashfs,tree}` with `HEX.json` beside it: the JSON is written last and is what makes a layer be
-here. Everything is made in a staging folder and renamed, so an error leaves nothing. The kernel only ever mounts what is
-made here: no byte of a layer is taken for a file system. Called from several threads and processes at once.
-
-Durable without waiting: a layer is used before the disk has it. After a boot that was not the one that wrote it, one that
-is not marked synced is compared with its recorded sha256 and is here only when that is right.
+Everything is made in a staging folder and renamed, the JSON last, so an error leaves nothing. The kernel only ever mounts
+what is made here: no byte of a layer is taken for a file system. Called from several threads and processes at once.
 """
 
 import fcntl
-import hashlib
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,42 +18,23 @@ import msgspec
 from reconciler.engine.native.layers import erofs, squashfs, tree
 from reconciler.engine.native.layers.finaltree import FinalTree
 from reconciler.engine.native.layers.onepass import Contradiction, OnePass
+from reconciler.engine.native.layers.stored import (
+    LayerFacts,
+    RootEntry,
+    has_layer,
+    hash_image,
+    image_path,
+    layer_hex,
+    layer_size,
+    lock_layers,
+    read_boot_id,
+    read_facts,
+    write_facts,
+)
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.tarstream import LIMITS, Entry, Limits, TarStream
 from reconciler.linux import files
 from reconciler.model.errors import ContentError, Failed
-
-_LOCK_SECONDS = 30.0
-
-
-class RootEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What a layer says of the root folder itself; it goes into the overlay's upper."""
-
-    mode: int
-    uid: int
-    gid: int
-    mtime: int = 0
-    xattrs: dict[str, bytes] = {}
-
-
-class LayerFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The small file beside each layer image."""
-
-    form: str
-    """erofs | squashfs | tree"""
-    size: int
-    """Bytes on disk."""
-    inode: int
-    """Of the image: tells it from another that was renamed over it."""
-    boot_id: str
-    """The boot that wrote it."""
-    synced: bool = False
-    """The disk is known to have it."""
-    sha256: str = ""
-    """Of the image, hex; empty until it is computed, and for trees."""
-    root: RootEntry | None = None
-    opaque_root: bool = False
-    """It hides everything below it."""
 
 
 class Maker(Protocol):
@@ -76,77 +51,6 @@ class Maker(Protocol):
 
     def close(self) -> None:
         """Let go of everything; again changes nothing."""
-
-
-# ---------------------------------------------------------------- what is here
-
-
-def layer_hex(diff_id: str) -> str:
-    """The hex of a layer's digest, which is the only part of its name that becomes a path."""
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", diff_id):
-        raise ContentError("a layer's diff_id", "sha256: and 64 hex digits", ascii(diff_id[:80]))
-    return diff_id[7:]
-
-
-def image_path(layout: Layout, diff_id: str, form: str) -> Path:
-    """Where a layer's image is."""
-    return layout.layers / f"{layer_hex(diff_id)}.{form}"
-
-
-def read_facts(layout: Layout, diff_id: str) -> LayerFacts | None:
-    """What is recorded of a layer, or None where it is not here. Does not look whether it is whole."""
-    try:
-        text = (layout.layers / f"{layer_hex(diff_id)}.json").read_bytes()
-        return msgspec.json.decode(text, type=LayerFacts)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None  # A file that a power cut left empty is as good as none.
-
-
-def has_layer(layout: Layout, diff_id: str) -> bool:
-    """Whether a layer is here and whole. Reads only; may read all of an image once after an unclean boot."""
-    facts = read_facts(layout, diff_id)
-    if facts is None:
-        return False
-    path = image_path(layout, diff_id, facts.form)
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return False
-    if facts.form != tree.FORM and (found.st_ino != facts.inode or found.st_size != facts.size):
-        return False
-    if facts.synced or facts.boot_id == read_boot_id():
-        return True
-    return facts.sha256 != "" and _hash_cached(str(path), found.st_ino, found.st_mtime_ns) == facts.sha256
-
-
-def layer_size(layout: Layout, diff_id: str) -> int:
-    """Bytes that a layer's image takes on disk, 0 where it is not here."""
-    facts = read_facts(layout, diff_id)
-    return facts.size if facts else 0
-
-
-def list_layers(layout: Layout) -> list[str]:
-    """The diff_ids of the layers that are here, sorted."""
-    with suppress(FileNotFoundError):
-        names = sorted(entry.name for entry in os.scandir(layout.layers))
-        return [f"sha256:{name[:-5]}" for name in names if re.fullmatch(r"[0-9a-f]{64}\.json", name)]
-    return []
-
-
-@lru_cache(maxsize=1)
-def read_boot_id() -> str:
-    """The kernel's id of this boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-@lru_cache(maxsize=1024)
-def _hash_cached(path: str, inode: int, mtime: int) -> str:  # noqa: ARG001 - they tell one content from another
-    return _hash(path)
-
-
-def _hash(path: str | Path) -> str:
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---------------------------------------------------------------- writing
@@ -251,7 +155,7 @@ def _staging(layout: Layout, name: str) -> Iterator[Path]:
     """A folder that this thread holds by an flock: one that nobody holds was left by a crash."""
     layout.layers.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = layout.layers / files.staging_name(name)
-    with _lock(layout):  # Race: between mkdir and flock it looks like one left by a crash.
+    with lock_layers(layout):  # Race: between mkdir and flock it looks like one left by a crash.
         _remove_abandoned(layout)
         folder.mkdir(mode=0o700)
         number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -264,16 +168,12 @@ def _staging(layout: Layout, name: str) -> Iterator[Path]:
         os.close(number)
 
 
-def _lock(layout: Layout) -> files.Lock:
-    return files.lock(layout.layers / "lock", _LOCK_SECONDS, doing="keep layers")
-
-
 def remove_staging(layout: Layout) -> None:
     """Remove what writers that are no more have left half-made; what is being made stays. Each write does so as well."""
     if not layout.layers.is_dir():
         return
     try:
-        with _lock(layout):
+        with lock_layers(layout):
             _remove_abandoned(layout)
     except OSError as error:
         raise Failed(f"{layout.layers}: tidy it: {error.strerror or error}", hint="see the kernel's log") from error
@@ -310,12 +210,12 @@ def _commit(layout: Layout, name: str, image: Path, form: str, tree_of: OnePass 
         root=_root_of(tree_of.root),
         opaque_root=tree_of.opaque_root,
     )
-    with _lock(layout):
+    with lock_layers(layout):
         if has_layer(layout, diff_id):  # Race: another thread made the same layer meanwhile.
             return layer_size(layout, diff_id)
         _remove(layout, diff_id)
         image.rename(image_path(layout, diff_id, form))
-        _write_facts(layout, diff_id, facts)
+        write_facts(layout, diff_id, facts)
     if form != tree.FORM:
         threading.Thread(target=_record_hash, args=(layout, diff_id, facts), name="layer-sha256").start()
     return facts.size
@@ -328,41 +228,13 @@ def _root_of(entry: Entry | None) -> RootEntry | None:
     return RootEntry(mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime=entry.mtime, xattrs=xattrs)
 
 
-def _write_facts(layout: Layout, diff_id: str, facts: LayerFacts, *, durable: bool = False) -> None:
-    path = layout.layers / f"{layer_hex(diff_id)}.json"
-    files.write_atomic(path, msgspec.json.encode(facts), durable=durable)
-
-
 def _record_hash(layout: Layout, diff_id: str, facts: LayerFacts) -> None:
     """Put the image's sha256 beside it. Not waited for; the process does not end before it is there."""
     with suppress(OSError):  # Removed already; without a sha256 it is fetched again after an unclean boot.
-        digest = _hash(image_path(layout, diff_id, facts.form))
-        with _lock(layout):
+        digest = hash_image(image_path(layout, diff_id, facts.form))
+        with lock_layers(layout):
             if read_facts(layout, diff_id) == facts:
-                _write_facts(layout, diff_id, msgspec.structs.replace(facts, sha256=digest))
-
-
-def sync_layer(layout: Layout, diff_id: str) -> None:
-    """Wait until the disk has a layer, and mark it: what can't be fetched again must not be lost. Raises Failed."""
-    facts = read_facts(layout, diff_id)
-    if facts is None or facts.synced:
-        return
-    path = image_path(layout, diff_id, facts.form)
-    try:
-        _sync_path(path, facts.form)
-        with _lock(layout):
-            now = read_facts(layout, diff_id)
-            if now is not None and now.inode == facts.inode:
-                _write_facts(layout, diff_id, msgspec.structs.replace(now, synced=True), durable=True)
-    except OSError as error:
-        raise Failed(f"layer {diff_id}: sync it: {error.strerror or error}", hint="see the kernel's log") from error
-
-
-def _sync_path(path: Path, form: str) -> None:
-    if form == tree.FORM:
-        os.sync()  # A tree has thousands of files; the kernel's own order is the fastest.
-    else:
-        files.sync_file(path)
+                write_facts(layout, diff_id, msgspec.structs.replace(facts, sha256=digest))
 
 
 # ---------------------------------------------------------------- removal
@@ -373,7 +245,7 @@ def remove_layer(layout: Layout, diff_id: str) -> int:
     if not layout.layers.is_dir():
         return 0
     try:
-        with _lock(layout):
+        with lock_layers(layout):
             size = layer_size(layout, diff_id)
             _remove(layout, diff_id)
             return size

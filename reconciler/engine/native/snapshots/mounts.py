@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from reconciler.engine.native.layers import layer, tree
+from reconciler.engine.native.layers import stored, tree
 from reconciler.engine.native.layout import Layout
 from reconciler.linux import files, mounts
 from reconciler.model.errors import ContentError, Failed
@@ -22,7 +22,7 @@ _threads = threading.Lock()
 
 def mount_point(layout: Layout, diff_id: str) -> Path:
     """Where a layer is mounted."""
-    return layout.layer_mounts / layer.layer_hex(diff_id)
+    return layout.layer_mounts / stored.layer_hex(diff_id)
 
 
 def hold_layers(layout: Layout, incarnation: str, diff_ids: Iterable[str]) -> None:
@@ -33,7 +33,7 @@ def hold_layers(layout: Layout, incarnation: str, diff_ids: Iterable[str]) -> No
     users, points = str(_users(layout)), str(layout.layer_mounts)
     with _locked(layout):
         for diff_id in diff_ids:
-            name = layer.layer_hex(diff_id)
+            name = stored.layer_hex(diff_id)
             # Order: the note comes first, so that a crash leaves a note too many and never a mount too few.
             os.makedirs(f"{users}/{name}", mode=0o700, exist_ok=True)  # noqa: PTH103 - for each layer of each container
             os.close(os.open(f"{users}/{name}/{incarnation}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
@@ -42,12 +42,12 @@ def hold_layers(layout: Layout, incarnation: str, diff_ids: Iterable[str]) -> No
 
 
 def _mount(layout: Layout, diff_id: str) -> None:
-    facts = layer.read_facts(layout, diff_id)
-    if facts is None or not layer.has_layer(layout, diff_id):
+    facts = stored.read_facts(layout, diff_id)
+    if facts is None or not stored.has_layer(layout, diff_id):
         raise ContentError(
             f"layer {diff_id}", "the image made of it", "none, or a damaged one", "apply again: it is pulled anew"
         )
-    image, target = layer.image_path(layout, diff_id, facts.form), mount_point(layout, diff_id)
+    image, target = stored.image_path(layout, diff_id, facts.form), mount_point(layout, diff_id)
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         if facts.form == tree.FORM:
@@ -57,8 +57,8 @@ def _mount(layout: Layout, diff_id: str) -> None:
     except OSError as error:
         hint = "`reconcile doctor` says what the kernel lacks"
         raise Failed(f"layer {diff_id}: mount {image.name}: {error.strerror or error}", hint=hint) from error
-    if not facts.synced and facts.boot_id != layer.read_boot_id():
-        layer.sync_layer(layout, diff_id)  # It has just been found whole on the disk: note it.
+    if not facts.synced and facts.boot_id != stored.read_boot_id():
+        stored.sync_layer(layout, diff_id)  # It has just been found whole on the disk: note it.
 
 
 def release_layers(layout: Layout, incarnations: Collection[str]) -> list[str]:
@@ -77,7 +77,7 @@ def release_layers(layout: Layout, incarnations: Collection[str]) -> list[str]:
 
 def unmount_layers(layout: Layout, keep: Collection[str] = ()) -> list[str]:
     """Unmount every layer that no container uses and that is not in `keep`: the diff_ids that went."""
-    kept = {layer.layer_hex(diff_id) for diff_id in keep}
+    kept = {stored.layer_hex(diff_id) for diff_id in keep}
     if not layout.layer_mounts.is_dir():
         return []
     with _locked(layout):

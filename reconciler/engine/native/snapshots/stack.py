@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from reconciler.engine.native.glimpse import Glimpse
-from reconciler.engine.native.layers import layer
+from reconciler.engine.native.layers import stored
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.snapshots import mounts as layer_mounts
 from reconciler.linux import files, mounts
@@ -81,7 +81,7 @@ def choose_lowers(layout: Layout, diff_ids: Sequence[str]) -> list[str]:
     return lowers
 
 
-def _read_marks(layout: Layout, diff_id: str) -> tuple[layer.RootEntry | None, bool]:
+def _read_marks(layout: Layout, diff_id: str) -> tuple[stored.RootEntry | None, bool]:
     """What a layer says of the root folder, and whether it hides all below; nothing for a layer that is not here."""
     try:
         return _read_marks_cached(layout, diff_id)
@@ -90,9 +90,9 @@ def _read_marks(layout: Layout, diff_id: str) -> tuple[layer.RootEntry | None, b
 
 
 @lru_cache(maxsize=4096)
-def _read_marks_cached(layout: Layout, diff_id: str) -> tuple[layer.RootEntry | None, bool]:
+def _read_marks_cached(layout: Layout, diff_id: str) -> tuple[stored.RootEntry | None, bool]:
     # What has a digest never says anything else, so this is kept for good; that it is not here is not.
-    facts = layer.read_facts(layout, diff_id)
+    facts = stored.read_facts(layout, diff_id)
     if facts is None:
         raise LookupError(diff_id)
     return facts.root, facts.opaque_root
