@@ -266,9 +266,16 @@ class World:
 
     # --- a reboot ---
 
+    def thaw(self) -> None:
+        """Let what is paused be killed: what a v1 freezer holds does not even die."""
+        for state in (Path(folder, "freezer.state") for folder in self.cgroups()):
+            if state.exists() and state.read_text() != "THAWED\n":
+                state.write_text("THAWED")
+
     def reboot(self) -> None:
         """What a power cut leaves: every process of the product ends at once, and all that lives in the kernel's memory
         (mounts, links, tables, cgroups, /run) is gone; the disk stays. The boot has another id."""
+        self.thaw()
         wait_until(self._kill_all, "every process has ended", self.processes)
         self.nsenter("nft", "flush", "ruleset")
         for link in self.links():
@@ -329,9 +336,7 @@ class World:
     def close(self) -> None:
         """End every process of this world; what lies in the kernel goes with its namespaces, cgroups by hand."""
         cgroups = self.cgroups()
-        for state in (Path(folder, "freezer.state") for folder in cgroups):
-            if state.exists() and state.read_text() != "THAWED\n":  # what is frozen does not even die
-                state.write_text("THAWED")
+        self.thaw()
         if self.registry:
             self.signal(self.registry.process)
             self.registry.process.wait(10)

@@ -91,6 +91,20 @@ def test_device_is_mounted_and_comes_back_when_it_was_taken_off(world: World, de
     assert device not in world.nsenter("cat", "/proc/mounts").out
 
 
+def test_after_a_reboot_it_is_mounted_again_and_a_pause_holds(world: World, device: str):
+    world.write(stack({"type": "ext4", "device": device}))
+    world.run("apply", "stack.yaml", "--yes", check=0)
+    inside(world, "sh", "-c", "echo data >/data/file; sync")
+    world.run("pause", "it", "--note", "moving", check=0)
+    world.reboot()
+    world.run("boot", check=0)
+    status = world.record("one/it")["status"]
+    assert (status["phase"] in ("created", "exited", "missing"), status["held"]["kind"]) == (True, "pause")
+    assert world.nsenter("cat", f"{place(world)}/file").out == "data\n"
+    world.run("unpause", "it", check=0)
+    assert inside(world, "cat", "/data/file") == "data\n"
+
+
 @pytest.mark.parametrize(
     ("opts", "words", "hint"),
     [
