@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 UNKNOWN_NOW = (
     "revisions and events",
     "whose a stack is (its origin): the next apply of any manifest of that name takes it",
-    "who held a container, and why",
+    "who held a container and why, and whether a rollback held a stack",
     "which images were pulled by hand: all that are here are kept",
 )
 """What no thing says of itself."""
