@@ -343,3 +343,19 @@ def test_process_that_has_opened_a_root_leaves_no_core(world: World, program: st
     assert (result.code, result.out) == (-signal.SIGABRT, f"{int(dumpable)}\n"), result
     cores_lie_beside = "/" not in Path("/proc/sys/kernel/core_pattern").read_text().replace("|", "/")
     assert bool(list(world.folder.glob("core*"))) == (dumpable and cores_lie_beside)
+
+
+def test_rollback_over_a_rotated_secret_brings_all_files_of_the_revision_back(site: World):
+    read = "cat /app /etc/inline.conf /etc/motd /run/secrets/token /run/secrets/password"
+    before = inside(site, read)
+    for name in ("app.conf", "token", "motd"):
+        site.write("another", name)
+    site.env["PASSWORD"] = "planted-rotated"
+    site.run("apply", "stack.yaml", "--yes", check=0)
+    assert inside(site, read) == "anotherlevel = info\nanotheranotherplanted-rotated"
+    for name in ("app.conf", "token", "motd", "stack.yaml"):
+        (site.folder / name).unlink()
+    site.env.pop("PASSWORD")
+    said = site.run("rollback", "one", "--yes", check=0)
+    assert inside(site, read) == before
+    assert "planted" not in said.out + said.err

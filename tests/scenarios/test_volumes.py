@@ -62,10 +62,10 @@ def test_memory_has_its_size_and_mode(keep: World):
     assert keep.run("exec", "other", "dd", "if=/dev/zero", "of=/scratch/x", "bs=1M", "count=2").code != 0
 
 
-def test_missing_bind_source_is_an_error_and_its_container_is_not_made(world: World):
+def test_missing_file_beside_the_manifest_is_an_error_of_it_and_nothing_is_made(world: World):
     world.use("volumes")
     shutil.rmtree(world.folder / "conf")
-    result = world.run("apply", "stack.yaml", "--yes", check=1)
+    result = world.run("apply", "stack.yaml", "--yes", check=65)
     assert f"{world.folder}/conf" in result.out + result.err
     assert "container/keep/other/1" not in world.records()
 
