@@ -16,6 +16,8 @@ from reconciler.model.health import TCP
 _URL = re.compile(r"(https?)://:(\d+)(/.*)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d ([1-5]\d\d)(?: ([^\r\n]*))?\r?\n")
 _MOST_BYTES = 4096
+_SHOWN = 200
+"""Letters of an answer's body that are told."""
 _LINGER = 0.1
 """Seconds that are spent on the rest of an answer once its status is known."""
 
@@ -98,7 +100,7 @@ def _wrap(plain: socket.socket, deadline: float) -> socket.socket:
 
 
 def _read_status(asking: socket.socket, deadline: float) -> tuple[int, str]:
-    """The status, and the beginning of the answer as far as it comes at once."""
+    """The status, and a line of it with the beginning of the answer as far as that comes at once."""
     answer = b""
     while not (found := _STATUS_LINE.match(answer)):
         if b"\n" in answer or len(answer) >= _MOST_BYTES or not (more := _read_more(asking, answer, deadline)):
@@ -112,8 +114,9 @@ def _read_status(asking: socket.socket, deadline: float) -> tuple[int, str]:
             answer += more
     except OSError:
         pass  # The status is known.
-    body = answer.partition(b"\r\n\r\n")[2].decode("utf-8", "replace").strip()
-    return int(found[1]), f"{found[1].decode()} {(found[2] or b'').decode('latin-1')}\n{body}".strip()
+    status, reason = found[1].decode(), (found[2] or b"").decode("latin-1")
+    body = " ".join(answer.partition(b"\r\n\r\n")[2].decode("utf-8", "replace").split())[:_SHOWN]
+    return int(status), f"{status} {reason}".strip() + (f": {body}" if body else "")
 
 
 def _read_more(asking: socket.socket, answer: bytes, deadline: float) -> bytes:
