@@ -171,7 +171,9 @@ def _is_empty(volume: Key, scene: Scene) -> bool:
         return False
     if volume in scene.records:
         return scene.status(volume).phase is Phase.PRESENT and scene.status(volume).empty
-    return volume in scene.specs
+    spec = scene.specs.get(volume)
+    # What is mounted from elsewhere may hold the data already; nobody looks before it is mounted.
+    return isinstance(spec, VolumeSpec) and (not spec.driver_opts or spec.driver_opts.get("type") == "tmpfs")
 
 
 def _same_image(key: Key, wanted: ContainerSpec, other: Key, leaving: ContainerSpec, scene: Scene) -> bool:

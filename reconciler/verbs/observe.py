@@ -62,7 +62,13 @@ def get(root: Root, kind: Kind | None = None, name: str = "", *, measure: bool =
         records = _named(looked, records, kind, name)
     records.sort(key=lambda record: sort_key(record.key))
     unowned = find_unowned(root, looked)
-    sized = {record.key for record in records if measure or (kind is Kind.VOLUME and record.key in unowned)}
+    sized = {
+        record.key
+        for record in records
+        if isinstance(record.spec, VolumeSpec)
+        # A server that does not answer would hang who only asks for a list.
+        and (measure or (kind is Kind.VOLUME and record.key in unowned and not record.spec.driver_opts))
+    }
     return [
         Seen(
             record=record,

@@ -175,6 +175,13 @@ def test_volume_that_is_there_and_filled_may_take_the_place():
     assert "mount data as before, or copy its data into store first" in told
 
 
+def test_volume_that_is_mounted_from_elsewhere_may_have_the_data():
+    share = {"store": VolumeSpec(driver_opts={"type": "nfs", "device": "nas:/db"})}
+    assert Known.of(one()).plan(stack(db=container(mounts=volume_at("/data", "store")), volumes=share)).actions
+    memory = {"store": VolumeSpec(driver_opts={"type": "tmpfs", "device": "tmpfs"})}
+    refusal(Known.of(one()), stack(db=container(mounts=volume_at("/data", "store")), volumes=memory))
+
+
 def test_same_volume_at_another_path_is_seen_there():
     assert Known.of(one()).plan(one(target="/srv")).actions
 
