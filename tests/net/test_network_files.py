@@ -4,8 +4,8 @@ from reconciler.engine.native.net.dns import render_names
 from reconciler.model.record import View
 
 
-def render(*mades, ready=("babcde00000001", "babcde00000002"), pending=()):
-    return render_names(View(made=mades, pending=pending), ready)
+def render(*mades, ready=("babcde00000001", "babcde00000002"), pending=(), nameless=()):
+    return render_names(View(made=mades, pending=pending, nameless=nameless), ready)
 
 
 def test_files_of_a_stack(build):
@@ -63,3 +63,16 @@ def test_held_container_has_no_name(build):
     front = build.network("front", 1)
     web = build.container("web", front, incarnation="1" * 12, held=True)
     assert render(front, web) == {"babcde00000001": "10.64.1.1\n"}
+
+
+def test_of_two_that_run_side_by_side_the_nameless_one_is_only_an_address(build):
+    front = build.network("front", 1)
+    old = build.container("web", front, incarnation="1" * 12)
+    new = build.container("web", front, host=7, incarnation="2" * 12)
+    names = "web,web-1,web.front,web-1.front"
+    for nameless, lines in {
+        "2" * 12: [f"111111111111 10.64.1.2  {names}", "222222222222 10.64.1.7  _222222222222"],
+        "1" * 12: ["111111111111 10.64.1.2  _111111111111", f"222222222222 10.64.1.7  {names}"],
+    }.items():
+        text = render(front, old, new, nameless=(nameless,))["babcde00000001"]
+        assert sorted(text.splitlines()[1:]) == lines
