@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli.manifests import load_manifests, manifest_options
-from reconciler.cli.options import Duration, accept_option, lock_option, opened, output_option, root_option
+from reconciler.cli.options import Duration, accept_option, keep_option, lock_option, opened, output_option, root_option
 
 if TYPE_CHECKING:
     from reconciler.cli.progress import Watcher
@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 @click.option("--prune/--no-prune", default=True, help="Delete what left the manifest.")
 @click.option("--take-over", is_flag=True, help="Take a stack over from the manifest that owns it.")
 @click.option("--allow-delete", is_flag=True, help="Let the plan delete more than half of what runs.")
-@click.option(
-    "--keep",
-    type=click.IntRange(min=1),
-    default=20,
-    envvar="RECONCILE_KEEP",
-    show_default=True,
-    help="How many revisions of each stack are kept.",
-)
+@keep_option
 @accept_option
 @lock_option
 @output_option("table", "json")

@@ -40,6 +40,18 @@ def accept_option(command: F) -> F:
     )(command)
 
 
+def keep_option(command: F) -> F:
+    """`--keep N`: how many revisions stay."""
+    return click.option(
+        "--keep",
+        type=click.IntRange(min=1),
+        default=20,
+        envvar="RECONCILE_KEEP",
+        show_default=True,
+        help="How many revisions of each stack are kept.",
+    )(command)
+
+
 class Duration(click.ParamType[float]):
     """`5s`, `1m30s` → seconds."""
 

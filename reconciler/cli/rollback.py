@@ -8,6 +8,7 @@ from reconciler.cli.options import (
     Duration,
     accept_option,
     complete_stacks,
+    keep_option,
     lock_option,
     opened,
     output_option,
@@ -25,6 +26,7 @@ from reconciler.cli.options import (
 @click.option("--no-wait", is_flag=True, help="Do not wait for containers to be seen running.")
 @click.option("--allow-delete", is_flag=True, help="Let the plan delete more than half of what runs.")
 @click.option("--offline", is_flag=True, help="Ask no registry.")
+@keep_option
 @accept_option
 @lock_option
 @output_option("table", "json")
@@ -32,8 +34,8 @@ from reconciler.cli.options import (
 @click.pass_context
 def rollback(
     ctx: click.Context, *, stack: str, revision: int | None, dry_run: bool, yes: bool, note: str, timeout: float,
-    no_wait: bool, allow_delete: bool, offline: bool, accept_data_loss: tuple[str, ...], lock_timeout: float, form: str,
-    root: Path | None,
+    no_wait: bool, allow_delete: bool, offline: bool, keep: int, accept_data_loss: tuple[str, ...], lock_timeout: float,
+    form: str, root: Path | None,
 ) -> int:  # fmt: skip
     """Take a stack back to a revision: the last good one before this, or the one of that number.
 
@@ -52,7 +54,7 @@ def rollback(
     )  # fmt: skip
     if dry_run:
         return _show(ctx, wish, form, root)
-    options = ApplyOptions(yes=yes, allow_delete=allow_delete, wait=not no_wait, timeout=timeout)
+    options = ApplyOptions(yes=yes, allow_delete=allow_delete, wait=not no_wait, timeout=timeout, keep=keep)
     watcher = make_watcher(form)
     with opened(ctx, root, lock_timeout=lock_timeout) as found:
         try:

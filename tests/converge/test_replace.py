@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from unittest import mock
 
 import pytest
-from converge_bench import Bench, die_after
+from converge_bench import Bench, Died, die_after
 
 from plan.builders import container, stack
 from reconciler.converge import waits
@@ -134,6 +134,30 @@ def test_replace_that_is_killed_at_a_step(bench: Bench, order: str, number: int)
     assert bench.apply(blog(order, "b")).failed == ()
     assert_one(bench)
     assert bench.records()[WEB].incarnation != old
+
+
+@pytest.mark.parametrize(("order", "stays"), [("stop-first", "new"), ("start-first", "old")])
+def test_replace_that_is_killed_while_the_new_one_is_not_seen_yet(bench: Bench, order: str, stays: str) -> None:
+    bench.apply(blog(order, "a"))
+    old, pid = bench.records()[WEB].incarnation, bench.pids()[WEB]
+    with mock.patch.object(waits.Watchlist, "poll", side_effect=Died):
+        assert die_after(bench, blog(order, "b"), 1000)
+    resume(bench.fold(), bench.ground, bench.events.append)
+    [thing] = bench.machine.containers.values()
+    assert (thing.made.incarnation == old) == (stays == "old")
+    assert (thing.pid == pid) == (stays == "old")
+    assert_one(bench)
+
+
+def test_start_first_that_was_killed_after_its_names_moved_keeps_the_new_one_though_it_ended(bench: Bench) -> None:
+    bench.apply(blog("start-first", "a"))
+    old = bench.records()[WEB].incarnation
+    assert die_after(bench, blog("start-first", "b"), 4)
+    [new] = [thing for name, thing in bench.machine.containers.items() if name != old]
+    new.phase, new.pid, new.exit_code = Phase.EXITED, 0, 1
+    resume(bench.fold(), bench.ground, bench.events.append)
+    assert list(bench.machine.containers.values()) == [new]
+    assert bench.records()[WEB].incarnation == new.made.incarnation
 
 
 def test_start_first_names_move_when_the_new_one_is_seen_and_before_the_old_one_goes(bench: Bench) -> None:
