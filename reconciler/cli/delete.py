@@ -47,7 +47,8 @@ def delete(
         finally:
             watcher.close()
     if applied.result is not None and form != "json":
-        show(f"deleted: {len(applied.result.done)} resources")
+        count = len(applied.result.done)
+        show(f"deleted: {count} resource{'' if count == 1 else 's'}")
     return 0
 
 

@@ -100,8 +100,8 @@ def show_error(error: ReconcileError) -> None:
     print(paint("error: ", "31;1", err) + clean(error.brief), file=err)
     for line in error.detail.splitlines():
         print(f"  {clean(line)}", file=err)
-    if error.hint:
-        print(f"  {paint('hint:', '1', err)} {clean(error.hint)}", file=err)
+    for number, line in enumerate(error.hint.splitlines()):
+        print(f"  {paint('hint:', '1', err) if number == 0 else '     '} {clean(line)}", file=err)
 
 
 def age(seconds: float) -> str:

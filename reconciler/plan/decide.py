@@ -235,7 +235,7 @@ def _leave(situation: Situation, *, prune: bool) -> Outcome:
         index = split_replica_volume(name)[1]
         why = f"kept for replica {index}, which is not in the manifest" if index else "kept: no longer in the manifest"
         where = ", and its folder is gone" if situation.status.phase is Phase.MISSING else ""
-        return Line(key=key, text=f"{why}{where}; `reconcile delete {key} --volume {name}` removes it")
+        return Line(key=key, text=f"{why}{where}; `reconcile delete {key}` removes it")
     if not prune:
         return Line(key=key, text="left as it is: no longer in the manifest, and --no-prune was given")
     return Decision(key=key, verb=Verb.DELETE, reason=Reason.NOT_WANTED)

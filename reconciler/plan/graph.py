@@ -161,9 +161,11 @@ def _open_cycle(
     """
     steps = set(zip(cycle[1:], cycle, strict=False))
     inside = sorted(edge for edge in edges if (edge.node, edge.after) in steps)
-    # 1. A courtesy is given up: that what went before ends only when nobody of the old order needs it.
-    if courtesies := frozenset(edge for edge in inside if edge.strength is Strength.COURTESY):
-        return split, dropped | courtesies
+    # 1. A courtesy is given up: that what went before ends only when nobody of the old order needs it; then that replicas
+    # are replaced in turn.
+    for weak in (Strength.COURTESY, Strength.TURN):
+        if given_up := frozenset(edge for edge in inside if edge.strength is weak):
+            return split, dropped | given_up
     # 2. Two that hand something over to each other: one lets go first, and is made again when the other has moved.
     if (key := _choose_split(able, decisions)) is not None:
         return split | {key}, dropped

@@ -72,7 +72,7 @@ def _drop_one(key: Key, old: Key) -> str:
     name = split_key(key).name
     return (
         f"if {name} has the data, take `moved:` out of the manifest; if {split_key(old).name} has them, delete the other"
-        f" one and who mounts it (`reconcile delete {key} --volume {name}`), then apply"
+        f" one and who mounts it (`reconcile delete {key}`), then apply"
     )
 
 

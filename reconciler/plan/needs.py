@@ -30,11 +30,13 @@ class Strength(IntEnum):
 
     COURTESY = 0
     """Somebody of the old order may miss what he needs for a moment."""
-    HANDOVER = 1
+    TURN = 1
+    """Replicas that run would be replaced all at once, a bad version of them too."""
+    HANDOVER = 2
     """What is to be taken may be taken still."""
-    DEPENDS = 2
+    DEPENDS = 3
     """A container would start before one that it depends on. Manifests have no circle, records of two applies may."""
-    NEED = 3
+    NEED = 4
     """It can't be done."""
 
 
@@ -158,7 +160,7 @@ def _turns(steps: _Steps, scene: Scene) -> Iterator[Edge]:
         gone = [node for key in keys if (node := steps.removes(key)) and node[1] is Verb.DELETE and key not in steps.split]
         batches = [down, *(runs[at : at + width] for at in range(0, len(runs), width)), gone]
         for before, after in pairwise(batch for batch in batches if batch):
-            yield from (Edge(node, each, Strength.COURTESY) for node in after for each in before)
+            yield from (Edge(node, each, Strength.TURN) for node in after for each in before)
 
 
 def _replicas(keys: Sequence[Key]) -> Iterator[list[Key]]:

@@ -51,6 +51,6 @@ def _steps(key: Key) -> str:
         return f"delete {key} (`reconcile delete {key}`), then apply again"
     return (
         f"to keep the data of {parts.name}: 1. declare a volume under a new name; 2. `reconcile stop` who writes, and copy"
-        f" the data over; 3. let the mounts name the new one, and apply; 4. `reconcile delete {key} --volume {parts.name}`."
+        f" the data over; 3. let the mounts name the new one, and apply; 4. `reconcile delete {key}`."
         f" To lose it: step 4, then apply"
     )

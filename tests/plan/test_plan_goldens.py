@@ -173,7 +173,7 @@ def test_what_left_the_manifest_goes_and_its_volume_stays():
               /depends_on/cache  {"condition": "started"} → (unset)  (in-place)
           2 delete   container/blog/cache/1  after 1  because it is no longer in the manifest
               discards its writable layer
-          volume/blog/data  kept: no longer in the manifest; `reconcile delete volume/blog/data --volume data` removes it
+          volume/blog/data  kept: no longer in the manifest; `reconcile delete volume/blog/data` removes it
         2 actions: 1 update, 1 delete
     """)
 

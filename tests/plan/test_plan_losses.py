@@ -151,7 +151,7 @@ def test_accepted_loss_is_told_and_the_volume_is_kept(form: str):
               /mounts/~1data/source  data → store  (replace)
               discards its writable layer
               no longer sees volume/blog/data at /data: accepted, its data are kept
-          volume/blog/data  kept: no longer in the manifest; `reconcile delete volume/blog/data --volume data` removes it
+          volume/blog/data  kept: no longer in the manifest; `reconcile delete volume/blog/data` removes it
         2 actions: 1 create, 1 replace
     """)
 

@@ -172,7 +172,7 @@ def test_refused_change_names_every_volume_and_the_steps_to_take():
     error = caught.value
     assert error.brief.startswith("volume/blog/data: ")
     assert "/driver  local → x  (refuse)" in error.detail
-    assert "`reconcile delete volume/blog/data --volume data`" in error.hint
+    assert "`reconcile delete volume/blog/data`" in error.hint
     assert error.exit_code == 3
 
 
