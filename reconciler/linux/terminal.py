@@ -32,3 +32,9 @@ def read_size(*fds: int) -> tuple[int, int] | None:
         if size.lines and size.columns:
             return size.lines, size.columns
     return None
+
+
+def write_size(fd: int, size: tuple[int, int] | None) -> None:
+    """Give a terminal this size (ioctl_tty(2), TIOCSWINSZ); None leaves it as it is."""
+    if size is not None:
+        termios.tcsetwinsize(fd, size)

@@ -58,7 +58,7 @@ class NativeLine:
         """Pass everything through until it ends or is let go."""
         typed = stdin and bool(self._monitor["tty"]) and os.isatty(0)
         with ExitStack() as held:
-            bell = held.enter_context(_listen(passed_on=signals, sizes=bool(self._monitor["tty"])))
+            bell = held.enter_context(listen(passed_on=signals, sizes=bool(self._monitor["tty"])))
             pidfd = process.open_pidfd(self._state["pid"], self._state["start_time"])
             if pidfd >= 0:
                 held.callback(os.close, pidfd)
@@ -169,7 +169,7 @@ class _Pump:
         if not packet:
             self._listening = False
             return False
-        _write(2 if packet[0] == _STDERR else 1, packet[1:])
+        write_all(2 if packet[0] == _STDERR else 1, packet[1:])
         return True
 
     def _drain(self) -> None:
@@ -234,7 +234,7 @@ class _Keys:
         return bytes(out), False
 
 
-def _write(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
     """All of it, also where somebody made our output non-blocking. Raises BrokenPipeError where nobody reads it, Failed for
     a disk that is full."""
     while data:
@@ -251,7 +251,7 @@ def _write(fd: int, data: bytes) -> None:
 
 
 @contextmanager
-def _listen(*, passed_on: bool, sizes: bool) -> Iterator[int]:
+def listen(*, passed_on: bool, sizes: bool) -> Iterator[int]:
     """A descriptor on which the numbers of signals come, one a byte; -1 outside the main thread, which alone has them."""
     numbers = [*(_PASSED_ON if passed_on else ()), *((signal.SIGWINCH,) if sizes else ())]
     if not numbers or threading.current_thread() is not threading.main_thread():

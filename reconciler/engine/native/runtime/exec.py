@@ -57,16 +57,16 @@ def render_process(
 
 
 def run_attached(path: str, monitor: Mapping[str, Any], wanted: Mapping[str, Any], *, stdin: bool) -> int:
-    """Run it with our stdout, stderr and, if asked, stdin; with a terminal the runtime passes ours through, size and all.
+    """Run it with our stdout, stderr and, if asked, stdin; without a terminal (`execterm.py`).
 
     The exit code is the command's own; 127 and 126 where it can't be found or executed, 125 for the runtime's failures.
     """
-    with _Files(path, wanted) as given:
+    with Files(path, wanted) as given:
         command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec"]
         command += ["--process", given.process, monitor["id"]]
         child = subprocess.Popen(command, stdin=None if stdin else subprocess.DEVNULL, env=runc.RUNTIME_ENV, cwd="/")
         code = _wait_through_interrupts(child)
-        return _choose_code(code, given.read_log())
+        return choose_code(code, given.read_log())
 
 
 def _wait_through_interrupts(child: "subprocess.Popen[bytes]") -> int:
@@ -78,7 +78,8 @@ def _wait_through_interrupts(child: "subprocess.Popen[bytes]") -> int:
             child.send_signal(signal.SIGINT)
 
 
-def _choose_code(code: int, words: str) -> int:
+def choose_code(code: int, words: str) -> int:
+    """The exit code of an exec from that of the runtime's program and what it said: its own, 127, 126 or 125."""
     if words and code in (1, 255, -1):
         return runc.exit_code_of(words)
     return 128 - code if code < 0 else code
@@ -89,7 +90,7 @@ def run_captured(
 ) -> tuple[int | None, str]:
     """Run it with nothing to read: its exit code and the end of what it printed. None when it took longer than `timeout`
     seconds. Whatever it started is killed when it ends."""
-    with _Files(path, wanted) as given, _Fence(monitor) as fence:
+    with Files(path, wanted) as given, _Fence(monitor) as fence:
         command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec", *fence.words]
         command += ["--process", given.process, "--pid-file", given.pid, monitor["id"]]
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -107,7 +108,7 @@ def run_captured(
         if not done:
             return None, output
         words = given.read_log()
-        return _choose_code(code, words), output or words
+        return choose_code(code, words), output or words
 
 
 class _Fence:
@@ -185,7 +186,7 @@ def _parent_of(pid: int) -> int:
     return int(text.rpartition(b")")[2].split()[1])
 
 
-class _Files:
+class Files:
     """The three small files of one exec, in the bundle, for the time of a `with` block."""
 
     def __init__(self, path: str, wanted: Mapping[str, Any]) -> None:
@@ -193,7 +194,7 @@ class _Files:
         self.process, self.log, self.pid = f"{stem}.json", f"{stem}.log", f"{stem}.pid"
         self._wanted = wanted
 
-    def __enter__(self) -> "_Files":
+    def __enter__(self) -> "Files":
         fd = os.open(self.process, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
             file.write(msgspec.json.encode(self._wanted))

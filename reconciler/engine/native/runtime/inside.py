@@ -14,6 +14,7 @@ from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.runtime import bundle, files, health, logs, probes, rotation, status
 from reconciler.engine.native.runtime import exec as execution
 from reconciler.engine.native.runtime.attach import NativeLine
+from reconciler.engine.native.runtime.execterm import run_on_terminal
 from reconciler.engine.native.runtime.spec import Unstartable
 from reconciler.engine.native.runtime.users import BadUser, Identity, resolve_user
 from reconciler.engine.protocol import ExecResult, FileSeen, LogLine
@@ -73,7 +74,9 @@ class NativeInside:
             wanted = execution.render_process(config, command, identity, tty=tty, workdir=workdir, env=env)
         except Unstartable as error:
             raise Failed(f"{made.key}: exec: {error}") from error
-        return ExecResult(exit_code=execution.run_attached(path, monitor, wanted, stdin=stdin or tty))
+        if tty:
+            return ExecResult(exit_code=run_on_terminal(path, monitor, wanted))
+        return ExecResult(exit_code=execution.run_attached(path, monitor, wanted, stdin=stdin))
 
     def _need_running(self, made: Made, tried: str) -> tuple[str, dict[str, Any]]:
         path = self._bundle(made)
