@@ -2,8 +2,9 @@
 
 A wave is whatever is ready now. One transaction under the root's lock takes its grants and writes its intents, settle loads
 policy and names of all records with all open intents laid over them, then the drivers work. Outcomes known within 20 ms are
-written together, in the transaction of the next wave. Neighbours: grants.py (action → job), perform.py (job → drivers),
-waits.py (started → seen running).
+written together, in the transaction of the next wave. Neighbours: board.py (which may begin), grants.py (action → job),
+perform.py (job → drivers), waits.py (started → seen running), gates.py (what the plan does not start), ledger.py (what is
+put on record).
 """
 
 import queue
@@ -12,24 +13,23 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 
 from reconciler.converge import perform
 from reconciler.converge.board import STARTING_VERBS, Board, State
 from reconciler.converge.gates import Gates
-from reconciler.converge.grants import Job, drop_record, give_back, take_job
+from reconciler.converge.grants import Job, take_job
 from reconciler.converge.ground import Ground
 from reconciler.converge.keep import keep_contents
+from reconciler.converge.ledger import Ledger, Outcome
 from reconciler.converge.view import compose_view
-from reconciler.converge.waits import Verdict, Watchlist, is_job
-from reconciler.engine.protocol import LogLine
+from reconciler.converge.waits import Verdict, Watchlist, describe_failure, is_job
 from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, Emit, Note
-from reconciler.model.key import Key, Kind, kind_of, split_key
+from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.observation import Status
 from reconciler.model.plan import Action, Plan, Verb
-from reconciler.model.record import Made, Record, View
+from reconciler.model.record import Record, View
 from reconciler.model.spec import START_FIRST, ContainerSpec
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ GATHER = 0.02
 """Seconds within which outcomes share a transaction."""
 TICK = 0.1
 """Seconds between looks at what is waited for."""
-LOG_LINES = 10
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -66,17 +65,6 @@ class Result(Struct, frozen=True, kw_only=True):
 
 
 @dataclass
-class Outcome:
-    """What a worker brought back."""
-
-    job: Job
-    status: Status | None = None
-    error: ReconcileError | None = None
-    half: str = "begin"
-    """begin | finish | revert"""
-
-
-@dataclass
 class Walk:
     """One run of one plan."""
 
@@ -88,19 +76,14 @@ class Walk:
     watchlist: Watchlist
     board: Board
     gates: Gates
+    ledger: Ledger
     jobs: dict[int, Job] = field(default_factory=dict)
-    intents: dict[int, int] = field(default_factory=dict)
-    """The store's numbers of the intents, by action."""
-    statuses: dict[int, Status] = field(default_factory=dict)
     began: dict[int, float] = field(default_factory=dict)
     wrong: dict[int, Failed] = field(default_factory=dict)
     """What the wait for a container showed, where it was not all well."""
     outcomes: "queue.SimpleQueue[Outcome]" = field(default_factory=queue.SimpleQueue)
     errors: dict[Key, ReconcileError] = field(default_factory=dict)
     interrupted: bool = False
-    settle_again: bool = False
-    ended: dict[Key, Status] = field(default_factory=dict)
-    """Ends that were seen and are not on record yet."""
     late: list[Key] = field(default_factory=list)
     """Jobs that no action started and that failed while they were waited for."""
     moving: list[Job] = field(default_factory=list)
@@ -166,23 +149,22 @@ class Walk:
             self._came_back(outcome)
         ready = [] if self.interrupted else self._ready()
         moving, self.moving = self.moving, []
-        ended, self.ended = self.ended, {}
-        if not batch and not ready and not moving and not ended:
+        if not batch and not ready and not moving and not self.ledger.ended:
             return
         view: View | None = None
         with self.ground.lock_root("apply"):
             with self.ground.store.write() as tx:
                 for outcome in batch:
-                    self._record(tx, outcome)
+                    self.ledger.write(tx, outcome)
                 for job in moving:
-                    self._move(tx, job)
-                tx.put_statuses({key: msgspec.to_builtins(status) for key, status in ended.items()})
-                records = tx.records() if ready or self.settle_again else {}
+                    self.ledger.move(tx, job)
+                self.ledger.write_ends(tx)
+                records = tx.records() if ready or self.ledger.settle_again else {}
                 jobs = self._take(tx, ready, records)
-                if self.settle_again or any(_concerns_settle(job.action) for job in jobs):
+                if self.ledger.settle_again or any(_concerns_settle(job.action) for job in jobs):
                     view = compose_view(records, tx.intents())
             if view is not None:
-                self.settle_again = False
+                self.ledger.settle_again = False
                 self.ground.engine.settle(view)
         for job in moving:
             self._submit(job, "finish", self._finish)
@@ -215,10 +197,10 @@ class Walk:
     def _take(self, tx: "Writing", ready: Sequence[Action], records: Mapping[Key, Record]) -> list[Job]:
         """Grants and intents of all that is ready; an action whose grants are refused has failed."""
         jobs = self._grant(tx, ready, records)
-        numbers = tx.put_intents([job.intent for job in jobs])
-        for job, number in zip(jobs, numbers, strict=True):
+        self.ledger.begin(tx, jobs)
+        for job in jobs:
             action = job.action
-            self.jobs[action.id], self.intents[action.id] = job, number
+            self.jobs[action.id] = job
             self.board.states[action.id] = State.RUNNING
             self.began[action.id] = self.ground.clock()
             self.emit(ActionStarted(id=action.id, verb=action.verb.value, key=action.key))
@@ -286,11 +268,11 @@ class Walk:
             assert job.new is not None
             assert outcome.status is not None
             self.board.states[action.id] = State.STARTED
-            self.statuses[action.id] = outcome.status
+            self.ledger.statuses[action.id] = outcome.status
             self.watchlist.add(job.new, outcome.status)
         elif perform.replaces_container(job):
             assert outcome.status is not None
-            self.statuses[action.id] = outcome.status
+            self.ledger.statuses[action.id] = outcome.status
             self._submit(job, "finish", self._finish)
         else:
             self._done(action)
@@ -316,16 +298,17 @@ class Walk:
             return
         job = self.jobs[action.id]
         if verdict.status is not None:
-            self.statuses[action.id] = verdict.status
+            self.ledger.statuses[action.id] = verdict.status
             if action.verb is not Verb.REPLACE:  # Its record is that of the old one until it is finished.
-                self.ended[verdict.key] = verdict.status
-        if not verdict.ok and not (job.new is not None and is_job(job.new)):
+                self.ledger.ended[verdict.key] = verdict.status
+        assert job.new is not None
+        runs_once = is_job(job.new)
+        if not verdict.ok and not runs_once:
             verdict = self._obey(verdict)
         if not verdict.ok:  # Order: its log is read before it is removed.
-            assert job.new is not None
-            self.wrong[action.id] = self._verdict_error(job.new, verdict)
+            self.wrong[action.id] = describe_failure(self.ground.engine, job.new, verdict)
         # A job that failed stays, with its log: the former version is not run once more.
-        if action.verb is Verb.REPLACE and not verdict.ok and not (job.new is not None and is_job(job.new)):
+        if action.verb is Verb.REPLACE and not verdict.ok and not runs_once:
             # Unhealthy as well as ended: the old one is gone only once the new one was seen to be well.
             self._submit(job, "revert", self._revert)
         elif action.order == START_FIRST:
@@ -352,10 +335,10 @@ class Walk:
         """A dependency was waited for. A job that ran already and failed is this apply's failure, if it waits at all."""
         failed = self.gates.note(verdict)
         if verdict.status is not None:
-            self.ended[verdict.key] = verdict.status
+            self.ledger.ended[verdict.key] = verdict.status
         if failed is None or not self.options.wait:
             return
-        error = self._verdict_error(failed, verdict)
+        error = describe_failure(self.ground.engine, failed, verdict)
         self.errors[verdict.key] = error
         self.late.append(verdict.key)
         number = len(self.board.actions) + len(self.late)
@@ -365,23 +348,6 @@ class Walk:
             )
         )  # fmt: skip
 
-    def _verdict_error(self, made: Made, verdict: Verdict) -> Failed:
-        name = split_key(verdict.key).name
-        return Failed(
-            f"{verdict.key}: {verdict.text}",
-            detail=self._last_lines(made),
-            hint=f"reconcile logs {name}" if not verdict.ended else "mend the cause, then apply again",
-        )
-
-    def _last_lines(self, made: Made) -> str:
-        try:
-            lines: list[LogLine] = list(
-                self.ground.engine.inside.logs(made, tail=LOG_LINES, since=0.0, follow=False, stop=lambda: True)
-            )
-        except ReconcileError as error:
-            return error.brief
-        return "\n".join(line.text.decode(errors="replace") for line in lines)
-
     def _done(self, action: Action) -> None:
         self.board.states[action.id] = State.DONE
         took = self.ground.clock() - self.began[action.id]
@@ -390,55 +356,13 @@ class Walk:
     def _fail(self, action: Action, error: ReconcileError) -> None:
         self.board.states[action.id] = State.FAILED
         self.errors[action.key] = error
-        self.settle_again = True
+        self.ledger.settle_again = True
         self.emit(
             ActionFailed(
                 id=action.id, verb=action.verb.value, key=action.key,
                 brief=error.brief, detail=error.detail, hint=error.hint,
             )
         )  # fmt: skip
-
-    # --- records ---
-
-    def _record(self, tx: "Writing", outcome: Outcome) -> None:
-        """Write what is known now. A replaced container's record changes only when its old incarnation is gone or back."""
-        job, action = outcome.job, outcome.job.action
-        if outcome.half == "begin" and outcome.error is None and perform.replaces_container(job):
-            return
-        self.settle_again |= _changes_names(action) or outcome.error is not None
-        if outcome.half == "revert" or (outcome.error is not None and outcome.half == "begin"):
-            give_back(tx, action.key, job.old)
-        elif action.verb is Verb.DELETE:
-            drop_record(tx, action.key, job.old)
-        else:
-            self._record_made(tx, job, outcome.status or self.statuses.get(action.id))
-        tx.finish_intent(self.intents[action.id])
-        tx.bump(split_key(action.key).stack)
-
-    def _move(self, tx: "Writing", job: Job) -> None:
-        """A replacement that started first was seen: it is on record and has the names; the old one is only to go."""
-        self._put_made(tx, job, self.statuses.get(job.action.id))
-        tx.finish_intent(self.intents[job.action.id])
-        self.intents[job.action.id] = tx.put_intent(msgspec.structs.replace(job.intent, stage="moved"))
-        self.settle_again = True
-
-    def _record_made(self, tx: "Writing", job: Job, status: Status | None) -> None:
-        self._put_made(tx, job, status)
-        give_back(tx, job.action.key, job.new)
-
-    def _put_made(self, tx: "Writing", job: Job, status: Status | None) -> None:
-        made = job.new
-        assert made is not None
-        record = Record(
-            key=made.key,
-            spec=made.spec,
-            image=made.image,
-            grants=made.grants,
-            incarnation=made.incarnation,
-            status=msgspec.to_builtins(status) if status else {},
-            created_at=job.created_at if job.action.verb is not Verb.REPLACE else self.ground.now(),
-        )
-        tx.put_record(record)
 
     def _result(self) -> Result:
         keys = self.board.keys
@@ -456,11 +380,6 @@ def _concerns_settle(action: Action) -> bool:
     return kind_of(action.key) in (Kind.CONTAINER, Kind.NETWORK)
 
 
-def _changes_names(action: Action) -> bool:
-    """Whether names and policy must be loaded again once it is done."""
-    return kind_of(action.key) is Kind.NETWORK or (kind_of(action.key) is Kind.CONTAINER and action.verb is Verb.REPLACE)
-
-
 def converge(plan: Plan, ground: Ground, options: Options, emit: Emit) -> Result:
     """Run a plan. What fails is told as an event and in the result; the records say what is there in every case."""
     keep_contents(plan, ground)
@@ -468,6 +387,6 @@ def converge(plan: Plan, ground: Ground, options: Options, emit: Emit) -> Result
         watchlist = Watchlist(engine=ground.engine, executor=executor, clock=ground.clock, timeout=options.timeout)
         walk = Walk(
             plan=plan, ground=ground, options=options, emit=emit, executor=executor, watchlist=watchlist, board=Board(plan),
-            gates=Gates(plan=plan, ground=ground, watchlist=watchlist),
+            gates=Gates(plan=plan, ground=ground, watchlist=watchlist), ledger=Ledger(ground=ground),
         )  # fmt: skip
         return walk.walk()

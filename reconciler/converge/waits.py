@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 
 from reconciler.engine.protocol import Engine
-from reconciler.model.errors import ReconcileError
+from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.health import (
     EARLY,
     NO_STREAK,
@@ -23,7 +23,7 @@ from reconciler.model.health import (
     is_unhealthy,
     note_probe,
 )
-from reconciler.model.key import Key
+from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Health, Phase, Status
 from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec, Healthcheck
@@ -33,6 +33,8 @@ SEEN_AFTER = 1.0
 """Seconds of running that count as done where there is no health check."""
 POLL = 0.1
 """Seconds between two looks."""
+LOG_LINES = 10
+"""How many of a container's last lines an error shows."""
 _LONGEST_SAID = 200
 
 
@@ -157,6 +159,18 @@ def _ended(watch: Watch, status: Status) -> Verdict:
     text = f"ended with {render_code(code)}" if status.phase is Phase.EXITED else f"is {status.phase.value}"
     text += (", out of memory" if status.oom_killed else "") + (f": {status.error}" if status.error else "")
     return Verdict(key=watch.made.key, ok=False, ended=True, text=text, status=status)
+
+
+def describe_failure(engine: Engine, made: Made, verdict: Verdict) -> Failed:
+    """What a wait that went wrong showed, with the last lines of the container's log."""
+    try:
+        lines = list(engine.inside.logs(made, tail=LOG_LINES, since=0.0, follow=False, stop=lambda: True))
+        said = "\n".join(line.text.decode(errors="replace") for line in lines)
+    except ReconcileError as error:
+        said = error.brief
+    look = f"reconcile logs {split_key(made.key).name}"
+    hint = "mend the cause, then apply again" if verdict.ended else look
+    return Failed(f"{made.key}: {verdict.text}", detail=said, hint=hint)
 
 
 def is_job(made: Made) -> bool:
