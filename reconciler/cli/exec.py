@@ -35,6 +35,8 @@ def exec_(
 
     if tty and not is_terminal(sys.stdin):
         raise click.UsageError("-t: standard input is no terminal; leave -t out")
+    if command[0] == "--" and len(command) > 1:  # Compat: kubectl wants it there, docker takes it for the command.
+        command = command[1:]
     env = dict(pair.partition("=")[::2] for pair in variables)
     try:
         with opened(ctx, root) as found:

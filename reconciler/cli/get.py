@@ -113,7 +113,10 @@ def _show_tables(seen: "list[Seen]", *, wide: bool) -> None:
     _show_stack_holds(seen)
     if unowned := [one for one in seen if one.unowned]:
         show()
-        show(f"unowned volumes are kept until they are deleted by name: reconcile delete {unowned[0].key}")
+        one = (
+            unowned[0].key if len(unowned) == 1 else "volume/STACK/NAME"
+        )  # never one of several: it may be the one with the data
+        show(f"unowned volumes are kept until they are deleted by name: reconcile delete {one}")
 
 
 def _show_stack_holds(seen: "list[Seen]") -> None:

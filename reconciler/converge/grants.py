@@ -6,7 +6,7 @@ here touches the machine.
 """
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -118,7 +118,11 @@ def check_borrowing(tx: "Writing", action: Action, plan: Plan, records: Records)
 
 def _take_over(tx: "Writing", action: Action, plan: Plan, records: Records) -> Record:
     """Let a volume's record and its folder's id go over to its new name, which is all that a move is: what is left for the
-    driver is the small file in the folder, and that it still says the old name is drift. Raises Failed."""
+    driver is the small file in the folder, and that it still says the old name is drift. Raises Failed.
+
+    Who mounts it mounts it by the new name from now on, whether he is replaced or not: the old name may mean a new volume
+    in the next plan, and a container that stayed would be taken for one that has it.
+    """
     spec = plan.specs[action.key]
     assert isinstance(spec, VolumeSpec)
     old = find_moved(action.key, spec, records)
@@ -129,7 +133,23 @@ def _take_over(tx: "Writing", action: Action, plan: Plan, records: Records) -> R
     tx.pass_grants(record.key, to=action.key)
     tx.put_record(taken)
     tx.delete_record(record.key)
+    tx.put_records(list(_renamed(records, old, action.key)))
     return taken
+
+
+def _renamed(records: Records, old: Key, new: Key) -> Iterator[Record]:
+    """The containers that mount a volume, with its new name."""
+    stack, was, now = split_key(old).stack, split_key(old).name, split_key(new).name
+    for key, record in records.items():
+        spec = record.spec
+        if split_key(key).stack != stack or not isinstance(spec, ContainerSpec):
+            continue
+        mounts = {
+            target: structs.replace(mount, source=now) if (mount.type, mount.source) == ("volume", was) else mount
+            for target, mount in spec.mounts.items()
+        }
+        if mounts != spec.mounts:
+            yield structs.replace(record, spec=structs.replace(spec, mounts=mounts))
 
 
 def give_back(tx: "Writing", key: Key, made: Made | None) -> None:

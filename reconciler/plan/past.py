@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from reconciler.model.key import Key, Kind, kind_of, sort_key, split_key, stack_of
 from reconciler.model.plan import Change, Plan
 from reconciler.model.record import DONE, GOING_BACK, Hold, Record, Stack
-from reconciler.model.spec import ContainerSpec, Spec
+from reconciler.model.spec import ContainerSpec, Spec, VolumeSpec
 from reconciler.plan.decide import render_age
 from reconciler.plan.diff import EffectOf, diff_digest, diff_specs, pointer_names
 from reconciler.plan.notes import display_name
+from reconciler.plan.scene import moved_from
 from reconciler.plan.words import render_change
 from reconciler.schema.load import change_effect
 
@@ -84,12 +85,22 @@ def choose_taken_back(plan: Plan, failed: Collection[Key], skipped: Collection[K
 
 
 def take_back(past: Past, records: Mapping[Key, Record], *, origin: str) -> Stack:
-    """The stack that a revision wanted, as a wish of now. Volumes never go back: one that is on record is as it is."""
+    """The stack that a revision wanted, as a wish of now. Volumes never go back: one that is on record is as it is. One
+    whose folder has another name since takes it over again, so that whoever mounted it finds it."""
     specs: dict[Key, Spec] = {}
     for key, spec in past.stack.specs.items():
-        record = records.get(key)
-        specs[key] = record.spec if kind_of(key) is Kind.VOLUME and record is not None else spec
+        specs[key] = _find_volume(key, spec, past, records) if isinstance(spec, VolumeSpec) else spec
     return replace(past.stack, specs=specs, origin=origin, source=f"{GOING_BACK}{past.number}")
+
+
+def _find_volume(key: Key, spec: VolumeSpec, past: Past, records: Mapping[Key, Record]) -> Spec:
+    if key in records:
+        return records[key].spec
+    for other in sorted(records):
+        found = records[other].spec
+        if other not in past.stack.specs and isinstance(found, VolumeSpec) and key in moved_from(other, found):
+            return replace(found, moved=split_key(other).name)
+    return spec
 
 
 def diff_pasts(old: Past, new: Past, *, effect_of: EffectOf = change_effect) -> list[Difference]:

@@ -7,6 +7,7 @@ from converge_bench import Bench
 from plan.builders import container, stack, volume_at
 from reconciler.converge.grants import find_uses
 from reconciler.converge.view import made_of
+from reconciler.model.errors import Refused
 from reconciler.model.key import Key, Kind, container_key, make_key
 from reconciler.model.observation import Phase, missing
 from reconciler.model.record import Grants, Hold, Intent, Made, StackRecord
@@ -249,13 +250,26 @@ def test_move_that_fails_half_way_is_gone_on_with(bench: Bench, call: str) -> No
     assert bench.lines(moved()) == ["nothing to do"]
 
 
-def test_container_that_a_failed_apply_left_runs_on_under_the_former_name(bench: Bench) -> None:
-    """Its record names a volume that is called something else now; its restart must find the folder all the same."""
+def test_container_that_a_failed_apply_left_mounts_the_volume_by_its_new_name(bench: Bench) -> None:
+    """Its restart must find the folder, and the former manifest must not give it an empty one of the former name."""
     filled(bench)
     bench.machine.fail_next("start", CACHE)
     bench.apply(moved())
     made = bench.records()[CACHE]
-    assert find_uses(bench.records(), made_of(made))[DATA].key == STORE
+    assert find_uses(bench.records(), made_of(made))[STORE].key == STORE
+    former = stack(cache=container(mounts=volume_at("/data", "data")))
+    with pytest.raises(Refused, match="out of sight") as refused:
+        bench.apply(former)
+    assert "moved: {from: store}" in refused.value.hint
+    assert DATA not in bench.records()
+
+
+def test_container_recovered_under_the_former_name_finds_the_folder(bench: Bench) -> None:
+    """What a container says of itself may be older than the move."""
+    filled(bench)
+    made = made_of(bench.records()[CACHE])
+    bench.apply(moved())
+    assert find_uses(bench.records(), made)[DATA].key == STORE
 
 
 def test_new_volume_that_was_never_made_is_no_loss(bench: Bench) -> None:

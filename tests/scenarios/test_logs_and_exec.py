@@ -53,6 +53,7 @@ def test_exec_runs_as_the_container_does_and_returns_its_exit_code(talker: World
     shown = talker.run("exec", "user", "sh", "-c", "id -u; pwd; echo $A; hostname", check=0)
     assert shown.out.split() == ["82", "/tmp", "1", "user"]
     assert talker.run("exec", "user", "sh", "-c", "exit 42").code == 42
+    assert talker.run("exec", "user", "--", "sh", "-c", "exit 42").code == 42
     assert talker.run("exec", "user", "/no/such").code == 127
     assert talker.run("exec", "user", "/etc/passwd").code == 126
     assert talker.run("exec", "-i", "user", "cat", stdin="through\n", check=0).out == "through\n"

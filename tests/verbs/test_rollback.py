@@ -15,7 +15,7 @@ from reconciler.model.events import AnyEvent
 from reconciler.model.key import container_key
 from reconciler.model.observation import Phase
 from reconciler.model.record import Stack
-from reconciler.model.spec import Healthcheck, Mount, Update
+from reconciler.model.spec import Healthcheck, Mount, Update, VolumeSpec
 from reconciler.plan.past import summarize_differences
 from reconciler.store.store import open_store
 from reconciler.verbs import history as past
@@ -265,6 +265,35 @@ def test_volumes_never_go_back(bench: Bench) -> None:
     assert [thing.data for thing in bench.machine.volumes.values()] == [{"row": b"1"}]
     assert any("kept: no longer in the manifest" in line.text for line in bench.shown[-1].lines)
     bench.rollback(2)
+    assert [thing.data for thing in bench.machine.volumes.values()] == [{"row": b"1"}]
+
+
+def with_volume(command: str, name: str, image: str = "app", **fields: Any) -> Stack:
+    stateful = container(image, command=(command,), healthcheck=CHECK, mounts=volume_at("/data", name))
+    made = stack(db=structs.replace(stateful, update=Update(on_failure="rollback")), volumes={name: VolumeSpec(**fields)})
+    return structs.replace(made, sources=None)
+
+
+def test_volume_that_was_renamed_since_gets_its_former_name_again(bench: Bench) -> None:
+    """By hand, and forth again: whoever mounts it finds its data."""
+    bench.apply(with_volume("one", "data"))
+    [volume] = bench.machine.volumes.values()
+    volume.data["row"] = b"1"
+    bench.apply(with_volume("two", "rows", moved="data"))
+    bench.rollback()
+    assert bench.running() == {"db": ("one",)}
+    bench.apply(with_volume("two", "rows", moved="data"), resume=True)
+    assert bench.running() == {"db": ("two",)}
+    assert [thing.data for thing in bench.machine.volumes.values()] == [{"row": b"1"}]
+
+
+def test_failed_apply_that_renamed_a_volume_goes_back_to_the_name_too(bench: Bench) -> None:
+    bench.apply(with_volume("one", "data"))
+    [volume] = bench.machine.volumes.values()
+    volume.data["row"] = b"1"
+    with pytest.raises(RolledBack):
+        bench.apply(with_volume("two", "rows", "bad", moved="data"))
+    assert bench.apply(with_volume("one", "data")).result is None
     assert [thing.data for thing in bench.machine.volumes.values()] == [{"row": b"1"}]
 
 
