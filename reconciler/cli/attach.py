@@ -58,9 +58,7 @@ def attach(ctx: click.Context, *, name: str, no_stdin: bool, sig_proxy: bool, de
 @click.pass_context
 def wait(ctx: click.Context, *, names: tuple[str, ...], form: str, root: Path | None) -> int:
     """Wait until containers have ended, and print their exit codes, a line each."""
-    import msgspec
-
-    from reconciler.cli.render import show_error
+    from reconciler.cli.render import show_error, show_json_line
     from reconciler.verbs import attach as verbs
 
     failed = False
@@ -70,8 +68,7 @@ def wait(ctx: click.Context, *, names: tuple[str, ...], form: str, root: Path | 
                 failed = True
                 show_error(ended.error)
             elif form == "json":
-                data = {"key": ended.key, "exit_code": ended.exit_code, "note": ended.note}
-                click.echo(msgspec.json.encode(data).decode())
+                show_json_line({"key": ended.key, "exit_code": ended.exit_code, "note": ended.note})
             else:
                 click.echo(ended.exit_code)
             if ended.note:

@@ -49,7 +49,8 @@ def _say(event: "AnyEvent") -> None:
 
 
 def _tell_backup(done: "BackedUp", file: str, form: str) -> None:
-    from reconciler.cli.render import show, show_json, size
+    from reconciler.cli.render import show, show_json
+    from reconciler.model.units import render_size_rounded
 
     stream = sys.stderr if file == STANDARD else sys.stdout
     if form == "json" and file != STANDARD:
@@ -59,7 +60,7 @@ def _tell_backup(done: "BackedUp", file: str, form: str) -> None:
         return
     volumes = len(done.manifest.volumes)
     of = f"{_count(len(done.manifest.stacks), 'stack')}, {_count(done.records, 'record')}"
-    show(f"{file}: {size(done.size)}: {of}, {_count(volumes, 'volume')} with data", stream)
+    show(f"{file}: {render_size_rounded(done.size)}: {of}, {_count(volumes, 'volume')} with data", stream)
     for line in done.left_out:
         show(f"  ! left out: {line}", stream)
     for key in done.unfetchable:

@@ -77,9 +77,13 @@ def restart(ctx: click.Context, *, names: tuple[str, ...], grace: float | None, 
 @click.pass_context
 def kill(ctx: click.Context, *, names: tuple[str, ...], name: str, form: str, root: Path | None) -> int:
     """Send a signal. It holds nothing: what follows an exit is the restart policy's."""
+    from reconciler.model.signals import parse_signal
     from reconciler.verbs import containers
 
-    number = parse_signal(name)
+    try:
+        number = parse_signal(name)
+    except ValueError:
+        raise click.UsageError(f"there is no signal {name}") from None
 
     def work(found: Any, text: str, *, emit: Any) -> None:
         containers.kill(found, text, number, emit=emit)
@@ -113,19 +117,6 @@ def unpause(ctx: click.Context, *, names: tuple[str, ...], form: str, root: Path
     from reconciler.verbs import containers
 
     return _each(ctx, root, names, form, containers.unpause)
-
-
-def parse_signal(text: str) -> int:
-    """`KILL`, `SIGKILL`, `9` → 9."""
-    import signal
-
-    if text.isdigit() and 0 < int(text) <= signal.SIGRTMAX:
-        return int(text)
-    name = text.upper().removeprefix("SIG")
-    try:
-        return int(signal.Signals[f"SIG{name}"])
-    except KeyError:
-        raise click.UsageError(f"there is no signal {text}") from None
 
 
 @click.command(epilog="Example: reconcile logs -f --tail 20 web")
@@ -206,13 +197,13 @@ def render_time(at: int) -> str:
 
 
 def _print_json(key: str, line: Any) -> None:
-    import msgspec
+    from reconciler.cli.render import show_json_line
 
     data = {
         "key": key, "at": render_time(line.at), "stream": line.stream, "text": line.text.decode(errors="replace"),
         "partial": line.partial, "lost": line.lost,
     }  # fmt: skip
-    print(msgspec.json.encode(data).decode(), flush=True)
+    show_json_line(data)
 
 
 COMMANDS = {

@@ -74,18 +74,20 @@ def _find(root: "Root", what: str, variables: tuple[str, ...]) -> "Doomed":
         raise click.UsageError(f"{what} describes {len(read)} stacks; delete them one by one")
     stack = read[0]
     if stack.name not in stacks:
-        former = [name for name, record in stacks.items() if record.origin == stack.origin]
-        raise NotFound("stack", stack.name, former)
+        former = next((name for name, record in stacks.items() if record.origin == stack.origin), "")
+        raise NotFound("stack", stack.name, stacks, meant=former)
     return Doomed(stack=stack.name, origin=as_recorded(stack, stacks[stack.name]).origin)
 
 
 def _confirm_volumes(root: "Root", doomed: "Doomed", *, asks: bool) -> bool:
     """Volumes that would go are listed with their sizes, and the stack's name must be typed. True where it was."""
-    from reconciler.cli.render import is_terminal, show, size
+    from reconciler.cli.render import is_terminal, show
     from reconciler.model.errors import NeedsYes
+    from reconciler.model.units import render_size_rounded
     from reconciler.verbs.delete import doomed_volumes
 
-    lost = [f"{key}: {size(number)} of data will be lost" for key, number in doomed_volumes(root, doomed).items()]
+    doomed_sizes = {key: render_size_rounded(size) for key, size in doomed_volumes(root, doomed).items()}
+    lost = [f"{key}: {size} of data will be lost" for key, size in doomed_sizes.items()]
     if not lost:
         return False
     if not (asks and is_terminal(sys.stdin) and is_terminal(sys.stdout)):

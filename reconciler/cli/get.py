@@ -129,7 +129,7 @@ def _show_stack_holds(seen: "list[Seen]") -> None:
     holds = {split_key(one.key).stack: one.stack_hold for one in seen if one.stack_hold}
     if not holds:
         return
-    from reconciler.plan.condition import render_stack_hold
+    from reconciler.plan.holds import render_stack_hold
 
     show()
     for stack, hold in sorted(holds.items()):
@@ -205,10 +205,9 @@ def held(hold: "Hold") -> str:
 
 
 def _names(seen: "Seen") -> tuple[str, str]:
-    from reconciler.model.key import split_key
+    from reconciler.model.key import short_name, stack_of
 
-    parts = split_key(seen.key)
-    return parts.stack, parts.name + (f"/{parts.index}" if parts.index > 1 else "")
+    return stack_of(seen.key), short_name(seen.key)
 
 
 def _container_row(seen: "Seen", spec: Any, *, wide: bool) -> list[str]:
@@ -241,9 +240,11 @@ def _network_row(seen: "Seen", spec: Any, *, wide: bool) -> list[str]:
 
 
 def _volume_row(seen: "Seen", *, wide: bool) -> list[str]:
-    from reconciler.cli.render import since, size
+    from reconciler.cli.render import since
+    from reconciler.model.units import render_size_rounded
 
-    out = [*_names(seen), state(seen), since(seen.record.created_at), size(seen.status.size) if seen.sized else "-"]
+    size = render_size_rounded(seen.status.size) if seen.sized else "-"
+    out = [*_names(seen), state(seen), since(seen.record.created_at), size]
     return [*out, seen.record.grants.volume_id] if wide else out
 
 
@@ -256,10 +257,10 @@ def _content_row(seen: "Seen", digest: str) -> list[str]:
 
 
 def _image_row(seen: "Seen", *, wide: bool) -> list[str]:
-    from reconciler.cli.render import size
+    from reconciler.model.units import render_size_rounded
 
     out = [*_names(seen), seen.record.image[:19], state(seen)]
-    return [*out, size(seen.status.size)] if wide else out
+    return [*out, render_size_rounded(seen.status.size)] if wide else out
 
 
 def _show_described(data: dict[str, Any]) -> None:

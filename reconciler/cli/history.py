@@ -106,11 +106,11 @@ def events(ctx: click.Context, *, follow: bool, stack: str, since: str | None, f
 def _show_event(stored: "StoredEvent", form: str) -> None:
     import msgspec
 
-    from reconciler.cli.render import moment, show
+    from reconciler.cli.render import moment, show, show_json_line
 
     data = msgspec.to_builtins(stored.event)
     if form == "json":
-        print(msgspec.json.encode({"stack": stored.stack, **data, "at": stored.at}).decode(), flush=True)
+        show_json_line({"stack": stored.stack, **data, "at": stored.at})
         return
     words = data.get("text") or data.get("brief") or ""
     verb = f"{data['verb']} " if "verb" in data else ""

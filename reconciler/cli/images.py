@@ -53,7 +53,8 @@ def images(ctx: click.Context, *, form: str, root: Path | None) -> None:
 @click.pass_context
 def list_images(ctx: click.Context, *, form: str, root: Path | None) -> int:
     """List the images that are here, and who needs them."""
-    from reconciler.cli.render import show_json, show_table, size
+    from reconciler.cli.render import show_json, show_table
+    from reconciler.model.units import render_size_rounded
     from reconciler.verbs import images as verb
 
     with opened(ctx, root) as found:
@@ -71,7 +72,7 @@ def list_images(ctx: click.Context, *, form: str, root: Path | None) -> int:
             [
                 ", ".join(r.image.names) or "-",
                 r.image.digest if wide else r.image.digest[:19],
-                size(r.image.size),
+                render_size_rounded(r.image.size),
                 ", ".join(r.used_by) if wide else (f"{len(r.used_by)}" if r.used_by else "nobody"),
             ]
             for r in rows
@@ -129,11 +130,12 @@ def prune(ctx: click.Context, *, all_: bool, dry_run: bool, yes: bool, root: Pat
 
 
 def _show_gone(gone: list[tuple[str, int]], word: str) -> None:
-    from reconciler.cli.render import show, size
+    from reconciler.cli.render import show
+    from reconciler.model.units import render_size_rounded
 
     for name, number in gone:
-        show(f"{word} {name}  {size(number)}")
-    show(f"{word} {len(gone)}, {size(sum(number for _, number in gone))} in all")
+        show(f"{word} {name}  {render_size_rounded(number)}")
+    show(f"{word} {len(gone)}, {render_size_rounded(sum(number for _, number in gone))} in all")
 
 
 COMMANDS: dict[str, click.Command] = {"pull": pull, "images": images}

@@ -75,19 +75,14 @@ def explain(made: "Plan", looked: "Look", text: str) -> list[str]:
 
 def find_key(made: "Plan", looked: "Look", text: str) -> "Key":
     """What a person writes for a resource of the plan: its key, its name, STACK/NAME, KIND/NAME."""
-    import difflib
-
     from reconciler.model.errors import NotFound
-    from reconciler.model.key import sort_key, split_key
+    from reconciler.model.key import forms_of, sort_key, split_key
 
     keys = sorted({*made.specs, *looked.records}, key=sort_key, reverse=True)
     for key in keys:
-        parts = split_key(key)
-        forms = {key, key.removesuffix("/1"), parts.name, f"{parts.stack}/{parts.name}", f"{parts.kind.value}/{parts.name}"}
-        forms |= {f"{form}/{parts.index}" for form in (parts.name, f"{parts.stack}/{parts.name}") if parts.index}
-        if text in forms:
+        if text in forms_of(key):
             return key
-    raise NotFound("resource", text, difflib.get_close_matches(text, [split_key(key).name for key in keys], 1))
+    raise NotFound("resource", text, {split_key(key).name for key in keys})
 
 
 def save(root: "Root", made: "Plan", path: Path) -> None:

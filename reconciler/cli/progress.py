@@ -5,7 +5,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from reconciler.cli.render import clean, coloured, is_terminal, paint, size
+from reconciler.cli.render import clean, coloured, is_terminal, paint
 from reconciler.model.events import (
     ActionDone,
     ActionFailed,
@@ -17,6 +17,7 @@ from reconciler.model.events import (
     PlanMade,
     Progress,
 )
+from reconciler.model.units import render_size_rounded
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -72,7 +73,7 @@ class PlainLines:
                 print(line, file=self._out, flush=True)
             if isinstance(event, Progress) and event.text in ("downloading", "done", "exists") and self._is_new(event):
                 self._parts[(event.key, event.part)] = event.text
-                total = f" ({size(event.total)})" if event.total else ""
+                total = f" ({render_size_rounded(event.total)})" if event.total else ""
                 print(f"  {clean(event.key)} {clean(event.part)} {clean(event.text)}{total}", file=self._out, flush=True)
 
     def _is_new(self, event: Progress) -> bool:
@@ -189,5 +190,5 @@ def bar(part: Progress, width: int = 24) -> str:
     """`sha256:9f86d08  [██████····]  12.1 / 30.0 MB  downloading`."""
     share = min(part.done / part.total, 1.0) if part.total else 0.0
     full = int(share * width)
-    amount = f"{size(part.done)} / {size(part.total)}" if part.total else size(part.done)
+    amount = render_size_rounded(part.done) + (f" / {render_size_rounded(part.total)}" if part.total else "")
     return f"{clean(part.part):<14} [{'█' * full}{'·' * (width - full)}]  {amount}  {clean(part.text)}"

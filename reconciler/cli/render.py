@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from reconciler.model.errors import ReconcileError
+from reconciler.model.units import render_age
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _HEAD = re.compile(r"^( *\d+ )(create|update|restart|replace|delete)\b")
@@ -81,6 +82,13 @@ def show_json(data: Any) -> None:
     print(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
 
 
+def show_json_line(data: Any) -> None:
+    """One JSON value on a line of its own, at once."""
+    import msgspec
+
+    print(msgspec.json.encode(data).decode(), flush=True)
+
+
 def show_yaml(data: Any) -> None:
     """One YAML document."""
     from reconciler.manifest.emit import dump_yaml
@@ -104,27 +112,9 @@ def show_error(error: ReconcileError) -> None:
         print(f"  {paint('hint:', '1', err) if number == 0 else '     '} {clean(line)}", file=err)
 
 
-def age(seconds: float) -> str:
-    """How long ago, in the largest unit that says something: `5s`, `3m`, `2h`, `4d`."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{max(int(seconds), 0)}s"
-
-
 def since(moment: float) -> str:
     """How long ago a moment was; `-` for never."""
-    return age(time.time() - moment) if moment else "-"
-
-
-def size(number: int) -> str:
-    """Bytes as people read them: `1.5 MB`."""
-    value = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+    return render_age(time.time() - moment) if moment else "-"
 
 
 def moment(at: float) -> str:

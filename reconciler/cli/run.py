@@ -92,10 +92,12 @@ def run(
 
 
 def _show_started(started: "Started", form: str) -> None:
-    import msgspec
+    from reconciler.cli.render import show, show_json_line
 
-    data = {"key": started.key, "name": started.name, "incarnation": started.made.incarnation}
-    click.echo(msgspec.json.encode(data).decode() if form == "json" else started.name)
+    if form != "json":
+        show(started.name)
+        return
+    show_json_line({"key": started.key, "name": started.name, "incarnation": started.made.incarnation})
 
 
 def _code(error: "ReconcileError") -> int:
@@ -107,7 +109,6 @@ def _code(error: "ReconcileError") -> int:
 def read_flags(given: dict[str, Any]) -> "Flags":
     """The flags as a manifest would have them."""
     from reconciler.manifest.command import Flags
-    from reconciler.verbs.run import networks_of
 
     written = {
         "command": list(given["command"]),
@@ -136,7 +137,7 @@ def read_flags(given: dict[str, Any]) -> "Flags":
         name=given["name"],
         image=given["image"],
         written=written,
-        networks=networks_of(given["network"]),
+        networks=tuple(dict.fromkeys(given["network"])),
         pull=given["pull"],
         remove=given["remove"],
     )

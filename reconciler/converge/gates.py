@@ -15,6 +15,7 @@ from reconciler.model.plan import Action, Plan
 from reconciler.model.record import Made, Record
 from reconciler.model.spec import ContainerSpec
 from reconciler.plan.exits import Standing, choose_standing, render_end
+from reconciler.plan.holds import ending_verb
 
 
 @dataclass
@@ -85,5 +86,4 @@ def _shut(action: Action, key: Key, record: Record | None) -> Failed:
     name, hold = split_key(key).name, record.hold if record else None
     if hold is None:
         return Failed(f"{action.key}: {key} is not there", hint=f"reconcile start {name}")
-    end = "unpause" if hold.kind == "pause" else "start"
-    return Failed(f"{action.key}: {key} is held by a {hold.kind}", hint=f"reconcile {end} {name}")
+    return Failed(f"{action.key}: {key} is held by a {hold.kind}", hint=f"reconcile {ending_verb(hold.kind)} {name}")

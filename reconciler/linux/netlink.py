@@ -28,8 +28,8 @@ from reconciler.linux.nlsocket import (
 )
 
 _NEW_LINK, _DEL_LINK, _GET_LINK, _SET_LINK = 16, 17, 18, 19
-_NEW_ADDR, _DEL_ADDR, _GET_ADDR = 20, 21, 22
-_NEW_ROUTE, _DEL_ROUTE, _GET_ROUTE = 24, 25, 26
+_NEW_ADDR, _GET_ADDR = 20, 22
+_NEW_ROUTE, _GET_ROUTE = 24, 26
 
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _PROTINFO = 1, 3, 4, 5, 10, 12
 _LINKINFO, _NET_NS_FD, _AF_SPEC, _EXT_MASK, _LINK_NETNSID, _TARGET_NETNSID = 18, 28, 26, 29, 37, 46
@@ -285,41 +285,24 @@ def link_removal(name: str) -> Change:
     return Change(_DEL_LINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFNAME, name), f"remove link {name}", (errno.ENODEV,))
 
 
-def _address_body(index: int, address: str) -> bytes:
+def address_addition(index: int, address: str) -> Change:
+    """Give a link an address with prefix (`10.1.0.2/24`); one that it has is no error."""
     interface = ipaddress.IPv4Interface(address)
     broadcast = interface.network.broadcast_address.packed
-    return (
+    body = (
         _IFADDR.pack(socket.AF_INET, interface.network.prefixlen, 0, _SCOPE_UNIVERSE, index)
         + attribute(_IFA_LOCAL, interface.packed)
         + attribute(_IFA_ADDRESS, interface.packed)
         + (attribute(_IFA_BROADCAST, broadcast) if interface.network.prefixlen < 31 else b"")
     )
-
-
-def address_addition(index: int, address: str) -> Change:
-    """Give a link an address with prefix (`10.1.0.2/24`); one that it has is no error."""
-    body = _address_body(index, address)
     return Change(_NEW_ADDR, CREATE | EXCLUSIVE, body, f"add address {address}", (errno.EEXIST,))
-
-
-def address_removal(index: int, address: str) -> Change:
-    """Take an address off a link."""
-    return Change(_DEL_ADDR, 0, _address_body(index, address), f"remove address {address}", (errno.EADDRNOTAVAIL,))
-
-
-def _route_body(gateway: str, index: int) -> bytes:
-    return (
-        _RTMSG.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, _PROTO_BOOT, _SCOPE_UNIVERSE, _TYPE_UNICAST, 0)
-        + attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
-        + number(_RTA_OIF, index)
-    )
 
 
 def default_route(gateway: str, index: int) -> Change:
     """The default route, replacing another one of the same metric. The link must be up."""
-    return Change(_NEW_ROUTE, CREATE | REPLACE, _route_body(gateway, index), f"add default route by {gateway}")
-
-
-def default_route_removal(gateway: str, index: int) -> Change:
-    """Take a default route away; one that is gone is no error."""
-    return Change(_DEL_ROUTE, 0, _route_body(gateway, index), f"remove default route by {gateway}", (errno.ESRCH,))
+    body = (
+        _RTMSG.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, _PROTO_BOOT, _SCOPE_UNIVERSE, _TYPE_UNICAST, 0)
+        + attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
+        + number(_RTA_OIF, index)
+    )
+    return Change(_NEW_ROUTE, CREATE | REPLACE, body, f"add default route by {gateway}")

@@ -17,10 +17,10 @@ from reconciler.manifest.mounts import read_mounts
 from reconciler.manifest.networks import BUILT_IN, read_attachments
 from reconciler.manifest.pairs import read_env, read_labels, read_pairs
 from reconciler.manifest.ports import read_ports
-from reconciler.manifest.signals import read_signal
 from reconciler.manifest.updates import read_update
 from reconciler.model.key import Kind, make_key, named_key
 from reconciler.model.reference import canonical_reference
+from reconciler.model.signals import canonical_signal
 from reconciler.model.spec import (
     Attachment,
     ContainerSpec,
@@ -59,7 +59,7 @@ def make_container(draft: Draft, name: str, written: dict[str, Any]) -> Containe
         user=_read_user(draft, written.get("user", ""), (*path, "user")),
         hostname=written.get("hostname", ""),
         labels=read_labels(draft, written.get("labels"), (*path, "labels")),
-        stop_signal=read_signal(written.get("stop_signal", "")),
+        stop_signal=canonical_signal(written.get("stop_signal", "")),
         stop_grace=read_duration(draft, written, (*path, "stop_grace"), default=10.0),
         read_only=written.get("read_only", False),
         tty=written.get("tty", False),

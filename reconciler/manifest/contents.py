@@ -13,10 +13,10 @@ from reconciler.manifest.draft import Draft
 from reconciler.manifest.faults import Path, fitting_entries, render_path, shorten
 from reconciler.manifest.mounts import read_mode, read_target
 from reconciler.manifest.scalars import Interpolated
-from reconciler.manifest.signals import read_signal
 from reconciler.model.content import LIMIT
 from reconciler.model.key import Kind, make_key
 from reconciler.model.record import Source
+from reconciler.model.signals import canonical_signal
 from reconciler.model.spec import ConfigSpec, FileMount, SecretSpec, Sensitive
 
 _SECTION = {Kind.CONFIG: "configs", Kind.SECRET: "secrets"}
@@ -126,5 +126,5 @@ def _read_file(draft: Draft, kind: Kind, full: dict[str, Any], path: Path) -> Fi
         gid=int(full.get("gid", 0)),
         mode=read_mode(draft, full["mode"], (*path, "mode")) if "mode" in full else _MODE[kind],
         on_change=on_change,
-        signal=read_signal(full["signal"]) if "signal" in full else "",
+        signal=canonical_signal(full["signal"]) if "signal" in full else "",
     )

@@ -152,9 +152,12 @@ class RootError(Failed):
 
 
 class NotFound(Failed):
-    """A name that nothing on record answers to."""
+    """A name that nothing on record answers to. Suggested is the nearest of those `known`, or the one that is `meant`."""
 
-    def __init__(self, what: str, name: str, near: Sequence[str] = ()) -> None:
+    def __init__(self, what: str, name: str, known: Iterable[str] = (), *, meant: str = "") -> None:
+        import difflib  # 5 ms that only an error needs
+
+        near = [meant] if meant else difflib.get_close_matches(name, sorted(known), 1)
         hint = f"did you mean {near[0]}?" if near else "`reconcile get` lists what there is"
         super().__init__(f"no {what} named {name}", hint=hint)
 

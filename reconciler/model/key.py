@@ -98,14 +98,27 @@ def stack_of(key: Key) -> str:
     return split_key(key).stack
 
 
-def forms_of(key: Key) -> frozenset[str]:
-    """What people may write for a resource: its key, its name, `web/2`, `blog/web`, `container/blog/web`."""
+def short_name(key: Key) -> str:
+    """What people call a resource of a stack: `web`, and from the second on `web/2`."""
     parts = split_key(key)
-    names = {parts.name}
+    return parts.name if parts.index <= 1 else f"{parts.name}/{parts.index}"
+
+
+def full_name(key: Key) -> str:
+    """The same with its stack: `blog/web`, `blog/web/2`."""
+    return f"{stack_of(key)}/{short_name(key)}"
+
+
+def forms_of(key: Key, *, replicas: bool = False) -> frozenset[str]:
+    """What people may write for a resource: its key, `web`, `web/2`, `web-2`, `blog/web`, `container/web`,
+    `containers/web`, `container/blog/web`. A name without index is that of the first, with `replicas` that of all."""
+    parts = split_key(key)
+    names = {parts.name} if parts.index <= 1 or replicas else set()
     if parts.index:
-        names = {f"{parts.name}/{parts.index}", f"{parts.name}-{parts.index}", *({parts.name} if parts.index == 1 else ())}
-    owned = {f"{parts.stack}/{name}" for name in names}
-    return frozenset((key, *names, *owned, *(f"{parts.kind.value}/{name}" for name in (*names, *owned))))
+        names |= {f"{parts.name}/{parts.index}", f"{parts.name}-{parts.index}"}
+    names |= {f"{parts.stack}/{name}" for name in names}
+    kinds = (parts.kind.value, f"{parts.kind.value}s")
+    return frozenset((key, *names, *(f"{kind}/{name}" for name in names for kind in kinds)))
 
 
 def sort_key(key: Key) -> tuple[int, str, str, int]:

@@ -81,9 +81,17 @@ def render_size(size: int) -> str:
 
 
 def render_size_rounded(size: float) -> str:
-    """123456789 -> `118 MiB`: three digits, for people; not to be parsed."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
+    """123456789 -> `123.5 MB`: for people, by powers of 1000 as Docker shows sizes; not to be parsed."""
+    for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} TiB"
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def render_age(seconds: float) -> str:
+    """How long ago, in the largest unit that says something: `5s`, `3m`, `2h`, `4d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{max(int(seconds), 0)}s"

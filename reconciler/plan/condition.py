@@ -12,12 +12,14 @@ from msgspec import Struct
 from reconciler.model.key import Key, Kind, kind_of, sort_key, stack_of
 from reconciler.model.observation import Health, Phase, Status
 from reconciler.model.plan import Action, Plan, Reason
-from reconciler.model.record import Hold, Record, StackRecord
+from reconciler.model.record import Record, StackRecord
 from reconciler.model.spec import ContainerSpec
-from reconciler.plan.decide import MISSING, render_age, render_gave_up, render_hold
+from reconciler.model.units import render_age
+from reconciler.plan.decide import MISSING, render_gave_up
 from reconciler.plan.diff import pointer_names
 from reconciler.plan.drift import is_part
 from reconciler.plan.exits import Standing, choose_standing, render_end
+from reconciler.plan.holds import render_hold, render_stack_hold
 
 PROCESS = "process"
 
@@ -162,18 +164,11 @@ def _state_of(finding: Finding) -> State:
 def _of_stack(stack: StackRecord, revision: Revised | None, *, now: float) -> Iterator[Finding]:
     if revision is not None and revision.result != "done":
         how = f"{revision.result}" if revision.result else "was not finished"
-        ago = render_age(max(0.0, now - revision.at))
+        ago = render_age(now - revision.at)
         text = f"revision {revision.number} by {revision.who} {ago} ago {how}; `reconcile events` tells why"
         yield Finding(what=What.FAILED, text=text)
     if stack.hold is not None:
         yield Finding(what=What.HELD, text=render_stack_hold(stack.hold, now=now))
-
-
-def render_stack_hold(hold: Hold, *, now: float) -> str:
-    """Who holds a stack, for how long, why, and how that ends."""
-    why = f" ({hold.why})" if hold.why else ""
-    ago = render_age(max(0.0, now - hold.when))
-    return f"held: {hold.kind} by {hold.who} {ago} ago{why}; apply --resume ends it"
 
 
 def _of_record(record: Record, status: Status, *, now: float) -> Iterator[Finding]:

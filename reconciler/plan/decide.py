@@ -9,11 +9,12 @@ from msgspec import Struct
 from reconciler.model.key import Key, Kind, forms_of, kind_of, split_key, split_replica_volume
 from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Change, Effect, Line, Reason, Verb
-from reconciler.model.record import Hold, Record
+from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, Spec
 from reconciler.plan.diff import EffectOf, diff_digest, diff_image_name, diff_specs, strongest
 from reconciler.plan.drift import diff_parts, diff_pause, diff_process
 from reconciler.plan.exits import RESTING, Standing, choose_standing, render_end
+from reconciler.plan.holds import render_hold
 
 MISSING = Status(phase=Phase.MISSING)
 
@@ -201,15 +202,6 @@ def _choose_container(
     return None
 
 
-def render_hold(hold: Hold, status: Status, *, now: float) -> str:
-    """Who holds a container, for how long, why, and how that ends."""
-    why = f" ({hold.why})" if hold.why else ""
-    runs = ", though it runs" if status.phase is Phase.RUNNING else ""
-    lasted = render_age(max(0.0, now - hold.when))
-    end = "unpause" if hold.kind == "pause" else "start"
-    return f"held: {hold.kind} by {hold.who} {lasted} ago{why}{runs}; `reconcile {end}` or apply --resume ends it"
-
-
 def render_gave_up(spec: ContainerSpec, status: Status) -> str:
     """That a container used up its restarts, and what begins their count anew."""
     return f"gave up: {render_end(status)}, {spec.restart} is used up; `reconcile start` tries anew"
@@ -283,11 +275,3 @@ def _strengthen(decision: Decision, more: tuple[Change, ...]) -> Decision:
 
 def _stronger(one: Verb, other: Verb) -> Verb:
     return max(one, other, key=_STRENGTH.__getitem__)
-
-
-def render_age(seconds: float) -> str:
-    """How long, in the largest unit that says something: `5s`, `3m`, `2h`, `4d`."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{int(seconds)}s"

@@ -4,10 +4,10 @@ Feeds `decide.py` and `explain.py`. The policy alone decides what follows an exi
 the same rules at once, and this is for what it left. Never starts anything.
 """
 
-import signal
 from enum import StrEnum
 
 from reconciler.model.observation import Phase, Status
+from reconciler.model.signals import name_signal
 from reconciler.model.spec import ContainerSpec
 
 
@@ -75,9 +75,4 @@ def render_code(code: int | None) -> str:
 
 def signal_of(code: int | None) -> str:
     """The signal that an exit code stands for; empty where it stands for none."""
-    if code is None or not 128 < code < 256:
-        return ""
-    try:
-        return signal.Signals(code - 128).name
-    except ValueError:
-        return ""
+    return name_signal(code - 128) if code is not None and 128 < code < 256 else ""

@@ -6,7 +6,17 @@ Called by `make.py` and `delete.py` for each step. Words only: nothing is decide
 from collections.abc import Iterator
 
 from reconciler.model.content import kept_files
-from reconciler.model.key import Key, Kind, kind_of, named_key, split_key, split_replica_volume
+from reconciler.model.key import (
+    Key,
+    Kind,
+    full_name,
+    kind_of,
+    named_key,
+    short_name,
+    split_key,
+    split_replica_volume,
+    stack_of,
+)
 from reconciler.model.plan import Reason, Verb
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, NetworkSpec
@@ -27,16 +37,9 @@ def render_notes(step: Step, scene: Scene, *, replaced: frozenset[Key]) -> tuple
     return tuple(_thing_notes(step, scene))
 
 
-def display_name(key: Key) -> str:
-    """What people call a resource of a stack: `web`, and from the second on `web/2`."""
-    parts = split_key(key)
-    return parts.name if parts.index <= 1 else f"{parts.name}/{parts.index}"
-
-
 def _name_beside(key: Key, container: Key) -> str:
     """What a container is called where a resource is spoken of: with its stack where that is another one."""
-    stack = split_key(container).stack
-    return display_name(container) if stack == split_key(key).stack else f"{stack}/{display_name(container)}"
+    return short_name(container) if stack_of(container) == stack_of(key) else full_name(container)
 
 
 def _thing_notes(step: Step, scene: Scene) -> Iterator[str]:
@@ -95,7 +98,7 @@ def _port_notes(key: Key, wanted: ContainerSpec, recorded: ContainerSpec | None)
             yield f"closes {port}"
     for port, inside in sorted(wanted.ports.items()):
         if before.get(port) != inside:
-            yield f"opens {port} -> {display_name(key)}:{inside}"
+            yield f"opens {port} -> {short_name(key)}:{inside}"
 
 
 def _implicit_notes(key: Key, wanted: ContainerSpec, recorded: ContainerSpec | None) -> Iterator[str]:
@@ -122,7 +125,7 @@ def _gate_notes(step: Step, wanted: ContainerSpec, scene: Scene) -> Iterator[str
         for dependency in scene.named(stack, name):
             record = scene.records.get(dependency)
             if record is not None and record.hold is not None:
-                yield f"can't start while {display_name(dependency)}, which it depends on, is held"
+                yield f"can't start while {short_name(dependency)}, which it depends on, is held"
 
 
 def _signal_notes(step: Step, wanted: ContainerSpec) -> Iterator[str]:

@@ -8,13 +8,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from reconciler.model.key import Key, Kind, kind_of, sort_key, split_key, stack_of
+from reconciler.model.key import Key, Kind, kind_of, short_name, sort_key, split_key, stack_of
 from reconciler.model.plan import Change, Plan
-from reconciler.model.record import DONE, GOING_BACK, Hold, Record, Stack
+from reconciler.model.record import DONE, GOING_BACK, Record, Stack
 from reconciler.model.spec import ContainerSpec, Spec, VolumeSpec
-from reconciler.plan.decide import render_age
 from reconciler.plan.diff import EffectOf, diff_digest, diff_specs, pointer_names
-from reconciler.plan.notes import display_name
 from reconciler.plan.scene import moved_from
 from reconciler.plan.words import render_change
 from reconciler.schema.load import change_effect
@@ -133,7 +131,7 @@ def summarize_differences(differences: Sequence[Difference]) -> str:
     """On one line: `web: image, env; +cache; -old`."""
     words = []
     for difference in differences:
-        name = display_name(difference.key)
+        name = short_name(difference.key)
         if kind_of(difference.key) is not Kind.CONTAINER:
             name = f"{split_key(difference.key).kind.value} {name}"
         if difference.what != "changed":
@@ -142,19 +140,3 @@ def summarize_differences(differences: Sequence[Difference]) -> str:
         fields = list(dict.fromkeys(pointer_names(change.path)[0] for change in difference.changes))
         words.append(f"{name}: {', '.join(fields)}")
     return "; ".join(words) or "nothing"
-
-
-def render_held_back(stack: str, hold: Hold, number: int, *, now: float) -> str:
-    """What people are told of a stack that a rollback holds: at which revision, by whom, since when, how that ends."""
-    age = render_age(max(0.0, now - hold.when))
-    why = f" ({hold.why})" if hold.why else ""
-    return (
-        f"stack {stack} is held at revision {number} by a rollback of {hold.who} {age} ago{why}: what is applied is what it"
-        " went back from; change it, or give --resume"
-    )
-
-
-def render_released(stack: str, hold: Hold, *, resumed: bool) -> str:
-    """What people are told where the hold of a rollback ends."""
-    cause = "--resume" if resumed else "what is applied has changed since"
-    return f"stack {stack} is no longer held by the rollback of {hold.who}: {cause}"

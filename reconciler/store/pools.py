@@ -105,14 +105,12 @@ class Pools:
         for host, scope in places:
             self.give("port", host, owner, scope=scope)
 
-    def free(self, owner: Key, *, keep: Grants = _NOTHING, ports: Iterable[str] | None = ()) -> None:
-        """Take back all that a key holds but these grants and host ports; with ports None it keeps all its ports."""
+    def free(self, owner: Key, *, keep: Grants = _NOTHING, ports: Iterable[str] = ()) -> None:
+        """Take back all that a key holds but these grants and host ports."""
         self.flush()
         rows = self._sql.execute("SELECT pool, scope, value FROM grants WHERE owner = ?", (owner,)).fetchall()
         kept = _values(keep)
-        if ports is None:
-            rows = [row for row in rows if row[0] != "port"]
-        kept_ports = {split_port(port) for port in ports or ()}
+        kept_ports = {split_port(port) for port in ports}
         gone = [
             {"of_pool": pool, "of_scope": scope, "of_value": value}
             for pool, scope, value in rows

@@ -144,14 +144,10 @@ class Writing(Reading):
         """Let everything that a key holds go over to another one."""
         self._pools.pass_on(owner, to)
 
-    def free_grants(self, owner: Key, *, keep: Grants | None = None, ports: Iterable[str] | None = ()) -> None:
+    def free_grants(self, owner: Key, *, keep: Grants | None = None, ports: Iterable[str] = ()) -> None:
         """Take back all that a key holds but what `keep` names and these host ports: after a replace those of the record
-        that stays. With `ports` None it keeps all its ports."""
+        that stays."""
         self._pools.free(owner, keep=keep or Grants(), ports=ports)
-
-    def free_links(self, owner: Key, *, keep: Grants) -> None:
-        """Take back links, MACs and addresses of a key that `keep` does not name; its ports stay."""
-        self._pools.free(owner, keep=keep, ports=None)
 
     def grants_of(self, owner: Key) -> list[Grant]:
         """All that a key holds, this transaction's included."""

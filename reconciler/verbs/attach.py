@@ -8,7 +8,7 @@ from msgspec import Struct
 from reconciler.converge.view import made_of
 from reconciler.engine.protocol import Attached
 from reconciler.model.errors import Failed, ReconcileError
-from reconciler.model.key import Key, split_key
+from reconciler.model.key import Key, full_name
 from reconciler.model.observation import Phase, Status
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec
@@ -38,7 +38,7 @@ def attach(root: Root, name: str, *, stdin: bool, keys: bytes, signals: bool) ->
     record = find_one(records, name, {one.key: states[one.incarnation] for one in found})
     assert isinstance(record.spec, ContainerSpec)
     if states[record.incarnation].phase is Phase.PAUSED:
-        raise Failed(f"{record.key}: attach: it is paused", hint=f"reconcile unpause {_short(record.key)}")
+        raise Failed(f"{record.key}: attach: it is paused", hint=f"reconcile unpause {full_name(record.key)}")
     line = root.engine.inside.attach(made_of(record))
     try:
         return line.relay(stdin=stdin and record.spec.stdin, keys=keys, signals=signals)
@@ -68,7 +68,7 @@ def _wait_for(root: Root, record: Record) -> Ended:
 
 
 def _ended(record: Record, status: Status, *, removed: bool) -> Ended:
-    key, short = record.key, _short(record.key)
+    key, short = record.key, full_name(record.key)
     if status.phase is Phase.EXITED:
         note = ""
         if record.hold is not None:
@@ -85,8 +85,3 @@ def _ended(record: Record, status: Status, *, removed: bool) -> Ended:
         return Ended(key=key, error=Failed(f"{key}: it was never started", status.error, f"reconcile start {short}"))
     text = f"{key}: it is not on the machine: there is no end to wait for"
     return Ended(key=key, error=Failed(text, hint="apply again, or `reconcile drift` says what is missing"))
-
-
-def _short(key: Key) -> str:
-    parts = split_key(key)
-    return f"{parts.stack}/{parts.name}" if parts.index == 1 else f"{parts.stack}/{parts.name}/{parts.index}"

@@ -18,6 +18,7 @@ from reconciler.model.events import ActionDone, ActionFailed, ActionStarted, Emi
 from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Phase
 from reconciler.model.record import Hold, Made, Record
+from reconciler.plan.holds import ending_verb
 from reconciler.verbs.names import find_containers, find_one
 from reconciler.verbs.record import who
 from reconciler.verbs.root import Root, this_process
@@ -99,8 +100,8 @@ def restart(root: Root, name: str, *, emit: Emit, grace: float | None = None) ->
 
 def _held(record: Record) -> Failed:
     assert record.hold is not None
-    end = "unpause" if record.hold.kind == "pause" else "start"
-    return Failed(f"{record.key} is held by a {record.hold.kind}", hint=f"reconcile {end} {split_key(record.key).name}")
+    hint = f"reconcile {ending_verb(record.hold.kind)} {split_key(record.key).name}"
+    return Failed(f"{record.key} is held by a {record.hold.kind}", hint=hint)
 
 
 def pause(root: Root, name: str, *, emit: Emit, note: str = "") -> None:

@@ -63,13 +63,13 @@ def delete_plan(looked: Look, doomed: Doomed, observation: Observation, *, wante
     """The plan of a delete. Raises NotFound for a stack, a key or a volume that is not on record, OriginDiffers, Usage."""
     own = {key: record for key, record in looked.records.items() if split_key(key).stack == doomed.stack}
     if not own:
-        raise NotFound("stack", doomed.stack, sorted({split_key(key).stack for key in looked.records}))
+        raise NotFound("stack", doomed.stack, {stack_of(key) for key in looked.records})
     recorded = looked.stacks.get(doomed.stack)
     if not doomed.take_over:
         check_deletable(doomed.stack, recorded, origin=doomed.origin, gone=gone_origins(looked.stacks, [doomed.stack]))
     for key in doomed.keys:
         if key not in own:
-            raise NotFound("resource", key, sorted(own))
+            raise NotFound("resource", key, own)
     keys = doomed.keys or tuple(own)
     if doomed.stack == RUN and any(kind_of(key) is Kind.CONTAINER for key in keys):
         keys = (*keys, *(key for key in find_unused(keys, looked.records) if key not in keys))
@@ -93,7 +93,7 @@ def _volumes(own: dict[Key, Record], doomed: Doomed) -> tuple[Key, ...]:
     for name in doomed.volumes:
         named = [key for volume, key in volumes.items() if name in (volume, split_replica_volume(volume)[0])]
         if not named:
-            raise NotFound("volume", name, sorted(volumes))
+            raise NotFound("volume", name, volumes)
         found += named
     return tuple(dict.fromkeys(found))
 
@@ -105,10 +105,8 @@ def find_doomed(records: Collection[Key], text: str) -> Doomed:
         return Doomed(stack=text)
     keys = find_keys(records, text)
     if not keys:
-        import difflib  # 5 ms that only an error needs
-
         names = {stack_of(key) for key in records} | {f"{stack_of(key)}/{split_key(key).name}" for key in records}
-        raise NotFound("stack or resource", text, difflib.get_close_matches(text, sorted(names), 1))
+        raise NotFound("stack or resource", text, names)
     volumes = tuple(split_key(key).name for key in keys if kind_of(key) is Kind.VOLUME)
     return Doomed(stack=stack_of(keys[0]), keys=keys, volumes=volumes)
 

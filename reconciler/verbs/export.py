@@ -28,7 +28,7 @@ def export(root: Root, what: str) -> str:
         return _export_run(what, stack, name, specs)
     own = {key: spec for key, spec in specs.items() if split_key(key).stack == what}
     if not own:
-        raise NotFound("stack", what, sorted({split_key(key).stack for key in records}))
+        raise NotFound("stack", what, {split_key(key).stack for key in records})
     if what == RUN:
         return export_stack("run-export", own, head="What `reconcile run` made, as a stack that may have this name.")
     recorded = stacks.get(what)
@@ -51,7 +51,7 @@ def _export_run(what: str, stack: str, name: str, specs: dict[Key, Spec]) -> str
     if stack != RUN or not isinstance(spec, ContainerSpec):
         known = (split_key(found) for found in specs)
         near = [f"{RUN}/{parts.name}" for parts in known if parts.kind is Kind.CONTAINER and parts.stack == RUN]
-        raise NotFound("container of the stack run", what, sorted(near))
+        raise NotFound("container of the stack run", what, near)
     used = [named_key(Kind.IMAGE, RUN, spec.image), *(named_key(Kind.NETWORK, RUN, network) for network in spec.networks)]
     used += [named_key(Kind.VOLUME, RUN, mount.source) for mount in spec.mounts.values() if mount.type == "volume"]
     own = {found: specs[found] for found in (key, *used) if found in specs and split_key(found).stack == RUN}

@@ -8,7 +8,8 @@ from msgspec import Struct, structs
 
 from reconciler.model.key import stack_of
 from reconciler.model.record import Desired, Hold, Stack
-from reconciler.plan.past import Past, find_applied, render_held_back, render_released
+from reconciler.plan.holds import render_held_back, render_released
+from reconciler.plan.past import Past, find_applied
 from reconciler.verbs.look import Look
 from reconciler.verbs.pasts import desire_past, read_pasts
 from reconciler.verbs.root import Root

@@ -34,7 +34,7 @@ def history(root: Root, stack: str) -> list[Entry]:
     with root.store.read() as tx:
         revisions, stacks = tx.whole_revisions(stack), tx.stacks()
     if not revisions and stack not in stacks:
-        raise NotFound("stack", stack, sorted(stacks))
+        raise NotFound("stack", stack, stacks)
     entries, before = [], NOTHING
     for revision in revisions:
         past = past_of(revision)

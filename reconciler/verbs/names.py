@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Mapping
 
 from reconciler.model.errors import Failed, NotFound
-from reconciler.model.key import Key, Kind, sort_key, split_key
+from reconciler.model.key import Key, Kind, forms_of, full_name, sort_key, split_key
 from reconciler.model.observation import Phase, Status
 from reconciler.model.record import Record
 
@@ -15,13 +15,14 @@ def find_containers(records: Mapping[Key, Record], text: str, *, stacks: bool = 
     """All containers that a name means, in order. Raises NotFound, or Failed where it means those of several stacks."""
     containers = [record for key, record in records.items() if split_key(key).kind is Kind.CONTAINER]
     containers.sort(key=lambda record: sort_key(record.key))
-    found = [record for record in containers if _means(record.key, text)]
+    found = [record for record in containers if text in forms_of(record.key, replicas=True)]
     if not found and stacks:
         found = [record for record in containers if split_key(record.key).stack == text]
         if found:
             return found
     if not found:
-        raise NotFound("container", text, _near(text, containers))
+        known = {name for record in containers for name in (split_key(record.key).name, full_name(record.key))}
+        raise NotFound("container", text, known)
     owners = {split_key(record.key).stack for record in found}
     if len(owners) > 1:
         names = ", ".join(f"{stack}/{text}" for stack in sorted(owners))
@@ -35,7 +36,7 @@ def find_keys(records: Iterable[Key], text: str) -> tuple[Key, ...]:
     `NAME`, `STACK/NAME`, `KIND/NAME`, `KIND/STACK/NAME`, for containers with `/INDEX` or `-INDEX` behind it. Raises Failed
     where it means several, naming them.
     """
-    found = [key for key in sorted(records, key=sort_key) if text == key or text in _all_forms(key)]
+    found = [key for key in sorted(records, key=sort_key) if text in forms_of(key, replicas=True)]
     meant = {(parts.kind, parts.stack, parts.name) for parts in map(split_key, found)}
     if len(meant) > 1:
         names = [f"{kind.value}/{stack}/{name}" for kind, stack, name in sorted(meant)]
@@ -43,36 +44,11 @@ def find_keys(records: Iterable[Key], text: str) -> tuple[Key, ...]:
     return tuple(found)
 
 
-def _all_forms(key: Key) -> set[str]:
-    parts = split_key(key)
-    names = {parts.name}
-    if parts.kind is Kind.CONTAINER:
-        names |= {f"{parts.name}/{parts.index}", f"{parts.name}-{parts.index}"}
-    names |= {f"{parts.stack}/{name}" for name in names}
-    return names | {f"{kind}/{name}" for name in names for kind in (parts.kind.value, f"{parts.kind.value}s")}
-
-
 def find_one(records: Mapping[Key, Record], text: str, statuses: Mapping[Key, Status]) -> Record:
     """The one container that a name means: of several indexes the first that runs."""
     found = find_containers(records, text)
     running = [record for record in found if statuses.get(record.key, _NOTHING).phase is Phase.RUNNING]
     return (running or found)[0]
-
-
-def _means(key: Key, text: str) -> bool:
-    parts = split_key(key)
-    name, index = parts.name, str(parts.index)
-    short = {name, f"{name}/{index}", f"{name}-{index}"}
-    return text in short or text == key or any(text == f"{parts.stack}/{form}" for form in short)
-
-
-def _near(text: str, containers: Iterable[Record]) -> list[str]:
-    import difflib  # 5 ms that only an error needs
-
-    names = {split_key(record.key).name for record in containers}
-    return difflib.get_close_matches(
-        text, sorted(names | {f"{split_key(r.key).stack}/{n}" for r in containers for n in names}), 1
-    )
 
 
 _NOTHING = Status(phase=Phase.MISSING)

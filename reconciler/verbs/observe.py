@@ -103,7 +103,7 @@ def _named(looked: Look, records: list[Record], kind: Kind | None, name: str) ->
         return found
     if kind in (None, Kind.CONTAINER):
         return find_containers(looked.records, name)
-    raise NotFound(kind.value if kind else "resource", name, sorted({split_key(record.key).name for record in records}))
+    raise NotFound(kind.value if kind else "resource", name, {split_key(record.key).name for record in records})
 
 
 def _names(key: Key) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def _choose(root: Root, wish: Return) -> Past:
         stacks = tx.stacks()
     pasts = read_pasts(root, wish.stack)
     if wish.stack not in stacks or not pasts:
-        raise NotFound("stack with a revision", wish.stack, [name for name in sorted(stacks) if name != wish.stack])
+        raise NotFound("stack with a revision", wish.stack, stacks.keys() - {wish.stack})
     kept = ", ".join(str(past.number) for past in pasts)
     if wish.number:
         found = next((past for past in pasts if past.number == wish.number), None)

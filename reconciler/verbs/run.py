@@ -7,7 +7,7 @@ alone. The lock of the stack is held until it runs, not while it runs. `end.py` 
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from msgspec import Struct, structs
 
@@ -170,8 +170,3 @@ def _lease(root: Root, plan: Plan) -> None:
 def _cause(error: ReconcileError) -> ReconcileError:
     """What went wrong, rather than that something did."""
     return error.causes[0] if isinstance(error, ConvergeFailed) and error.causes else error
-
-
-def networks_of(texts: Sequence[str]) -> tuple[str, ...]:
-    """The networks of `--network`, each once."""
-    return tuple(dict.fromkeys(texts))

@@ -36,7 +36,7 @@ def status(root: Root, stack: str = "") -> Report:
     known = {**{split_key(key).stack: StackRecord(name=split_key(key).stack, origin="") for key in looked.records}}
     known |= looked.stacks
     if stack and stack not in known:
-        raise NotFound("stack", stack, sorted(known))
+        raise NotFound("stack", stack, known)
     now = time.time()
     plan = make_drift_plan(stacks=looked.stacks, records=looked.records, observation=looked.observation, now=now)
     records, statuses = _by_stack(looked)
@@ -50,7 +50,7 @@ def status(root: Root, stack: str = "") -> Report:
             at_work=root.read_holder(name),
             now=now,
         )
-        for name in ([stack] if stack else sorted(known))
+        for name in ([stack] if stack else known)
     )
     return Report(stacks=conditions, strays=() if stack else looked.observation.strays)
 

@@ -314,7 +314,7 @@ def test_delete_takes_the_volumes_that_are_named():
           2 delete   container/blog/cache/1  after 1    because it was asked for
               discards its writable layer
           3 delete   volume/blog/data        after 2    because it was asked for
-              deletes its data (2.86 MiB)
+              deletes its data (3.0 MB)
           4 delete   network/blog/front      after 1,2  because it was asked for
           5 delete   image/blog/app          after 1,2  because it was asked for
         5 actions: 5 delete

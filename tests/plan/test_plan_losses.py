@@ -269,7 +269,7 @@ def test_volume_that_another_stack_borrows_keeps_its_name():
 def test_sizes_of_what_is_discarded_are_told():
     known = Known.of(one()).seen(DB, Phase.RUNNING, size=12_000_000)
     plan = known.plan(stack(db=container(mounts=volume_at("/data", "data"), env={"A": "1"})))
-    assert plan.actions[0].notes == ("discards its writable layer (11.4 MiB)",)
+    assert plan.actions[0].notes == ("discards its writable layer (12.0 MB)",)
 
 
 def test_each_replica_s_own_volume_takes_over_that_of_its_index():

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.engine.native.runtime import etc, health, policy, signals
+from reconciler.engine.native.runtime import etc, health, policy
 from reconciler.engine.native.runtime.smalljson import parse_json, render_json
 from reconciler.model.observation import Health
+from reconciler.model.signals import parse_signal
 from reconciler.model.spec import Healthcheck
 
 
@@ -93,13 +94,13 @@ def test_images_health_check_holds_where_the_manifest_has_none() -> None:
     [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", signal.SIGRTMIN + 3), ("RTMAX-1", signal.SIGRTMAX - 1)],
 )
 def test_signals_are_known_by_name_and_number(text: str, number: int) -> None:
-    assert signals.parse_signal(text) == number
+    assert parse_signal(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "0", "65", "SIGNOPE", "RTMIN-1", "RTMIN+99", "-9", "9; reboot", "²"])
 def test_what_is_no_signal_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no signal"):
-        signals.parse_signal(text)
+        parse_signal(text)
 
 
 def test_hosts_name_the_container_at_each_address() -> None:

@@ -82,4 +82,4 @@ def test_only_value_errors_are_raised(text: str):
 def test_renderings_are_short():
     assert [render_duration(s) for s in (0, 90, 0.5, 3661, 1e-5)] == ["0s", "1m30s", "500ms", "1h1m1s", "10us"]
     assert [render_size(n) for n in (0, 64 << 20, 1 << 30, 1000)] == ["0", "64M", "1G", "1000"]
-    assert [render_size_rounded(n) for n in (0, 999, 123456789, 5 << 40)] == ["0 B", "999 B", "118 MiB", "5 TiB"]
+    assert [render_size_rounded(n) for n in (0, 999, 123456789, 5 << 40)] == ["0 B", "999 B", "123.5 MB", "5.5 TB"]

@@ -17,7 +17,7 @@ from reconciler.engine.native.content.images import read_image
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import veth
-from reconciler.engine.native.runtime import bundle, contents, lifecycle, limits, signals, status, writing
+from reconciler.engine.native.runtime import bundle, contents, lifecycle, limits, status, writing
 from reconciler.engine.native.runtime.ended import ended_path
 from reconciler.engine.native.runtime.inside import rotate_log
 from reconciler.engine.native.runtime.monitor import cgroup_parent, cgroup_path, monitors_path
@@ -30,6 +30,7 @@ from reconciler.model.events import Emit
 from reconciler.model.key import Key, Kind, is_incarnation, kind_of, named_key, stack_of
 from reconciler.model.observation import Part, Phase, Status, Stray
 from reconciler.model.record import ApplyId, Made, View
+from reconciler.model.signals import TERM, parse_signal
 from reconciler.model.spec import ContainerSpec, Mount, VolumeSpec
 
 _LIVE = (Phase.RUNNING, Phase.PAUSED)
@@ -329,9 +330,9 @@ def _ending(made: Made, path: str) -> tuple[int, float]:
     """The signal that asks it to end, the manifest's or the image's, and how many seconds it has."""
     name = _spec(made).stop_signal or writing.read_stop_signal(path)
     try:
-        return signals.parse_signal(name) if name else signals.DEFAULT, _spec(made).stop_grace
+        return parse_signal(name) if name else TERM, _spec(made).stop_grace
     except ValueError:  # An image may say anything.
-        return signals.DEFAULT, _spec(made).stop_grace
+        return TERM, _spec(made).stop_grace
 
 
 def _choose_links(links: Mapping[str, Part], now: Status) -> dict[str, Part]:

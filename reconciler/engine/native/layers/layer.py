@@ -168,17 +168,6 @@ def _staging(layout: Layout, name: str) -> Iterator[Path]:
         os.close(number)
 
 
-def remove_staging(layout: Layout) -> None:
-    """Remove what writers that are no more have left half-made; what is being made stays. Each write does so as well."""
-    if not layout.layers.is_dir():
-        return
-    try:
-        with lock_layers(layout):
-            _remove_abandoned(layout)
-    except OSError as error:
-        raise Failed(f"{layout.layers}: tidy it: {error.strerror or error}", hint="see the kernel's log") from error
-
-
 def _remove_abandoned(layout: Layout) -> None:
     """Remove what writers that are no more have left half-made."""
     for path in layout.layers.glob(f"{files.STAGING}*"):

@@ -15,13 +15,13 @@ import msgspec
 from msgspec import Struct, structs
 
 from reconciler.engine.native.runtime import bundle
-from reconciler.engine.native.runtime.signals import parse_signal
 from reconciler.engine.protocol import ReadContent
 from reconciler.linux import files, paths
 from reconciler.model.content import kept_files, pack
 from reconciler.model.errors import Failed
 from reconciler.model.observation import PRESENT, Part, altered, missing
 from reconciler.model.record import Made
+from reconciler.model.signals import parse_signal
 from reconciler.model.spec import ContainerSpec, FileMount, Sensitive
 
 FOLDER, LIST = "contents", "contents.json"
