@@ -43,7 +43,7 @@ WIDE = {
 @root_option
 @click.pass_context
 def get(ctx: click.Context, *, what: str | None, name: str | None, watch: bool, form: str, root: Path | None) -> int:
-    """List resources with their state: all, of one kind (containers, networks, volumes, configs, …), or of one name."""
+    """List resources with their state: all, of one kind (containers, networks, volumes, …), of one name or stack."""
     from reconciler.cli.render import show_json, show_yaml
     from reconciler.verbs.observe import get as verb
     from reconciler.verbs.observe import seen_json
@@ -266,8 +266,12 @@ def _image_row(seen: "Seen", *, wide: bool) -> list[str]:
 def _show_described(data: dict[str, Any]) -> None:
     """A resource as indented text; its last events at the end."""
     from reconciler.cli.render import moment, show, show_yaml
+    from reconciler.plan.words import write_value
 
     events = data.pop("events")
+    data["spec"] = write_value("spec", data["spec"])
+    for times in (data, data["status"]):
+        times |= {name: moment(at) for name, at in times.items() if name.endswith("_at") and at}
     if hold := data["status"].get("held"):
         data["status"]["held"] = {**hold, "when": moment(hold["when"])}
     show_yaml(data)

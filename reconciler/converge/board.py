@@ -32,6 +32,8 @@ class Board:
         self.plan = plan
         self.actions = {action.id: action for action in plan.actions}
         self.states = dict.fromkeys(self.actions, State.WAITING)
+        self.held: set[Key] = set()
+        """Containers that their actions have only made: a hold keeps them from starting."""
         self._making = {action.key: action for action in plan.actions if action.verb is not Verb.DELETE}
         self._named = _name_containers(plan)
         self._awaited = {number for action in plan.actions for number in self._find_awaited(action)}
@@ -93,7 +95,7 @@ class Board:
 
     def _starts(self, key: Key) -> bool:
         action = self._making.get(key)
-        return action is not None and action.verb in STARTING_VERBS
+        return action is not None and action.verb in STARTING_VERBS and key not in self.held
 
     def is_awaited(self, action: Action) -> bool:
         """Whether something waits until the container that an action starts is seen: for its health, or to be replaced

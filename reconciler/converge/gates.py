@@ -11,7 +11,7 @@ from reconciler.converge.waits import Verdict, Watchlist, check_of, is_job
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Phase
-from reconciler.model.plan import Action, Plan
+from reconciler.model.plan import Action, Plan, Reason
 from reconciler.model.record import Made, Record
 from reconciler.model.spec import ContainerSpec
 from reconciler.plan.exits import Standing, choose_standing, render_end
@@ -48,6 +48,14 @@ class Gates:
         age = max(0.0, self.ground.now() - status.started_at) if status.started_at else 0.0
         self.watchlist.add(made, status, age=age)
         return False
+
+    def is_needless(self, action: Action) -> bool:
+        """Whether an action starts nothing: its container is held, and made without being started."""
+        if action.reason is Reason.RESUMED:
+            return False
+        with self.ground.store.read() as tx:
+            record = tx.record(action.key)
+        return record is not None and record.hold is not None
 
     def _ask_job(self, action: Action, made: Made) -> bool | Failed:
         """A job that completed, whenever that was and whatever holds it now, is met; one that runs is waited for."""

@@ -186,7 +186,10 @@ class Walk:
     def _gates_open(self, action: Action) -> bool:
         """What no action of the plan starts is asked about, and waited for, before what depends on it begins."""
         shut = False
-        for key, condition in self.board.dependencies(action).items():
+        asked = self.board.dependencies(action)
+        if asked and self.gates.is_needless(action):
+            return True
+        for key, condition in asked.items():
             answer = self.gates.ask(action, key, condition)
             if isinstance(answer, Failed):
                 self._fail(action, answer)
@@ -202,6 +205,8 @@ class Walk:
             action = job.action
             self.jobs[action.id] = job
             self.board.states[action.id] = State.RUNNING
+            if job.new is not None and job.new.held:
+                self.board.held.add(action.key)
             self.began[action.id] = self.ground.clock()
             self.emit(ActionStarted(id=action.id, verb=action.verb.value, key=action.key))
         return jobs

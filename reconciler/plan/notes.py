@@ -117,8 +117,11 @@ def _borrowing_notes(key: Key, wanted: ContainerSpec, recorded: ContainerSpec | 
 
 
 def _gate_notes(step: Step, wanted: ContainerSpec, scene: Scene) -> Iterator[str]:
-    """A held dependency counts as met for what runs, as unmet for what must start."""
+    """A held dependency counts as met for what runs and for what is held itself, as unmet for what must start."""
     if step.verb is Verb.UPDATE or step.decision.reason is Reason.RESUMED:
+        return
+    own = scene.records.get(step.decision.key)
+    if own is not None and own.hold is not None:
         return
     stack = split_key(step.decision.key).stack
     for name in sorted(wanted.depends_on):

@@ -36,10 +36,13 @@ def _hints(changes: Sequence[RefusedChange], losses: Sequence[Loss], lost: Seque
     ways: dict[Key, list[str]] = {}
     for loss in losses:
         ways.setdefault(loss.key, []).extend(way for way in loss.ways if way not in ways.get(loss.key, ()))
+    alike: dict[tuple[str, ...], list[Key]] = {}
     for key, found in ways.items():
-        yield f"to keep the data: {'; '.join(found)}"
-        if kind_of(key) is Kind.CONTAINER:
-            yield f"to go on without them: --accept-data-loss {key}"
+        alike.setdefault(tuple(found), []).append(key)
+    for way, keys in alike.items():
+        yield f"to keep the data: {'; '.join(way)}"
+        if containers := [key for key in keys if kind_of(key) is Kind.CONTAINER]:
+            yield f"to go on without them: {' '.join(f'--accept-data-loss {key}' for key in containers)}"
     for key in lost:
         yield "mount the disk that holds it, and apply again"
         yield f"to have it made anew and empty: --accept-data-loss {key}"

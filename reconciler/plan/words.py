@@ -25,6 +25,8 @@ _SHORT = len("sha256:") + 12
 _FEW = 3
 _ANEW = (Verb.CREATE, Verb.RESTART, Verb.REPLACE)
 _SIZES = frozenset({"memory", "size", "shm_size", "max_size"})
+_FREE = ("/env/", "/labels/", "/sysctls/")
+"""Below these names are anybody's."""
 _DURATIONS = frozenset({"interval", "timeout", "start_period", "start_interval", "stop_grace"})
 
 REASONS = {
@@ -65,17 +67,24 @@ def render_change(change: Change) -> str:
 
 
 def _renderer(path: str) -> Callable[[Any], str]:
-    """Sizes and durations are shown as people write them; a variable of the environment may have any name."""
-    if path.startswith(("/env/", "/labels/", "/sysctls/")):
+    """A variable of the environment may have any name; everything else is shown as people write it."""
+    if path.startswith(_FREE):
         return render_value
     name = path.rpartition("/")[2]
-    if name in _SIZES:
-        return lambda value: render_size(value) if isinstance(value, int) else render_value(value)
+    return lambda value: render_value(write_value(name, value))
+
+
+def write_value(name: str, value: Any) -> Any:
+    """A field's value with sizes, durations and modes as manifests have them, also within one of several fields."""
+    if isinstance(value, dict):
+        return {each: write_value(each, inner) if f"/{each}/" not in _FREE else inner for each, inner in value.items()}
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
     if name == "mode":
-        return lambda value: f"{value:04o}" if isinstance(value, int) else render_value(value)
-    if name in _DURATIONS:
-        return lambda value: render_duration(value) if isinstance(value, (int, float)) else render_value(value)
-    return render_value
+        return f"{value:04o}"
+    if name in _SIZES:
+        return render_size(int(value))
+    return render_duration(value) if name in _DURATIONS else value
 
 
 def render_because(action: Action, plan: Plan) -> str:

@@ -52,7 +52,7 @@ class Drift(Struct, frozen=True, kw_only=True):
 
 
 def get(root: Root, kind: Kind | None = None, name: str = "", *, measure: bool = False) -> list[Seen]:
-    """Resources in the order of kinds, stacks and names; of one kind, of one name. Raises NotFound for a name.
+    """Resources in the order of kinds, stacks and names; of one kind, of one name, of a stack. Raises NotFound for a name.
 
     Sizes of volumes are walked: of all with `measure`, of those that nobody owns where volumes are asked for, else of none.
     """
@@ -99,7 +99,7 @@ def find_unowned(root: Root, looked: Look) -> frozenset[Key]:
 
 def _named(looked: Look, records: list[Record], kind: Kind | None, name: str) -> list[Record]:
     found = [record for record in records if name in (record.key, *_names(record.key))]
-    if found:
+    if found := found or [record for record in records if split_key(record.key).stack == name]:
         return found
     if kind in (None, Kind.CONTAINER):
         return find_containers(looked.records, name)

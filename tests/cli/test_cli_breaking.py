@@ -1,9 +1,43 @@
 """What somebody finds who tries to break the command line: the words of refusals and counts."""
 
+import pytest
+
 from reconciler.cli.render import show_error
-from reconciler.model.errors import Failed
+from reconciler.model.errors import Failed, NotFound
+from reconciler.model.key import container_key
+from reconciler.model.plan import Change, Effect
+from reconciler.model.record import Record
+from reconciler.model.spec import ContainerSpec
+from reconciler.plan.losses import Loss
+from reconciler.plan.refusal import refusal_error
+from reconciler.plan.words import render_change
+from reconciler.verbs.names import find_containers
 
 
 def test_every_line_of_a_hint_stands_below_the_first(capsys):
     show_error(Failed("x: y", hint="to keep: a\nto go on: b"))
     assert capsys.readouterr().err == "error: x: y\n  hint: to keep: a\n        to go on: b\n"
+
+
+def test_only_names_that_exist_are_suggested():
+    keys = (container_key("front", "web"), container_key("back", "db"))
+    records = {key: Record(key=key, spec=ContainerSpec(image="app")) for key in keys}
+    with pytest.raises(NotFound) as raised:
+        find_containers(records, "front/db")
+    assert raised.value.hint in ("did you mean front/web?", "did you mean back/db?")
+
+
+def test_fields_within_a_value_are_shown_as_people_write_them():
+    value = {"source": "pw", "mode": 0o440, "interval": 90.0, "memory": 64 << 20, "env": {"mode": 288}}
+    change = Change(path="/secrets/~1x", old=None, new=value, effect=Effect.REPLACE)
+    shown = '{"source": "pw", "mode": "0440", "interval": "1m30s", "memory": "64M", "env": {"mode": 288}}'
+    assert render_change(change) == f"/secrets/~1x  (unset) → {shown}  (replace)"
+
+
+def test_losses_with_one_way_out_are_told_it_once():
+    keys = [container_key("blog", name) for name in ("db", "job")]
+    losses = [Loss(key=key, text="t", ways=("write `moved:`",), note="") for key in keys]
+    assert refusal_error([], losses=losses, lost=[]).hint.splitlines() == [
+        "to keep the data: write `moved:`",
+        "to go on without them: --accept-data-loss container/blog/db/1 --accept-data-loss container/blog/job/1",
+    ]

@@ -28,6 +28,26 @@ def phases(machine: Machine, name: str) -> dict[str, str]:
     return {key.split("/")[2]: one["status"]["phase"] for key, one in found if key.startswith(f"container/{name}/")}
 
 
+# --- get, describe
+
+
+def test_get_takes_a_stack(machine: Machine, talk: str) -> None:
+    found = json.loads(machine.run("get", talk, "-o", "json", check=0).out)
+    assert {one["stack"] for one in found} == {talk}
+    assert {one["kind"] for one in found} == {"container", "network", "image"}
+    names = [one["name"] for one in json.loads(machine.run("get", "containers", talk, "-o", "json", check=0).out)]
+    assert names == ["other", "talker"]
+
+
+def test_described_fields_are_as_a_manifest_has_them(machine: Machine) -> None:
+    check = {"test": ["CMD", "true"], "interval": "90s"}
+    name = machine.applied({"seen": container(healthcheck=check, resources={"memory": "64M"})})
+    said = machine.run("describe", f"{name}/seen", check=0).out
+    assert "interval: 1m30s" in said
+    assert "memory: 64M" in said
+    assert re.search(r"started_at: '?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", said), said
+
+
 # --- logs
 
 
