@@ -22,6 +22,8 @@ _KEYS = {
     "scale": "replicas",
     "access": "volumes: {NAME: {access: shared}}",
     "per_replica": "volumes: {NAME: {per_replica: true}}",
+    "moved": "volumes: {NAME: {moved: {from: OLD}}}",
+    "on_unhealthy": "healthcheck: {on_unhealthy: …}",
     "links": "`networks` and `depends_on`",
     "logging": "logs",
     "build": "images: {NAME: {build: …}}",

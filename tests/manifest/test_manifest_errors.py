@@ -59,6 +59,8 @@ def test_all_errors_of_a_file_are_told_at_once_with_place_caret_and_hint():
 
 
 HINTS = {
+    "containers: {w: {image: a/b:1, on_unhealthy: restart}}": "here it is healthcheck: {on_unhealthy: …}",
+    "containers: {w: {image: a/b:1, moved: {from: v}}}": "here it is volumes: {NAME: {moved: {from: OLD}}}",
     "containers: {w: {image: a/b:1, volumes: []}}": "did you mean mounts?",
     "containers: {w: {image: a/b:1, restart_policy: x}}": "did you mean restart?",
     "containers: {w: {image: a/b:1, container_name: x}}": "the key under `containers:` is the name; leave it out",

@@ -12,7 +12,7 @@ from reconciler.schema.load import FILES, load_schema, read_schema_text, resolve
 from reconciler.schema.pages import render_manifest_page
 
 ROOT = Path(__file__).resolve().parents[2]
-MANIFEST = ("stack", "image", "network", "volume", "container")
+MANIFEST = ("stack", "image", "network", "volume", "container", "config", "secret")
 EFFECTS = {effect.value for effect in Effect}
 
 
@@ -45,6 +45,12 @@ def test_every_property_has_a_description_and_says_or_inherits_what_its_change_m
     assert found
     assert [path for path, schema, _ in found if not schema.get("description")] == []
     assert [path for path, _, change in found if change not in EFFECTS] == []
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_every_property_that_is_built_has_an_example(name: str):
+    found = list(properties(load_schema(name), name, None))
+    assert [path for path, schema, _ in found if not {"x-example", "x-not-built"} & schema.keys()] == []
 
 
 @pytest.mark.parametrize("name", MANIFEST)
