@@ -52,8 +52,13 @@ def _steps(key: Key) -> str:
     parts = split_key(key)
     if kind_of(key) is not Kind.VOLUME:
         return f"delete {key} (`reconcile delete {key}`), then apply again"
-    return (
-        f"to keep the data of {parts.name}: 1. declare a volume under a new name; 2. `reconcile stop` who writes, and copy"
-        f" the data over; 3. let the mounts name the new one, and apply; 4. `reconcile delete {key}`."
-        f" To lose it: step 4, then apply"
+    return "\n".join(
+        (
+            f"to keep the data of {parts.name}:",
+            "1. declare a volume under a new name",
+            "2. `reconcile stop` who writes, and copy the data over",
+            "3. let the mounts name the new one, and apply",
+            f"4. `reconcile delete {key}`",
+            "to lose it: step 4, then apply",
+        )
     )
