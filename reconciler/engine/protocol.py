@@ -19,7 +19,7 @@ from reconciler.model.spec import ImageSpec, Sensitive
 if TYPE_CHECKING:
     from tarfile import TarFile
 
-    from reconciler.engine.tarstream import Entry
+    from reconciler.engine.tarentry import Entry
 
 Uses = Mapping[Key, Made]
 """What a resource depends on, by key: for a container its image, its networks and its volumes."""

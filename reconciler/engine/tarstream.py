@@ -9,61 +9,26 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
-
 from reconciler.engine import sparse
+from reconciler.engine.tarentry import (
+    BLOCK,
+    CHARACTER,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    HARD_LINK,
+    LIMITS,
+    SYMLINK,
+    Entry,
+    Limits,
+    printable,
+)
 from reconciler.model.errors import ContentError
-
-FILE, HARD_LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
-"""What an entry is: tar's own type flags."""
-
-ROOT = b""
-"""The canonical name of the layer's root entry."""
 
 _SIZE = 512
 _ZEROS = bytes(_SIZE)
 _PADDING = memoryview(bytes(1 << 20))
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s8s4s")
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """What a layer may have at most. Each is named in the error of a layer that has more."""
-
-    entries: int = 1_000_000
-    depth: int = 1024
-    """Folders above an entry."""
-    name: int = 4095
-    """Bytes of a whole name or a link's target: the kernel's PATH_MAX."""
-    component: int = 255
-    """Bytes between two slashes: NAME_MAX."""
-    header: int = 1 << 20
-    """Bytes of one PAX header, long name or sparse map."""
-    names: int = 256 << 20
-    """Bytes of all names, links and attributes together: they are what we must remember."""
-    size: int = 32 << 30
-    """Bytes of the whole layer, uncompressed, holes of sparse files included."""
-
-
-LIMITS = Limits()
-
-
-class Entry(Struct, kw_only=True):
-    """One thing in a layer. `name` and a hard link's `link` are canonical: no leading slash, no `.`, no `..`."""
-
-    name: bytes
-    type: bytes
-    mode: int = 0o755
-    """Permission bits with setuid, setgid and sticky."""
-    uid: int = 0
-    gid: int = 0
-    mtime: int = 0
-    """Nanoseconds since the epoch."""
-    size: int = 0
-    """Bytes of data that follow: files only."""
-    link: bytes = b""
-    major: int = 0
-    minor: int = 0
-    xattrs: dict[bytes, bytes] = {}
 
 
 class TarStream:
@@ -410,10 +375,3 @@ def _zeros(count: int) -> Iterator[memoryview]:
     while count > 0:
         yield _PADDING[:count]
         count -= len(_PADDING)
-
-
-def printable(name: bytes) -> str:
-    """A name as people may see it: no control characters, at most 80 characters of it."""
-    text = name[:400].decode(errors="backslashreplace")
-    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    return text if len(text) <= 80 else text[:60] + "…" + text[-16:]

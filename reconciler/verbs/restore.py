@@ -17,7 +17,8 @@ from reconciler.converge.claim import claim_grants
 from reconciler.converge.view import made_of
 from reconciler.engine.protocol import Engine, Unpacker
 from reconciler.engine.registry import open_engine
-from reconciler.engine.tarstream import FILE, Entry, Limits, TarStream, printable
+from reconciler.engine.tarentry import FILE, Entry, Limits, printable
+from reconciler.engine.tarstream import TarStream
 from reconciler.linux import files
 from reconciler.model.errors import ContentError, Failed, NotRoot, RootError, RootInUse
 from reconciler.model.events import silent

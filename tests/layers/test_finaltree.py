@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from reconciler.engine.native.layers.finaltree import FinalTree
 from reconciler.engine.native.layers.onepass import Contradiction, OnePass
-from reconciler.engine.tarstream import DIRECTORY, HARD_LINK, Entry, TarStream
+from reconciler.engine.tarentry import DIRECTORY, HARD_LINK, Entry
+from reconciler.engine.tarstream import TarStream
 from reconciler.model.errors import ContentError
 from tests.layers.tars import folder, hardlink, member, pieces, symlink, tar
 

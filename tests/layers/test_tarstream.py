@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.engine import tarstream
+from reconciler.engine import tarentry
 from reconciler.engine.native.layers.onepass import Contradiction, OnePass
 from reconciler.engine.native.layers.rewrite import render_header
-from reconciler.engine.tarstream import Entry, Limits, TarStream
+from reconciler.engine.tarentry import Entry, Limits
+from reconciler.engine.tarstream import TarStream
 from reconciler.model.errors import ContentError
 from tests.layers.tars import digest, folder, hardlink, member, padded, pieces, raw_header, symlink, tar
 
@@ -79,7 +80,7 @@ def test_negative_times_of_base_256_and_the_ustar_prefix_are_read() -> None:
 
 def test_old_tars_say_folder_by_the_slash_alone() -> None:
     data = raw_header(b"old/", type=b"\0", magic=bytes(8)) + END
-    assert read(data)[0][0].type == tarstream.DIRECTORY
+    assert read(data)[0][0].type == tarentry.DIRECTORY
 
 
 def test_sizes_of_links_and_folders_mean_nothing() -> None:
@@ -168,7 +169,7 @@ def test_holes_of_sparse_files_are_filled_in_all_four_forms() -> None:
     ]  # fmt: skip
     for form in forms:
         (sparse, data), (after, _) = read(form)
-        assert (sparse.name, sparse.type, sparse.size, data) == (b"sparse", tarstream.FILE, 100, EXPECTED)
+        assert (sparse.name, sparse.type, sparse.size, data) == (b"sparse", tarentry.FILE, 100, EXPECTED)
         assert after.name == b"after"
     (sparse, data), _ = read(gnu_sparse(many, 200, b"x" * 60))
     assert data == (b"x\0" * 60).ljust(200, b"\0")
@@ -356,7 +357,7 @@ def one_pass(data: bytes) -> None:
             assert not entry.name.startswith(b"/")
             assert entry.name not in seen
             assert entry.name.rpartition(b"/")[0] in seen
-            assert entry.type != tarstream.HARD_LINK or entry.link in seen
+            assert entry.type != tarentry.HARD_LINK or entry.link in seen
             seen.add(entry.name)
             assert sum(map(len, stream.data())) == entry.size if entry.size else True
     except (ContentError, Contradiction):

@@ -11,7 +11,8 @@ from msgspec import structs
 
 from reconciler.engine.contents import PRESENT, ContentDriver, keep_nothing
 from reconciler.engine.memory import files
-from reconciler.engine.memory.drivers import MemoryContainers, MemoryImages, MemoryNetworks, MemoryVolumes
+from reconciler.engine.memory.containers import MemoryContainers
+from reconciler.engine.memory.drivers import MemoryImages, MemoryNetworks, MemoryVolumes
 from reconciler.engine.memory.machine import Machine, Thing
 from reconciler.engine.names import names_on
 from reconciler.engine.protocol import (

@@ -8,7 +8,8 @@ Feeds layer.py; never touches a file. Links are resolved inside the layer, as a 
 from collections.abc import Iterator
 
 from reconciler.engine.native.layers import whiteouts
-from reconciler.engine.tarstream import DIRECTORY, FILE, HARD_LINK, ROOT, SYMLINK, Entry, TarStream
+from reconciler.engine.tarentry import DIRECTORY, FILE, HARD_LINK, ROOT, SYMLINK, Entry
+from reconciler.engine.tarstream import TarStream
 
 _LINKS = 40
 """Links followed for one name: the kernel's own limit."""

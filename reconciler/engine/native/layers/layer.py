@@ -32,7 +32,8 @@ from reconciler.engine.native.layers.stored import (
     write_facts,
 )
 from reconciler.engine.native.layout import Layout
-from reconciler.engine.tarstream import LIMITS, Entry, Limits, TarStream
+from reconciler.engine.tarentry import LIMITS, Entry, Limits
+from reconciler.engine.tarstream import TarStream
 from reconciler.linux import files
 from reconciler.model.errors import ContentError, Failed
 

@@ -8,7 +8,8 @@ Contradiction, and finaltree.py looks at the whole of it first. Feeds layer.py; 
 from collections.abc import Iterator
 
 from reconciler.engine.native.layers import whiteouts
-from reconciler.engine.tarstream import DIRECTORY, HARD_LINK, ROOT, Entry, TarStream
+from reconciler.engine.tarentry import DIRECTORY, HARD_LINK, ROOT, Entry
+from reconciler.engine.tarstream import TarStream
 
 _WHITEOUT = b"w"
 

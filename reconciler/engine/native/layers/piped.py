@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from reconciler.engine.native.layers.rewrite import render_header
-from reconciler.engine.tarstream import Entry
+from reconciler.engine.tarentry import Entry
 from reconciler.model.errors import ProgramFailed
 
 OUTPUT = "image"

@@ -3,7 +3,7 @@
 Only what sqfstar and mkfs.erofs both know: ustar headers, and PAX records where a name or a number does not fit.
 """
 
-from reconciler.engine.tarstream import CHARACTER, DIRECTORY, Entry
+from reconciler.engine.tarentry import CHARACTER, DIRECTORY, Entry
 
 _SIZE = 512
 

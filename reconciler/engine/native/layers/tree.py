@@ -9,17 +9,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from reconciler.engine.tarstream import (
-    BLOCK,
-    CHARACTER,
-    DIRECTORY,
-    FIFO,
-    FILE,
-    HARD_LINK,
-    ROOT,
-    SYMLINK,
-    Entry,
-)
+from reconciler.engine.tarentry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, HARD_LINK, ROOT, SYMLINK, Entry
 from reconciler.linux import files, paths
 from reconciler.model.errors import Failed
 

@@ -3,7 +3,7 @@
 Source: OCI image-spec 1.1, layer.md, "Whiteouts"; kernel, Documentation/filesystems/overlayfs.rst. Pure.
 """
 
-from reconciler.engine.tarstream import CHARACTER, ROOT, Entry
+from reconciler.engine.tarentry import CHARACTER, ROOT, Entry
 
 _PREFIX = b".wh."
 _OPAQUE = b".wh..wh..opq"

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.engine import tarstream
+from reconciler.engine import tarentry
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.volumes import managed
-from reconciler.engine.tarstream import Entry, printable
+from reconciler.engine.tarentry import Entry, printable
 from reconciler.linux import paths
 from reconciler.model.errors import ContentError, Failed
 
@@ -220,7 +220,7 @@ class Unpacker:
         os.close(self._top)
 
     def _take_note(self, entry: Entry, pieces: Iterable[memoryview]) -> None:
-        if entry.type != tarstream.FILE or entry.size > 1 << 20:
+        if entry.type != tarentry.FILE or entry.size > 1 << 20:
             raise _odd(entry, "a small file", "another thing")
         try:
             note = msgspec.json.decode(b"".join(map(bytes, pieces)), type=managed.VolumeFile)
@@ -237,10 +237,10 @@ class Unpacker:
             os.close(here)
 
     def _make_in(self, here: int, name: bytes, entry: Entry, pieces: Iterable[memoryview]) -> None:
-        if entry.type == tarstream.DIRECTORY:
+        if entry.type == tarentry.DIRECTORY:
             os.mkdir(name, 0o700, dir_fd=here)
             self._folders.append(entry)
-        elif entry.type == tarstream.FILE:
+        elif entry.type == tarentry.FILE:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(name, flags, 0o600, dir_fd=here)
             try:
@@ -250,15 +250,15 @@ class Unpacker:
                 _put_attributes(file, entry)
             finally:
                 os.close(file)
-        elif entry.type == tarstream.HARD_LINK:
+        elif entry.type == tarentry.HARD_LINK:
             self._link(here, name, entry)
-        elif entry.type in (tarstream.SYMLINK, tarstream.FIFO):
-            if entry.type == tarstream.SYMLINK:
+        elif entry.type in (tarentry.SYMLINK, tarentry.FIFO):
+            if entry.type == tarentry.SYMLINK:
                 os.symlink(entry.link, name, dir_fd=here)
             else:
                 os.mkfifo(name, 0o600, dir_fd=here)
             os.chown(name, entry.uid, entry.gid, dir_fd=here, follow_symlinks=False)
-            if entry.type == tarstream.FIFO:
+            if entry.type == tarentry.FIFO:
                 os.chmod(name, entry.mode, dir_fd=here)
             os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=here, follow_symlinks=False)
         else:
