@@ -19,6 +19,8 @@ SCHEMA_VERSION = 2
 APPLICATION_ID = 0x7265636F
 """PRAGMA application_id, "reco": tells our database from another program's."""
 
+_ROOM = 64 * 1024
+"""Bytes: a -shm of 32 KiB, and the first pages of a log."""
 _CODE = 0xFF
 """Primary part of an extended SQLite result code (sqlite.org/rescode.html)."""
 
@@ -84,8 +86,10 @@ def explain_error(error: sqlite3.Error, path: Path) -> ReconcileError:
     code = getattr(error, "sqlite_errorcode", 0) & _CODE
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return LockTimeout(f"the database {path}", find_writer(path))
-    if code == sqlite3.SQLITE_CANTOPEN and _is_read_only(path):
+    if code == sqlite3.SQLITE_CANTOPEN and is_read_only(path):
         code = sqlite3.SQLITE_READONLY
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) and is_full(path):
+        code = sqlite3.SQLITE_FULL
     if code == sqlite3.SQLITE_FULL:
         return Failed(f"{path}: writing the database failed: the disk is full", words, "free some space and try again")
     if code == sqlite3.SQLITE_CONSTRAINT:
@@ -93,10 +97,18 @@ def explain_error(error: sqlite3.Error, path: Path) -> ReconcileError:
     return RootError(f"{path}: {_MEANINGS.get(code, words)}", words, _HINTS.get(code, _HINTS[sqlite3.SQLITE_CORRUPT]))
 
 
-def _is_read_only(path: Path) -> bool:
+def is_read_only(path: Path) -> bool:
     """Whether the file system is: SQLite then can't make its -shm, and only says that it can't open something."""
     with suppress(OSError):
         return bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
+    return False
+
+
+def is_full(path: Path) -> bool:
+    """Whether the file system has no room for SQLite's -shm, whose failure is told as an I/O error."""
+    with suppress(OSError):
+        found = os.statvfs(path.parent)
+        return found.f_bfree * found.f_frsize < _ROOM or (found.f_files > 0 and found.f_ffree == 0)
     return False
 
 

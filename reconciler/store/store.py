@@ -146,8 +146,17 @@ class Store:
 
             self._frozen = empty_image()
             return
-        sql = self._connect_reader()
-        version = read_version(sql, self.path)
+        try:
+            sql = self._connect_reader()
+            version = read_version(sql, self.path)
+        except sqlite3.Error as error:
+            from reconciler.store.stuck import read_stuck
+
+            self._frozen = read_stuck(self.path, error)
+            if self._frozen is None:
+                raise
+            sql = self._connect_reader()
+            version = read_version(sql, self.path)
         check_serial(sql, self.path)
         if version == database.SCHEMA_VERSION:
             self._readers.append(sql)
@@ -186,7 +195,10 @@ def _check_not_lost(root: Path, path: Path) -> None:
 def _create_root(root: Path, path: Path) -> None:
     from reconciler.store.upgrade import create_database
 
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise RootError(f"{root}: the root can't be made: {error.strerror}", hint="choose another with --root") from error
     ensure_key(root)
     create_database(path)
 

@@ -65,11 +65,14 @@ class Root:
     @contextmanager
     def _lock(self, file: str, what: str, doing: str, timeout: float | None = None) -> Iterator[None]:
         folder = self.path / "locks"
-        folder.mkdir(mode=0o700, exist_ok=True)
         try:
+            folder.mkdir(mode=0o700, exist_ok=True)
             lock = files.lock(folder / file, self.lock_timeout if timeout is None else timeout, doing=doing)
         except files.LockHeld as error:
             raise LockTimeout(what, error.holder) from error
+        except OSError as error:
+            hint = "mount the file system writable, free some space, or give another --root; nothing was changed"
+            raise RootError(f"{what}: it can't be locked: {error.strerror}", str(folder / file), hint) from error
         with lock:
             yield
 

@@ -322,6 +322,51 @@ def test_a_full_disk_is_said_so_and_takes_nothing_back(tmp_path: Path) -> None:
     assert second == "True"
 
 
+LOOK = """
+import sys
+from pathlib import Path
+from reconciler.model.errors import ReconcileError
+from reconciler.store.store import open_store
+store = open_store(Path(sys.argv[1]))
+with store.read() as tx:
+    print(*tx.stacks())
+try:
+    with store.write() as tx:
+        tx.bump("blog")
+except ReconcileError as error:
+    print(error.brief)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ('mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"', "read-only"),
+        ('dd if=/dev/zero of="$1/fill" bs=1k 2>/dev/null || true', "the disk is full"),
+    ],
+    ids=["read-only", "full"],
+)
+@pytest.mark.parametrize("log", ["kept", "taken in"])
+def test_what_takes_no_writes_is_read_all_the_same(tmp_path: Path, spoil: str, words: str, log: str) -> None:
+    """A disk that is full, or that the kernel took the writing from, must not blind who looks what still runs."""
+    store = made_root(tmp_path)
+    with store.write() as tx:
+        tx.put_stack(StackRecord(name="blog", origin="x"))
+    root = tmp_path / "root"
+    script = f'mount -t tmpfs -o size=2m tmpfs "$4"; cp "$1"/* "$4"; set -- "$4" "$2" "$3"; rm -f "$1"/*-shm; {spoil}; '
+    (tmp_path / "small").mkdir()
+    if log == "taken in":
+        store.close()
+    done = in_a_mount_namespace(
+        script + '"$2" -c "$3" "$1"', str(root), sys.executable, LOOK, str(tmp_path / "small")
+    )  # fmt: skip
+    assert done.stderr == ""
+    read, refused = done.stdout.splitlines()
+    assert read == "blog"
+    assert words in refused
+
+
 READ = """
 import sys
 from pathlib import Path
