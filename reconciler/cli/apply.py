@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli.manifests import load_manifests, manifest_options
-from reconciler.cli.options import Duration, accept_option, keep_option, lock_option, opened, output_option, root_option
+from reconciler.cli.options import accept_option, keep_option, lock_option, opened, output_option, root_option, wait_options
 
 if TYPE_CHECKING:
     from reconciler.cli.progress import Watcher
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 @manifest_options
 @click.option("--dry-run", is_flag=True, help="The same as `reconcile plan`.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
-@click.option("--timeout", type=Duration(), default="5m", help="How long a container may take to be seen running.")
-@click.option("--no-wait", is_flag=True, help="Do not wait for containers to be seen running.")
+@wait_options
 @click.option("--resume", is_flag=True, help="End the holds of the stacks.")
 @click.option("--prune/--no-prune", default=True, help="Delete what left the manifest.")
 @click.option("--take-over", is_flag=True, help="Take a stack over from the manifest that owns it.")
@@ -112,10 +111,9 @@ def make_face(watcher: "Watcher", form: str) -> "Face":
 def show_done(applied: "Applied", form: str) -> int:
     """Say how much was done; the exit code."""
     if applied.result is not None and form != "json":
-        from reconciler.cli.render import show
+        from reconciler.cli.render import counted, show
 
-        done = len(applied.result.done)
-        show(f"done: {done} action{'s' if done != 1 else ''}")
+        show(f"done: {counted(len(applied.result.done), 'action')}")
     return 0
 
 

@@ -49,7 +49,7 @@ def _say(event: "AnyEvent") -> None:
 
 
 def _tell_backup(done: "BackedUp", file: str, form: str) -> None:
-    from reconciler.cli.render import show, show_json
+    from reconciler.cli.render import counted, show, show_json
     from reconciler.model.units import render_size_rounded
 
     stream = sys.stderr if file == STANDARD else sys.stdout
@@ -59,8 +59,8 @@ def _tell_backup(done: "BackedUp", file: str, form: str) -> None:
         show_json({**plain, "left_out": list(done.left_out), "unfetchable": list(done.unfetchable)})
         return
     volumes = len(done.manifest.volumes)
-    of = f"{_count(len(done.manifest.stacks), 'stack')}, {_count(done.records, 'record')}"
-    show(f"{file}: {render_size_rounded(done.size)}: {of}, {_count(volumes, 'volume')} with data", stream)
+    of = f"{counted(len(done.manifest.stacks), 'stack')}, {counted(done.records, 'record')}"
+    show(f"{file}: {render_size_rounded(done.size)}: {of}, {counted(volumes, 'volume')} with data", stream)
     for line in done.left_out:
         show(f"  ! left out: {line}", stream)
     for key in done.unfetchable:
@@ -93,13 +93,13 @@ def restore(ctx: click.Context, *, file: str, form: str, root: Path | None) -> i
 
 
 def _tell_restore(done: "Restored", place: Path, form: str) -> None:
-    from reconciler.cli.render import show, show_json
+    from reconciler.cli.render import counted, show, show_json
 
     if form == "json":
         plain = {"root": done.root_id, "of": done.manifest.root_id, "stacks": list(done.manifest.stacks)}
         show_json({**plain, "volumes": list(done.volumes), "empty": list(done.empty), "old_runs": done.old_runs})
         return
-    of = f"{_count(len(done.manifest.stacks), 'stack')}, {_count(len(done.volumes), 'volume')} with data"
+    of = f"{counted(len(done.manifest.stacks), 'stack')}, {counted(len(done.volumes), 'volume')} with data"
     show(f"{place}: restored {of}; its id is {done.root_id} (it was {done.manifest.root_id})")
     for key in done.empty:
         show(f"  ! {key}: its data was not in the backup; `reconcile boot` does not make it anew by itself")
@@ -107,10 +107,6 @@ def _tell_restore(done: "Restored", place: Path, form: str) -> None:
         show(f"  ! the old root {done.manifest.root_id} still runs on this machine, and holds its ports and subnets")
     show("not in a backup: what containers wrote outside of volumes, logs, images (pulled again by their digests)")
     show("`reconcile boot` starts everything")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 COMMANDS = {"backup": backup, "restore": restore}

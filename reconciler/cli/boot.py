@@ -4,12 +4,11 @@ from pathlib import Path
 
 import click
 
-from reconciler.cli.options import Duration, lock_option, opened, output_option, root_option
+from reconciler.cli.options import lock_option, opened, output_option, root_option, wait_options
 
 
 @click.command(epilog="Example: reconcile boot --no-wait")
-@click.option("--timeout", type=Duration(), default="5m", help="How long a container may take to be seen running.")
-@click.option("--no-wait", is_flag=True, help="Do not wait for containers to be seen running.")
+@wait_options
 @click.option("--accept-data-loss", "accepted", metavar="KEY", multiple=True, help="Make this volume anew, empty.")
 @lock_option
 @output_option("table", "json")

@@ -33,7 +33,7 @@ def delete(
 
     from reconciler.cli.apply import make_face
     from reconciler.cli.progress import make_watcher
-    from reconciler.cli.render import show
+    from reconciler.cli.render import counted, show
     from reconciler.verbs.apply import ApplyOptions
     from reconciler.verbs.delete import delete as verb
 
@@ -47,8 +47,7 @@ def delete(
         finally:
             watcher.close()
     if applied.result is not None and form != "json":
-        count = len(applied.result.done)
-        show(f"deleted: {count} resource{'' if count == 1 else 's'}")
+        show(f"deleted: {counted(len(applied.result.done), 'resource')}")
     return 0
 
 

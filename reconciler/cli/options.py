@@ -40,6 +40,13 @@ def accept_option(command: F) -> F:
     )(command)
 
 
+def wait_options(command: F) -> F:
+    """`--timeout 5m`, `--no-wait`."""
+    help_text = "How long a container may take to be seen running."
+    timeout = click.option("--timeout", type=Duration(), default="5m", show_default=True, help=help_text)
+    return timeout(click.option("--no-wait", is_flag=True, help="Do not wait for containers to be seen running.")(command))
+
+
 def keep_option(command: F) -> F:
     """`--keep N`: how many revisions stay."""
     return click.option(

@@ -43,11 +43,11 @@ def recover(ctx: click.Context, *, lock_timeout: float, form: str, root: Path | 
 
 
 def _show(report: "Report", unknown: tuple[str, ...]) -> None:
-    from reconciler.cli.render import show
+    from reconciler.cli.render import counted, show
     from reconciler.model.key import kind_of
 
     counts = Counter(kind_of(record.key).value for record in report.records)
-    what = ", ".join(f"{number} {kind}{'s' if number != 1 else ''}" for kind, number in counts.items())
+    what = ", ".join(counted(number, kind) for kind, number in counts.items())
     show(f"recovered {what or 'nothing'}; {report.running} running, as before")
     for record in report.records:
         if record.hold:

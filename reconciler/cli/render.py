@@ -112,6 +112,11 @@ def show_error(error: ReconcileError) -> None:
         print(f"  {paint('hint:', '1', err) if number == 0 else '     '} {clean(line)}", file=err)
 
 
+def counted(number: int, what: str) -> str:
+    """`1 action`, `2 actions`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def since(moment: float) -> str:
     """How long ago a moment was; `-` for never."""
     return render_age(time.time() - moment) if moment else "-"

@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from reconciler.cli.options import (
-    Duration,
     accept_option,
     complete_stacks,
     keep_option,
@@ -13,6 +12,7 @@ from reconciler.cli.options import (
     opened,
     output_option,
     root_option,
+    wait_options,
 )
 
 
@@ -22,8 +22,7 @@ from reconciler.cli.options import (
 @click.option("--dry-run", is_flag=True, help="Show the plan; exit code 2 where there is something to do.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @click.option("--note", default="", help="Why, for whoever finds the stack held.")
-@click.option("--timeout", type=Duration(), default="5m", help="How long a container may take to be seen running.")
-@click.option("--no-wait", is_flag=True, help="Do not wait for containers to be seen running.")
+@wait_options
 @click.option("--allow-delete", is_flag=True, help="Let the plan delete more than half of what runs.")
 @click.option("--offline", is_flag=True, help="Ask no registry.")
 @keep_option

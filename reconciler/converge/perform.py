@@ -15,7 +15,7 @@ from reconciler.model.content import kept_files
 from reconciler.model.errors import ReconcileError
 from reconciler.model.events import ActionStep, Emit
 from reconciler.model.key import Key, Kind, kind_of
-from reconciler.model.observation import Phase, Status
+from reconciler.model.observation import MISSING, Phase, Status
 from reconciler.model.plan import Reason, Verb
 from reconciler.model.record import Hold, Made
 from reconciler.model.spec import START_FIRST, ContainerSpec
@@ -24,7 +24,6 @@ from reconciler.store.sealed import map_sensitive
 Act = Callable[[Job, Ground, Emit], Status]
 LINGER = 1.0
 """Seconds between the names having moved and the old one being told to end: who asked for them just before connects."""
-GONE = Status(phase=Phase.MISSING)
 
 
 def begin(job: Job, ground: Ground, emit: Emit) -> Status:
@@ -228,7 +227,7 @@ def _delete_container(job: Job, ground: Ground, emit: Emit) -> Status:
     _step(job, emit, "stopping")
     ground.engine.containers.stop(job.old, mark="gone", apply=ground.apply)
     ground.engine.containers.delete(job.old)
-    return GONE
+    return MISSING
 
 
 # --- images, networks, volumes ---
@@ -270,7 +269,7 @@ def _delete_thing(job: Job, ground: Ground, emit: Emit) -> Status:  # noqa: ARG0
     """A volume is in a plan as a delete only where its data was asked to go."""
     assert job.old is not None
     ground.engine.driver(kind_of(job.action.key)).delete(job.old, data=True)
-    return GONE
+    return MISSING
 
 
 _CONTAINER: dict[Verb, Act] = {

@@ -17,7 +17,7 @@ from reconciler.converge.view import compose_view, made_of, rests
 from reconciler.converge.waits import is_job
 from reconciler.model.events import Emit, Note
 from reconciler.model.key import Key, Kind, kind_of
-from reconciler.model.observation import Observation, Phase, Status
+from reconciler.model.observation import MISSING, Observation, Phase, Status
 from reconciler.model.record import Intent, Made, Record
 from reconciler.model.spec import START_FIRST
 
@@ -111,7 +111,7 @@ def _status(observation: Observation, made: Made) -> Status:
     status = observation.statuses.get(made.key)
     if made.incarnation and (status is None or status.incarnation != made.incarnation):
         status = observation.others.get(made.incarnation)
-    return status or Status(phase=Phase.MISSING)
+    return status or MISSING
 
 
 def _record_of(made: Made, record: Record | None, intent: Intent) -> Record:

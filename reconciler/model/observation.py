@@ -74,6 +74,10 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why the last start failed, in the runtime's words."""
 
 
+MISSING = Status(phase=Phase.MISSING)
+"""Nothing of it is on the machine."""
+
+
 class Stray(Struct, frozen=True, kw_only=True):
     """A thing on the machine that bears this root's id and belongs to no record: left by a crash."""
 

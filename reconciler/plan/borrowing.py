@@ -10,11 +10,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from reconciler.model.errors import Borrowed, NotLent
 from reconciler.model.key import Key, Kind, kind_of, named_key, split_key, stack_of
-from reconciler.model.observation import Observation, Phase
+from reconciler.model.observation import MISSING, Observation, Phase
 from reconciler.model.plan import Line, Plan, Reason, Verb
 from reconciler.model.record import Record
 from reconciler.model.spec import Attachment, ContainerSpec, NetworkSpec, Spec, VolumeSpec
-from reconciler.plan.decide import MISSING
 from reconciler.plan.scene import find_moved, network_keys, volume_keys
 
 _TAKES = {Verb.DELETE: "deleted", Verb.REPLACE: "replaced"}

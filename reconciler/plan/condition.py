@@ -10,12 +10,12 @@ from enum import StrEnum
 from msgspec import Struct
 
 from reconciler.model.key import Key, Kind, kind_of, sort_key, stack_of
-from reconciler.model.observation import Health, Phase, Status
+from reconciler.model.observation import MISSING, Health, Phase, Status
 from reconciler.model.plan import Action, Plan, Reason
 from reconciler.model.record import Record, StackRecord
 from reconciler.model.spec import ContainerSpec
 from reconciler.model.units import render_age
-from reconciler.plan.decide import MISSING, render_gave_up
+from reconciler.plan.decide import render_gave_up
 from reconciler.plan.diff import pointer_names
 from reconciler.plan.drift import is_part
 from reconciler.plan.exits import Standing, choose_standing, render_end

@@ -16,8 +16,6 @@ from reconciler.plan.drift import diff_parts, diff_pause, diff_process
 from reconciler.plan.exits import RESTING, Standing, choose_standing, render_end
 from reconciler.plan.holds import render_hold
 
-MISSING = Status(phase=Phase.MISSING)
-
 _STRENGTH = {verb: place for place, verb in enumerate([Verb.CREATE, Verb.UPDATE, Verb.RESTART, Verb.REPLACE, Verb.DELETE])}
 
 _VERB_OF = {Effect.IN_PLACE: Verb.UPDATE, Effect.RESTART: Verb.RESTART, Effect.REPLACE: Verb.REPLACE}

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from reconciler.model.key import Key, Kind, kind_of
-from reconciler.model.observation import Observation, Phase, Status
+from reconciler.model.observation import MISSING, Observation, Phase, Status
 from reconciler.model.plan import Action, Effect, Plan, Reason, Verb
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec, Spec
-from reconciler.plan.decide import MISSING
 from reconciler.plan.diff import EffectOf, diff_specs, pointer_names
 from reconciler.plan.drift import is_part
 from reconciler.plan.exits import Standing, choose_standing, render_end

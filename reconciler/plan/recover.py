@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from reconciler.model.key import Key, Kind, make_key, sort_key, split_key
-from reconciler.model.observation import Observation, Phase, Status
+from reconciler.model.observation import MISSING, Observation, Phase, Status
 from reconciler.model.record import Hold, Made, Record
 from reconciler.model.spec import ConfigSpec, ContainerSpec, SecretSpec
 
@@ -68,7 +68,7 @@ def status_of(observation: Observation, made: Made) -> Status:
     status = observation.statuses.get(made.key)
     if made.incarnation and (status is None or status.incarnation != made.incarnation):
         status = observation.others.get(made.incarnation)
-    return status or Status(phase=Phase.MISSING)
+    return status or MISSING
 
 
 def _rank(made: Made, observation: Observation) -> tuple[bool, float, str]:

@@ -8,10 +8,9 @@ from collections.abc import Container, Iterator, Mapping
 from functools import cached_property
 
 from reconciler.model.key import Key, Kind, make_key, named_key, replica_volume, split_key, split_replica_volume
-from reconciler.model.observation import Observation, Phase, Status
+from reconciler.model.observation import MISSING, Observation, Phase, Status
 from reconciler.model.record import ImageFact, Record
 from reconciler.model.spec import ContainerSpec, Spec, VolumeSpec
-from reconciler.plan.decide import MISSING
 
 
 class Scene:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from reconciler.model.errors import StalePlan
 from reconciler.model.key import Key
-from reconciler.model.observation import Observation, Status
+from reconciler.model.observation import MISSING, Observation, Status
 from reconciler.model.plan import Plan
 from reconciler.model.record import Record, StackRecord
-from reconciler.plan.decide import MISSING
 from reconciler.plan.graph import Step
 from reconciler.plan.scene import Scene, needed_keys
 

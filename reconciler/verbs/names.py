@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from reconciler.model.errors import Failed, NotFound
 from reconciler.model.key import Key, Kind, forms_of, full_name, sort_key, split_key
-from reconciler.model.observation import Phase, Status
+from reconciler.model.observation import MISSING, Phase, Status
 from reconciler.model.record import Record
 
 
@@ -47,8 +47,5 @@ def find_keys(records: Iterable[Key], text: str) -> tuple[Key, ...]:
 def find_one(records: Mapping[Key, Record], text: str, statuses: Mapping[Key, Status]) -> Record:
     """The one container that a name means: of several indexes the first that runs."""
     found = find_containers(records, text)
-    running = [record for record in found if statuses.get(record.key, _NOTHING).phase is Phase.RUNNING]
+    running = [record for record in found if statuses.get(record.key, MISSING).phase is Phase.RUNNING]
     return (running or found)[0]
-
-
-_NOTHING = Status(phase=Phase.MISSING)

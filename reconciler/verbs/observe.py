@@ -11,7 +11,7 @@ from reconciler.converge.view import made_of
 from reconciler.model.errors import NotFound
 from reconciler.model.health import active_check
 from reconciler.model.key import Key, Kind, sort_key, split_key, split_replica_volume
-from reconciler.model.observation import Health, Phase, Status, Stray
+from reconciler.model.observation import MISSING, Health, Phase, Status, Stray
 from reconciler.model.plan import Plan
 from reconciler.model.record import Hold, Record
 from reconciler.model.spec import ContainerSpec, VolumeSpec, spec_builtins
@@ -122,7 +122,7 @@ def _status(root: Root, looked: Look, record: Record, *, sized: Collection[Key])
 
 def status_of(looked: Look, record: Record) -> Status:
     """What was seen of a record, with its health as far as anybody knows it."""
-    status = looked.observation.statuses.get(record.key, Status(phase=Phase.MISSING))
+    status = looked.observation.statuses.get(record.key, MISSING)
     if isinstance(record.spec, ContainerSpec):
         status = structs.replace(status, health=_health(record.spec, status))
     return status

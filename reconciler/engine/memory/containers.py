@@ -9,7 +9,7 @@ from reconciler.model.errors import Failed
 from reconciler.model.events import Emit, silent
 from reconciler.model.health import active_check, is_unhealthy
 from reconciler.model.key import Kind, named_key, split_key
-from reconciler.model.observation import Health, Phase, Status
+from reconciler.model.observation import MISSING, Health, Phase, Status
 from reconciler.model.record import ApplyId, Made
 from reconciler.model.spec import ContainerSpec
 
@@ -82,7 +82,7 @@ class MemoryContainers:
         self.machine.called("stop", made.key)
         thing = self.machine.containers.get(made.incarnation)
         if thing is None:
-            return Status(phase=Phase.MISSING)
+            return MISSING
         with self.machine.lock:
             thing.mark = mark
             if thing.phase in (Phase.RUNNING, Phase.PAUSED):
@@ -131,7 +131,7 @@ class MemoryContainers:
         self.machine.called("unpause", made.key)
         thing = self.machine.containers.get(made.incarnation)
         if thing is None:
-            return Status(phase=Phase.MISSING)
+            return MISSING
         with self.machine.lock:
             thing.mark = ""
             thing.phase = Phase.RUNNING if thing.phase == Phase.PAUSED else thing.phase

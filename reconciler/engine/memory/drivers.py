@@ -11,7 +11,7 @@ from reconciler.engine.protocol import LocalImage, Uses
 from reconciler.model.errors import Failed, RegistryError
 from reconciler.model.events import Emit, Progress
 from reconciler.model.key import Key
-from reconciler.model.observation import Phase, Status, altered
+from reconciler.model.observation import MISSING, Phase, Status, altered
 from reconciler.model.record import UNKNOWN, ImageFact, Made
 from reconciler.model.spec import ImageSpec, NetworkSpec, VolumeSpec
 
@@ -206,7 +206,7 @@ class MemoryVolumes:
         """As it stands."""
         thing = self.machine.volumes.get(made.grants.volume_id)
         if thing is None:
-            return Status(phase=Phase.MISSING)
+            return MISSING
         parts = dict(thing.parts)
         if thing.made.key != made.key:
             parts["file"] = altered("key", made.key, thing.made.key)

@@ -25,7 +25,7 @@ from reconciler.engine.protocol import Driver, ReadContent, Recollection, Traits
 from reconciler.linux import mounts, process
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, Kind, kind_of
-from reconciler.model.observation import Observation, Part, Phase, Status, Stray
+from reconciler.model.observation import MISSING, Observation, Part, Phase, Status, Stray
 from reconciler.model.record import Made, View
 
 ONLY_NEEDED_RUNNING = (Kind.CONTAINER, Kind.NETWORK)
@@ -62,7 +62,7 @@ class NativeEngine:
         boot_id = process.read_boot_id()
         holders = host_ports.read_port_holders(ports, layout=self.layout) if ports else {}
         if not self.layout.root_id:  # a root that does not exist has nothing on the machine
-            missing = {made.key: Status(phase=Phase.MISSING) for made in view.made}
+            missing = {made.key: MISSING for made in view.made}
             return Observation(statuses=missing, port_holders=holders, boot_id=boot_id)
         glimpse = Glimpse(self.layout)
         by_kind: dict[Kind, list[Made]] = {kind: [] for kind in Kind}

@@ -9,7 +9,7 @@ from reconciler.engine.native.volumes import elsewhere, managed, quota
 from reconciler.engine.protocol import Unpacker, Uses
 from reconciler.model.events import Emit
 from reconciler.model.key import Key
-from reconciler.model.observation import PRESENT, Part, Phase, Status, altered, missing
+from reconciler.model.observation import MISSING, PRESENT, Part, Phase, Status, altered, missing
 from reconciler.model.record import Made
 from reconciler.model.spec import VolumeSpec
 
@@ -74,7 +74,7 @@ class VolumeDriver:
             return self._observe_elsewhere(made, glimpse)
         empty = managed.is_empty(self.layout, volume_id) if volume_id else None
         if empty is None:
-            return Status(phase=Phase.MISSING)
+            return MISSING
         parts = {"data": PRESENT, "file": self._observe_file(made)}
         if spec.size:
             parts["size"] = quota.observe_size(self.layout, volume_id, spec.size)
@@ -84,7 +84,7 @@ class VolumeDriver:
         """Without a look into the mount: its server may not answer."""
         data = managed.volume_data(self.layout, made.grants.volume_id)
         if not data.parent.is_dir():
-            return Status(phase=Phase.MISSING)
+            return MISSING
         mount = elsewhere.observe_mount(_spec(made), glimpse.mounts.get(str(data)))
         return Status(phase=Phase.PRESENT, parts={"file": self._observe_file(made), "mount": mount})
 
