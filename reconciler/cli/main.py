@@ -140,10 +140,9 @@ def run(arguments: list[str]) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        _drop_output()
         if not isinstance(error, BrokenPipeError):
-            click.echo(f"error: write the output: {error.strerror}", err=True)
-            return 1
+            return _tell_output(error)
+        _drop_output()
         return 141
     return code
 
@@ -176,6 +175,21 @@ def _output_is_taken() -> bool:
     return True
 
 
+def _is_of_output(error: OSError) -> bool:
+    """Whether we were writing: what was too large for a buffer leaves nothing to flush. This room writes and no other."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = frame.tb_frame.f_globals.get("__name__", "") if frame is not None else ""
+    return error.filename is None and module.startswith(("click.", "reconciler.cli."))
+
+
+def _tell_output(error: OSError) -> int:
+    _drop_output()
+    click.echo(f"error: write the output: {error.strerror}", err=True)
+    return 1
+
+
 def _drop_output() -> None:
     """Nobody takes our output; Python must not try to flush it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -190,8 +204,8 @@ def _tell(error: Exception) -> int:
 
         show_error(error)
         return error.exit_code
-    if isinstance(error, OSError) and not _output_is_taken():
-        return 1  # `run` says why.
+    if isinstance(error, OSError) and (_is_of_output(error) or not _output_is_taken()):
+        return _tell_output(error)
     if os.environ.get("RECONCILE_DEBUG"):
         raise error
     click.echo(f"error: this is a mistake in reconcile: {type(error).__name__}: {error}", err=True)

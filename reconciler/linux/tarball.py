@@ -61,9 +61,7 @@ class _Packer:
                 inner = sorted(entry.name for entry in entries)
             for each in inner:
                 try:
-                    entry = paths.openat2(
-                        folder, each, os.O_PATH | os.O_NOFOLLOW, resolve=paths.BENEATH | paths.NO_MAGICLINKS
-                    )
+                    entry = paths.openat2(folder, each, os.O_PATH | os.O_NOFOLLOW, resolve=_ENTRY)
                 except FileNotFoundError:
                     continue  # Race: it went while we looked.
                 try:
@@ -83,24 +81,24 @@ class _Packer:
         with open(f"/proc/self/fd/{opened}", "rb", buffering=0) as file:  # noqa: PTH123
             header = _header(found, name, tarfile.REGTYPE)
             header.size = found.st_size
-            self._tar.addfile(header, _Exactly(file, found.st_size))
+            self._tar.addfile(header, Exactly(file.fileno(), found.st_size))
 
 
-class _Exactly:
-    """A file that has just as many bytes as its header says, whatever becomes of it while it is read."""
+class Exactly:
+    """As many bytes of an open file as its header says, whatever becomes of it meanwhile: cut, or filled with zeros."""
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file = file
+    def __init__(self, number: int, size: int) -> None:
+        self._number = number
         self._left = size
 
     def read(self, size: int = -1) -> bytes:
+        """The next bytes; all that are left, without a size."""
         wanted = self._left if size < 0 else min(size, self._left)
-        data = self._file.read(wanted) or b""
-        while len(data) < wanted and (more := self._file.read(wanted - len(data))):
+        data = b""
+        while len(data) < wanted and (more := os.read(self._number, min(wanted - len(data), _PIECE))):
             data += more
-        data = data.ljust(wanted, b"\0")
         self._left -= wanted
-        return data
+        return data.ljust(wanted, b"\0")
 
 
 def _header(found: os.stat_result, name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:

@@ -164,8 +164,9 @@ def test_reader_that_goes_away_is_no_error(machine: Machine, program: str, stand
     assert result.err == ""
 
 
-def test_full_output_is_an_error_and_no_traceback(machine: Machine, program: str) -> None:
-    result = machine.world.nsenter("sh", "-c", f"{program} schema stack >/dev/full", check=False)
+@pytest.mark.parametrize("command", ["version", "schema container"], ids=["fits the buffer", "larger"])
+def test_full_output_is_an_error_and_no_traceback(machine: Machine, program: str, command: str) -> None:
+    result = machine.world.nsenter("sh", "-c", f"{program} {command} >/dev/full", check=False)
     assert result.code == 1
     assert "No space left" in result.err
     assert "Traceback" not in result.err

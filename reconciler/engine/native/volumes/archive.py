@@ -21,6 +21,7 @@ from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.volumes import managed
 from reconciler.engine.tarentry import Entry, printable
 from reconciler.linux import paths
+from reconciler.linux.tarball import Exactly
 from reconciler.model.errors import ContentError, Failed
 
 _RESOLVE = paths.BENEATH | paths.NO_SYMLINKS | paths.NO_XDEV
@@ -100,7 +101,7 @@ def _pack_leaf(here: int, name: str, found: os.stat_result, place: str, tar: tar
         # Race: what is here now may be another thing than the one that was listed.
         with suppress(FileNotFoundError), _opened_file(here, name) as file:
             info = _describe(file, place, tarfile.REGTYPE)
-            tar.addfile(info, _Exactly(file, info.size))
+            tar.addfile(info, Exactly(file, info.size))
     elif stat.S_ISLNK(found.st_mode):
         info = _info(place, found, tarfile.SYMTYPE)
         info.linkname = os.readlink(name, dir_fd=here)
@@ -144,24 +145,6 @@ def _info(place: str, found: os.stat_result, kind: bytes) -> tarfile.TarInfo:
     seconds, nanoseconds = divmod(found.st_mtime_ns, 1_000_000_000)
     info.pax_headers = {"mtime": f"{seconds}.{nanoseconds:09}"}
     return info
-
-
-class _Exactly(io.RawIOBase):
-    """As many bytes of a file as its header said, whatever becomes of it meanwhile: cut, or filled with zeros."""
-
-    def __init__(self, number: int, size: int) -> None:
-        self._number = number
-        self._left = size
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        wanted = min(self._left, 1 << 20 if size < 0 else size)
-        data = os.read(self._number, wanted) if wanted else b""
-        data = data or bytes(wanted)
-        self._left -= len(data)
-        if len(data) < wanted:
-            data += self.read(wanted - len(data))
-        return data
 
 
 def _add_bytes(tar: tarfile.TarFile, place: str, data: bytes) -> None:
