@@ -13,6 +13,7 @@ import pytest
 
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.volumes import archive, managed
+from reconciler.linux.tarball import Exactly
 from reconciler.model.errors import ContentError, Failed, ReconcileError, RootError, RootInUse
 from reconciler.model.events import silent
 from reconciler.model.key import Key, Kind, container_key, make_key
@@ -237,11 +238,11 @@ def test_volume_that_changes_while_it_is_read_gives_a_whole_archive(root: Root, 
     number = os.open(tmp_path, os.O_TMPFILE | os.O_RDWR)
     try:
         os.write(number, b"x" * 10)
-        assert archive._Exactly(number, 20).read(20) == bytes(20)
+        assert Exactly(number, 20).read(20) == bytes(20)
         os.lseek(number, 0, os.SEEK_SET)
-        assert archive._Exactly(number, 20).read(20) == b"x" * 10 + bytes(10)
+        assert Exactly(number, 20).read(20) == b"x" * 10 + bytes(10)
         os.lseek(number, 0, os.SEEK_SET)
-        assert archive._Exactly(number, 4).read(20) == b"x" * 4
+        assert Exactly(number, 4).read(20) == b"x" * 4
     finally:
         os.close(number)
 
