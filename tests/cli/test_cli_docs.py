@@ -44,3 +44,21 @@ def test_every_command_that_a_message_names_exists() -> None:
     verbs = {verb for text in sources for verb in re.findall(r"(?:`|\bhint=f?\"|\breturn f?\")reconcile ([a-z]+)", text)}
     assert verbs - main.COMMANDS.keys() == set()
     assert {"apply", "start", "delete"} <= verbs
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as web pages of repositories make them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_link_between_the_documents_leads_somewhere() -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    dead = []
+    for page in pages:
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text().replace("\n", " ")):
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            if not target.exists() or (anchor and anchor not in headings(target)):
+                dead.append(f"{page.relative_to(REPOSITORY)}: {link}")
+    assert dead == []
