@@ -63,8 +63,8 @@ def finish(job: Job, ground: Ground) -> None:
     ground.engine.containers.delete(job.old)
 
 
-def revert(job: Job, ground: Ground) -> None:
-    """The new incarnation was not seen running: remove it, and let the old one run again if it ever stopped.
+def revert(job: Job, ground: Ground, *, touched: bool = True) -> None:
+    """The new incarnation was not seen running: remove it, and let the old one run again if it was `touched`.
 
     Raises when that fails. Order: the old one runs again even where something of the new one could not be removed; that is
     the sweep's.
@@ -79,7 +79,7 @@ def revert(job: Job, ground: Ground) -> None:
         containers.delete(job.new)
     except ReconcileError as error:
         left = error
-    if job.action.order != START_FIRST:
+    if touched and job.action.order != START_FIRST:
         bring_back(job.old, ground, uses=job.uses, held=read_hold(job.new.key, ground) is not None, rested=_stays_down(job))
     if left is not None:
         raise left
@@ -101,12 +101,13 @@ def _stays_down(job: Job) -> bool:
     return job.rested or (job.old is not None and is_job(job.old))
 
 
-def say_reverted(job: Job, error: ReconcileError, second: ReconcileError | None) -> None:
+def say_reverted(job: Job, error: ReconcileError, second: ReconcileError | None, *, touched: bool = True) -> None:
     """Add to an error what became of the old one."""
     if second is not None:
         error.detail = f"{error.detail}\nand going back to the old one failed: {second.brief}".strip()
-    elif job.action.order == START_FIRST:
-        error.detail = f"{error.detail}\nthe old one was not touched and runs".strip()
+    elif not touched or job.action.order == START_FIRST:
+        back = "" if job.old is None or job.old.held or _stays_down(job) else " and runs"
+        error.detail = f"{error.detail}\nthe old one was not touched{back}".strip()
     else:
         back = "is as it was" if _stays_down(job) or (job.old and job.old.held) else "runs again"
         error.detail = f"{error.detail}\nthe old one {back}".strip()
@@ -164,13 +165,15 @@ def _create_container(job: Job, ground: Ground, emit: Emit) -> Status:
     return _start_unless_held(job, job.new, ground, emit)
 
 
-def _start_unless_held(job: Job, made: Made, ground: Ground, emit: Emit) -> Status:
+def _start_unless_held(
+    job: Job, made: Made, ground: Ground, emit: Emit, *, ready: Callable[[], None] | None = None
+) -> Status:
     if made.held:
         return Status(phase=Phase.CREATED, incarnation=made.incarnation)
     _step(job, emit, "starting")
     if job.old is not None and job.old.incarnation == made.incarnation:  # a mark that nothing on record stands for
         ground.engine.containers.unmark(made)
-    status = ground.engine.containers.start(made, uses=job.uses, created=lambda: ground.created(made))
+    status = ground.engine.containers.start(made, uses=job.uses, created=lambda: ground.created(made), ready=ready)
     # Race: a stop by hand puts its hold on record and then stops what it finds; what was started since is ours to stop.
     return obey_hold(made, ground) or status
 
@@ -206,20 +209,37 @@ def _replace_container(job: Job, ground: Ground, emit: Emit) -> Status:
         with suppress(ReconcileError):  # What is left of it is the sweep's.
             containers.delete(job.new)
         raise
+    letting_go = _LettingGo(job, ground, emit)
     try:
-        if job.action.order != START_FIRST:
-            _step(job, emit, "stopping the old one")
-            containers.stop(job.old, mark="replaced", apply=ground.apply)
-        return _start_unless_held(job, job.new, ground, emit)
+        if job.new.held and job.action.order != START_FIRST:
+            letting_go()
+        return _start_unless_held(job, job.new, ground, emit, ready=letting_go if job.action.order != START_FIRST else None)
     except ReconcileError as error:
         _step(job, emit, "going back to the old one")
         second: ReconcileError | None = None
         try:
-            revert(job, ground)
+            revert(job, ground, touched=letting_go.begun)
         except ReconcileError as failure:
             second = failure
-        say_reverted(job, error, second)
+        say_reverted(job, error, second, touched=letting_go.begun)
         raise
+
+
+class _LettingGo:
+    """Stops the old one. Called when the new one is made in full and waits to begin: what can't be made takes nothing away,
+    and the time in which nobody answers is short."""
+
+    def __init__(self, job: Job, ground: Ground, emit: Emit) -> None:
+        self._job = job
+        self._ground = ground
+        self._emit = emit
+        self.begun = False
+
+    def __call__(self) -> None:
+        assert self._job.old is not None
+        self.begun = True
+        _step(self._job, self._emit, "stopping the old one")
+        self._ground.engine.containers.stop(self._job.old, mark="replaced", apply=self._ground.apply)
 
 
 def _delete_container(job: Job, ground: Ground, emit: Emit) -> Status:

@@ -119,10 +119,18 @@ class ContainerDriver(Protocol):
         """Everything but running: writable layer, root mount, namespaces, veths (down), files, bundle. Nothing of another
         incarnation of the key is touched. Calling again changes nothing. May be called while the old one runs."""
 
-    def start(self, made: Made, *, uses: Uses, created: Callable[[], None] | None = None) -> Status:
-        """Links up, runtime create under the monitor, runtime start. Takes the container's lock. One that runs already
-        is left alone. `created` is called once it is made and before it begins: who attaches there misses nothing. On
-        error it is prepared still, and `status.error` of the next observe has the runtime's words."""
+    def start(
+        self,
+        made: Made,
+        *,
+        uses: Uses,
+        created: Callable[[], None] | None = None,
+        ready: Callable[[], None] | None = None,
+    ) -> Status:
+        """Runtime create under the monitor, links up, runtime start. Takes the container's lock. One that runs already
+        is left alone. `ready` is called once all is made, before its links are up and it counts as running: what gives
+        it its address ends there. `created` is called just before it begins: who attaches there misses nothing. What they
+        raise ends the start. On error it is prepared still, and `status.error` of the next observe has the words."""
 
     def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:
         """Write the mark (`hold`, `gone`, `replaced`, or "" for none: a restart follows) under the container's lock,

@@ -58,18 +58,36 @@ class ContainerDriver:
                 self.layout, made, image.config, _surroundings(made, uses), sources, _mount_options(made, uses)
             )
 
-    def start(self, made: Made, *, uses: Uses, created: Callable[[], None] | None = None) -> Status:
-        """Links up, runtime create under the monitor, runtime start. Raises ProgramFailed with the runtime's words."""
+    def start(
+        self,
+        made: Made,
+        *,
+        uses: Uses,
+        created: Callable[[], None] | None = None,
+        ready: Callable[[], None] | None = None,
+    ) -> Status:
+        """Runtime create under the monitor, links up, runtime start. Raises ProgramFailed with the runtime's words."""
         if not self._is_whole(made):
             self.prepare(made, uses=uses, emit=_say_nothing)
         path = self._bundle(made)
         with lifecycle.locked(path, made.key, doing="start"):
-            veth.raise_links(self.layout, made, uses)
             try:
+                if ready is not None:
+                    return lifecycle.run(path, made.key, created, self._after(ready, made, uses))
+                veth.raise_links(self.layout, made, uses)
                 return lifecycle.run(path, made.key, created)
             except BaseException:
                 veth.lower_links(self.layout, made)
                 raise
+
+    def _after(self, ready: Callable[[], None], made: Made, uses: Uses) -> Callable[[], None]:
+        """Order: links of one address and MAC are never up twice, so these only once `ready` took the others down."""
+
+        def work() -> None:
+            ready()
+            veth.raise_links(self.layout, made, uses)
+
+        return work
 
     def _is_whole(self, made: Made) -> bool:
         """Whether nothing is missing that a start needs: root, namespace and bundle."""

@@ -41,7 +41,7 @@ class NativeLine:
         self._state = dict(state)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            self._socket.connect(f"{path}/{bundle.ATTACH}")
+            _connect(self._socket, path)
         except OSError as error:
             self._socket.close()
             raise Failed(
@@ -97,6 +97,15 @@ class NativeLine:
         if not status.is_followed(self._state) and not status.read_exit(self._path, self._monitor["id"], self._state):
             raise Failed(f"{self._key}: it ended, and its monitor too: nobody saw its exit code")
         return None
+
+
+def _connect(sock: socket.socket, path: str) -> None:
+    """By a name that is short enough for any bundle (unix(7): 108 bytes)."""
+    folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock.connect(f"/proc/self/fd/{folder}/{bundle.ATTACH}")
+    finally:
+        os.close(folder)
 
 
 class _Pump:

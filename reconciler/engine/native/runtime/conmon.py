@@ -22,12 +22,18 @@ _SECONDS = 60.0
 _LOG = "conmon.log"
 
 
-def launch(path: str, monitor: "dict[str, Any]", created: "Callable[[], None] | None" = None) -> "dict[str, Any]":
-    """Make the container run: what is left of its last run is removed, then created, recorded as state.json and started.
-    `created` is called before the start: who attaches there misses nothing.
+def launch(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
+    """Make the container run: `create`, then `begin`; the state of `create`. Raises what they raise."""
+    state = create(path, monitor)
+    begin(path, monitor, state)
+    return state
+
+
+def create(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
+    """Remove what is left of its last run, and make everything up to its first process, which waits for `begin`.
 
     Returns the state: pid, start_time, monitor, monitor_start, started_at. Raises RuntimeFailed, and OSError where the
-    machine fails; then nothing of it runs, state.json is as before, and the file `error` has the words.
+    machine fails; then nothing of it is left running, and the file `error` has the words.
     """
     bundle.remove(path, bundle.ERROR)
     try:
@@ -35,19 +41,17 @@ def launch(path: str, monitor: "dict[str, Any]", created: "Callable[[], None] | 
         state = _create(path, monitor)
         # Order: before it runs, for it may write so much at once that conmon cuts the log.
         rotation.note_empty(monitor["log"])
-        _start(path, monitor, state, created)
     except (runc.RuntimeFailed, OSError) as error:
-        try:
-            bundle.write_text(path, bundle.ERROR, runc.words_of(error))
-        except OSError:  # A full disk is what failed the start already.
-            raise error from None
+        _note_error(path, error)
         raise
     return state
 
 
-def _start(
+def begin(
     path: str, monitor: "dict[str, Any]", state: "dict[str, Any]", created: "Callable[[], None] | None" = None
 ) -> None:
+    """Record what `create` made as state.json, and let it run. `created` is called between: who attaches there misses
+    nothing. Raises as `create`; then nothing of it runs, and state.json is as before."""
     before = bundle.read_json(path, bundle.STATE)
     ended.remove_ended(monitor.get("ended", ""))
     # Order: recorded before it runs, so that nothing ever runs that is not on record.
@@ -56,10 +60,24 @@ def _start(
         if created is not None:
             created()
         runc.start(monitor["runtime"], monitor["runtime_root"], monitor["id"], (state["pid"], state["start_time"]))
-    except BaseException:
+    except BaseException as error:
         bundle.write_json(path, bundle.STATE, before)
-        cgroups.kill(monitor["cgroup"], seconds=2.0)
+        abandon(monitor)
+        if isinstance(error, (runc.RuntimeFailed, OSError)):
+            _note_error(path, error)
         raise
+
+
+def abandon(monitor: "dict[str, Any]") -> None:
+    """End what `create` made and nobody begins."""
+    cgroups.kill(monitor["cgroup"], seconds=2.0)
+
+
+def _note_error(path: str, error: Exception) -> None:
+    try:
+        bundle.write_text(path, bundle.ERROR, runc.words_of(error))
+    except OSError:  # A full disk is what failed the start already.
+        raise error from None
 
 
 def clear(path: str, monitor: "dict[str, Any]") -> None:

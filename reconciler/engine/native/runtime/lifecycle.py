@@ -44,11 +44,11 @@ def locked(path: str, key: Key, *, doing: str) -> Iterator[None]:
         yield
 
 
-def run(path: str, key: Key, created: Callable[[], None] | None = None) -> Status:
+def run(path: str, key: Key, created: Callable[[], None] | None = None, ready: Callable[[], None] | None = None) -> Status:
     """Make it run, its count begun anew. One that runs already is left alone, a paused one goes on. Called under
-    the lock; `created` is called once it is made and before it begins.
+    the lock; `ready` is called once it is made and before it counts as running, `created` just before it begins.
 
-    Raises ProgramFailed with the runtime's words; it is prepared still.
+    Raises ProgramFailed with the runtime's words, and what the two raise; it is prepared still.
     """
     monitor = bundle.read_json(path, bundle.MONITOR)
     now = status.read_status(path, monitor["id"])
@@ -62,7 +62,10 @@ def run(path: str, key: Key, created: Callable[[], None] | None = None) -> Statu
     _set_policy(path, rules, mark="" if rules.mark == policy.RESTART else rules.mark)
     try:
         with _launches:
-            state = conmon.launch(path, monitor, created)
+            state = conmon.create(path, monitor)
+        if ready is not None:
+            _call_before(ready, monitor)
+        conmon.begin(path, monitor, state, created)
     except (runc.RuntimeFailed, OSError) as error:
         tried = error.tried if isinstance(error, runc.RuntimeFailed) else "start"
         words = runc.words_of(error)
@@ -70,6 +73,14 @@ def run(path: str, key: Key, created: Callable[[], None] | None = None) -> Statu
     return Status(
         phase=Phase.RUNNING, incarnation=monitor["id"], pid=state["pid"], started_at=state["started_at"], health=now.health
     )
+
+
+def _call_before(ready: Callable[[], None], monitor: dict[str, Any]) -> None:
+    try:
+        ready()
+    except BaseException:
+        conmon.abandon(monitor)
+        raise
 
 
 def _hint_for(words: str) -> str:
