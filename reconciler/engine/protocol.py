@@ -126,15 +126,18 @@ class ContainerDriver(Protocol):
         uses: Uses,
         created: Callable[[], None] | None = None,
         ready: Callable[[], None] | None = None,
+        old: Made | None = None,
     ) -> Status:
-        """Runtime create under the monitor, links up, runtime start. Takes the container's lock. One that runs already
-        is left alone. `ready` is called once all is made, before its links are up and it counts as running: what gives
-        it its address ends there. `created` is called just before it begins: who attaches there misses nothing. What they
-        raise ends the start. On error it is prepared still, and `status.error` of the next observe has the words."""
+        """Links up, runtime create under the monitor, runtime start. Takes the container's lock. One that runs already
+        is left alone. `ready` is called once all is made, before it counts as running: it stops `old`, the incarnation
+        whose addresses this one has, and whose links are closed as its own are opened. `created` is called just before it
+        begins: who attaches there misses nothing. What they raise ends the start. On error it is prepared still, and
+        `status.error` of the next observe has the words."""
 
     def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:
         """Write the mark (`hold`, `gone`, `replaced`, or "" for none: a restart follows) under the container's lock,
-        then signal, wait `grace` (the spec's when None) seconds, kill; links down. One that does not run is marked only."""
+        then signal, wait `grace` (the spec's when None) seconds, kill; links down, but for `replaced`. One that does not
+        run is marked only."""
 
     def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
         """In place, with the pid kept: limits, names, labels, restart policy, the files that it sees; mends parts whose

@@ -38,13 +38,13 @@ def look_for_successor(path: str, monitor: "dict[str, Any]") -> str:
 
 
 def raise_links(monitor: "dict[str, Any]") -> None:
-    """The links that the dead apply had lowered; one that is gone is the next apply's to mend."""
+    """The links that the dead apply had muted or lowered; one that is gone is the next apply's to mend."""
     if not monitor["links"]:
         return
     from reconciler.linux import ifflags
 
     for link in monitor["links"]:
         try:
-            ifflags.set_up(link)
+            ifflags.reset(link)
         except OSError:
             continue

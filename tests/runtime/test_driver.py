@@ -184,7 +184,7 @@ def test_start_makes_up_for_a_bundle_that_is_gone(on_machine: Callable[..., None
     on_machine(work)
 
 
-def test_replace_takes_the_old_links_down_before_the_new_are_up(on_machine: Callable[..., None]) -> None:
+def test_new_links_are_opened_as_the_old_are_closed(on_machine: Callable[..., None]) -> None:
     def work(machine: Machine) -> None:
         old, new = machine.make("web"), machine.make("web")
         machine.up(old)
@@ -192,8 +192,10 @@ def test_replace_takes_the_old_links_down_before_the_new_are_up(on_machine: Call
         first, second = (made.grants.endpoints["default"].link for made in (old, new))
         assert (netlink.read_links()[first].up, netlink.read_links()[second].up) == (True, False)
         machine.containers.stop(old, mark="replaced", apply=this_apply())
-        assert not netlink.read_links()[first].up
-        machine.containers.start(new, uses=machine.uses)
+        assert not netlink.read_links()[first].muted
+        machine.containers.start(new, uses=machine.uses, old=old)
+        links = netlink.read_links()
+        assert (links[first].muted, links[second].up, links[second].muted) == (True, True, False)
         statuses, others = machine.containers.observe([old, new], Glimpse(machine.layout), networks=machine.uses)
         assert (statuses[new.key].incarnation, set(others)) == (new.incarnation, {old.incarnation})
 

@@ -4,7 +4,7 @@ The container driver calls this: prepare (ends down), raise, lower, remove; obse
 what may pass between them is `rules.py`'s. Never speaks to a runtime and never decides whether a container should run.
 
 The end on the host is what opens and closes the way: inside, everything is set up and up from the beginning, so that
-raising is one message. A stop-first replace lowers the old end before it raises the new one, which has the same address.
+raising is one message. In a stop-first replace the new end takes over from the old one, which has the same address.
 """
 
 import os
@@ -186,12 +186,38 @@ def raise_links(layout: Layout, made: Made, uses: Uses) -> None:  # noqa: ARG001
     """Open the way: the ends on the host up, and forwarding. `prepare_links` came before. Raises Failed, for a link that
     is gone too.
 
-    Nobody has to be told: with the old end down its bridge has forgotten where the hardware address was.
+    Nobody has to be told: with the old end down or muted its bridge has forgotten where the hardware address was.
     """
     links = [endpoint.link for endpoint in _endpoints(made)]
     with saying(made.key, "bring its links up"), NetlinkSocket() as opened:
         netlink.send([netlink.link_change(link, up=True) for link in links], opened)
         _wait_for_links(links, opened)
+        there = [found for link in links if (found := netlink.read_link(link, opened)) is not None]
+        netlink.send([netlink.port_muting(link, muted=False) for link in there if link.muted], opened)
+
+
+def ready_links(layout: Layout, made: Made) -> None:  # noqa: ARG001 - one signature for all verbs
+    """Everything of `raise_links` that takes time: the ends on the host up and working, but on no bridge. Raises Failed."""
+    links = [endpoint.link for endpoint in _endpoints(made)]
+    with saying(made.key, "bring its links up"), NetlinkSocket() as opened:
+        netlink.send([netlink.link_change(link, master=0, up=True) for link in links], opened)
+        _wait_for_links(links, opened)
+
+
+def take_over_links(layout: Layout, made: Made, uses: Uses, *, old: Made) -> None:  # noqa: ARG001 - as above
+    """Open the way that `ready_links` made ready and close that of `old`, which has the same addresses, in one message.
+
+    Order: joined, then muted. What comes between the two is refused by one of the kernels, at once; what came while neither
+    was open would be lost, and sent again a second later. Raises Failed.
+    """
+    with saying(made.key, "take over its links"), NetlinkSocket() as opened:
+        changes: list[Change] = []
+        for name, endpoint in sorted(made.grants.endpoints.items()):
+            network = uses[network_key(made, name)]
+            changes.append(netlink.link_change(endpoint.link, master=_find_bridge(made, name, uses, opened).index))
+            changes.append(netlink.port_change(endpoint.link, isolated=not _spec_of(network).icc))
+        links = [found for one in _endpoints(old) if (found := netlink.read_link(one.link, opened)) is not None]
+        netlink.send([*changes, *(netlink.port_muting(link, muted=True) for link in links)], opened)
 
 
 def _wait_for_links(links: Sequence[str], opened: NetlinkSocket) -> None:
@@ -293,7 +319,7 @@ def _observe_outside(
     elif link.isolated != isolated:
         part = altered("isolated", _on(isolated), _on(link.isolated))
     yield f"link/{name}", part
-    yield f"up/{name}", PRESENT if link.up else altered("state", "up", "down")
+    yield f"up/{name}", PRESENT if link.up and not link.muted else altered("state", "up", "down")
 
 
 def _on(flag: bool) -> str:  # noqa: FBT001 - a word for a flag
