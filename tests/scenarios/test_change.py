@@ -57,7 +57,7 @@ CHANGES: dict[str, tuple[Any, Any]] = {
 }
 ELSEWHERE = {
     "env_file": "its values are part of env: test_value_in_an_env_file_replaces",
-    "update": "how, not what: test_replace.py",
+    "update": "how, not what: test_converge_replace.py",
     "replicas": "how many, not what: test_replicas.py",
     "job": "whether it runs at all: test_jobs.py",
     "stdin": "what reads it: test_run.py",

@@ -50,18 +50,29 @@ class MemoryContainers:
                 if volume is None or volume.grants.volume_id not in self.machine.volumes:
                     raise Failed(f"{made.key}: volume {mount.source} is not on the machine")
 
-    def start(self, made: Made, *, uses: Uses, created: Callable[[], None] | None = None) -> Status:
-        """Run it."""
+    def start(
+        self,
+        made: Made,
+        *,
+        uses: Uses,
+        created: Callable[[], None] | None = None,
+        ready: Callable[[], None] | None = None,
+        old: Made | None = None,
+    ) -> Status:
+        """Run it; with `ready` making it is a call of its own, `create`."""
         if made.incarnation not in self.machine.containers:
             self.prepare(made, uses=uses, emit=silent)
         thing = self.machine.containers[made.incarnation]
-        try:
-            self.machine.called("start", made.key)
-        except Failed as failure:
-            thing.error = failure.detail
-            raise
-        if created is not None and thing.phase != Phase.RUNNING:
-            created()
+        runs = thing.phase == Phase.RUNNING
+        calls: list[tuple[str, Callable[[], None] | None]] = [("create", ready), ("start", created)]
+        for name, then in calls if ready and not runs else calls[1:]:
+            try:
+                self.machine.called(name, made.key)
+            except Failed as failure:
+                thing.error = failure.detail
+                raise
+            if then is not None and not runs:
+                then()
         with self.machine.lock:
             thing.error = ""
             if thing.phase == Phase.PAUSED:

@@ -17,7 +17,7 @@ from reconciler.engine.native.content.images import read_image
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import veth
-from reconciler.engine.native.runtime import bundle, contents, lifecycle, limits, status, writing
+from reconciler.engine.native.runtime import bundle, contents, lifecycle, limits, policy, status, writing
 from reconciler.engine.native.runtime.ended import ended_path
 from reconciler.engine.native.runtime.inside import rotate_log
 from reconciler.engine.native.runtime.monitor import cgroup_parent, cgroup_path, monitors_path
@@ -65,27 +65,28 @@ class ContainerDriver:
         uses: Uses,
         created: Callable[[], None] | None = None,
         ready: Callable[[], None] | None = None,
+        old: Made | None = None,
     ) -> Status:
-        """Runtime create under the monitor, links up, runtime start. Raises ProgramFailed with the runtime's words."""
+        """Links up, runtime create under the monitor, runtime start. Raises ProgramFailed with the runtime's words."""
         if not self._is_whole(made):
             self.prepare(made, uses=uses, emit=_say_nothing)
         path = self._bundle(made)
         with lifecycle.locked(path, made.key, doing="start"):
             try:
-                if ready is not None:
-                    return lifecycle.run(path, made.key, created, self._after(ready, made, uses))
-                veth.raise_links(self.layout, made, uses)
-                return lifecycle.run(path, made.key, created)
+                if old is None:
+                    veth.raise_links(self.layout, made, uses)
+                    return lifecycle.run(path, made.key, created, ready)
+                veth.ready_links(self.layout, made)
+                return lifecycle.run(path, made.key, created, self._take_over(made, uses, ready, old))
             except BaseException:
                 veth.lower_links(self.layout, made)
                 raise
 
-    def _after(self, ready: Callable[[], None], made: Made, uses: Uses) -> Callable[[], None]:
-        """Order: links of one address and MAC are never up twice, so these only once `ready` took the others down."""
-
+    def _take_over(self, made: Made, uses: Uses, ready: Callable[[], None] | None, old: Made) -> Callable[[], None]:
         def work() -> None:
-            ready()
-            veth.raise_links(self.layout, made, uses)
+            if ready is not None:
+                ready()
+            veth.take_over_links(self.layout, made, uses, old=old)
 
         return work
 
@@ -141,7 +142,8 @@ class ContainerDriver:
         number, patience = _ending(made, path)
         with lifecycle.locked(path, made.key, doing="stop"):
             now = lifecycle.halt(path, mark=mark, apply=apply, number=number, grace=patience if grace is None else grace)
-            veth.lower_links(self.layout, made)
+            if mark != policy.REPLACED:  # its successor takes them over, or it runs again itself
+                veth.lower_links(self.layout, made)
         return now
 
     def update(self, old: Made, new: Made, *, uses: Uses, emit: Emit) -> Status:
