@@ -70,6 +70,8 @@ def test_container_is_made_observed_stopped_and_gone(on_machine: Callable[..., N
         started = machine.containers.start(made, uses=machine.uses)
         assert machine.look(made)[made.key].pid == started.pid
         assert machine.wrong(made) == {}
+        # Order: until it is the container's own program, it is the runtime's that gets the signal, and ends with 2.
+        wait_for(lambda: Path(f"/proc/{started.pid}/cmdline").read_bytes().startswith(b"sleep"))
         assert machine.containers.stop(made, mark="hold", apply=this_apply()).exit_code == 137
         assert machine.wrong(made) == {}
         machine.containers.delete(made)
