@@ -16,12 +16,12 @@ from reconciler.converge.ground import Ground
 from reconciler.converge.view import made_of, rests
 from reconciler.engine.protocol import Uses
 from reconciler.model.errors import Borrowed, Failed, NameTaken
-from reconciler.model.key import Key, Kind, make_key, named_key, split_key, split_replica_volume
+from reconciler.model.key import Key, Kind, named_key, split_key, split_replica_volume
 from reconciler.model.plan import Action, Plan, Reason, Verb
 from reconciler.model.record import Endpoint, Grants, Intent, Made, Record
-from reconciler.model.spec import START_FIRST, ContainerSpec, NetworkSpec, Spec, VolumeSpec
+from reconciler.model.spec import START_FIRST, ContainerSpec, NetworkSpec, VolumeSpec
 from reconciler.plan.borrowing import borrowed_keys, find_borrowers
-from reconciler.plan.scene import find_moved, moved_from
+from reconciler.plan.scene import find_moved, image_key, moved_from, network_keys, volume_keys
 
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
@@ -181,7 +181,7 @@ def _make_new(tx: "Writing", action: Action, plan: Plan, records: Records, groun
     record = records.get(action.key)
     spec = plan.specs.get(action.key) or (record.spec if record else None)
     assert spec is not None, f"{action.key} is in the plan without a spec"
-    fact = plan.images.get(_image_key(action.key, spec))
+    fact = plan.images.get(image_key(action.key, spec) if isinstance(spec, ContainerSpec) else action.key)
     old, resumed = made_of(record or Record(key=action.key, spec=spec)), action.reason is Reason.RESUMED
     made = Made(
         key=action.key,
@@ -204,11 +204,6 @@ def _make_new(tx: "Writing", action: Action, plan: Plan, records: Records, groun
             ground.engine.check_subnet(made.key, made.grants.subnet)
         return _grant_network(tx, made, spec, record, ground, fresh=fresh)
     return _grant_volume(tx, made, ground) if isinstance(spec, VolumeSpec) else made
-
-
-def _image_key(key: Key, spec: Spec) -> Key:
-    """The image resource that a resource is made from: an image's own key, a container's image; no key for others."""
-    return make_key(Kind.IMAGE, split_key(key).stack, spec.image) if isinstance(spec, ContainerSpec) else key
 
 
 def _grant_volume(tx: "Writing", made: Made, ground: Ground) -> Made:
@@ -301,11 +296,9 @@ def find_uses(records: Records, made: Made) -> dict[Key, Made]:
     """What a container depends on: its image, its networks, its volumes; nothing for other kinds."""
     if not isinstance(made.spec, ContainerSpec):
         return {}
-    stack = split_key(made.key).stack
-    keys = [make_key(Kind.IMAGE, stack, made.spec.image)]
-    keys += [named_key(Kind.NETWORK, stack, name) for name in made.spec.networks]
-    keys += [named_key(Kind.VOLUME, stack, mount.source) for mount in made.spec.mounts.values() if mount.type == "volume"]
-    return {key: made_of(found) for key in keys if (found := records.get(key) or _find_moved(records, key))}
+    key, spec = made.key, made.spec
+    keys = (image_key(key, spec), *network_keys(key, spec), *volume_keys(key, spec))
+    return {used: made_of(found) for used in keys if (found := records.get(used) or _find_moved(records, used))}
 
 
 def _find_moved(records: Records, key: Key) -> Record | None:
@@ -323,6 +316,5 @@ def _members(records: Records, action: Action) -> tuple[Made, ...]:
     return tuple(
         made_of(record)
         for key, record in records.items()
-        if isinstance(record.spec, ContainerSpec)
-        and any(named_key(Kind.NETWORK, split_key(key).stack, name) == action.key for name in record.spec.networks)
+        if isinstance(record.spec, ContainerSpec) and action.key in network_keys(key, record.spec)
     )

@@ -19,12 +19,9 @@ from reconciler.manifest.pairs import read_labels
 from reconciler.manifest.replicas import blame_replicas, draft_replicas
 from reconciler.manifest.updates import blame_start_first
 from reconciler.manifest.volumes import read_driver_opts, read_volume_size
-from reconciler.model.key import Kind, make_key
+from reconciler.model.key import RUN_STACK, Kind, make_key
 from reconciler.model.reference import canonical_reference
 from reconciler.model.spec import ImageSpec, VolumeSpec
-
-RESERVED = ("run",)
-"""Stack names that are ours: `reconcile run` lives there."""
 
 
 def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, str], faults: Sequence[Fault] = ()) -> Draft:
@@ -32,7 +29,7 @@ def desire(written: Any, fitting: Any, *, folder: str, variables: Mapping[str, s
     data = {} if fitting is DROPPED else fitting
     name = data.get("name", "")
     draft = Draft(written=written, data=data, folder=folder, variables=variables, name=name, faults=list(faults))
-    if draft.name in RESERVED:
+    if draft.name == RUN_STACK:
         draft.blame(("name",), f"the name {draft.name} is reserved", "choose another name")
     _draft_images(draft)
     draft_networks(draft)

@@ -26,6 +26,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
+from reconciler.model.key import RUN_STACK
+
 
 class ReconcileError(Exception):
     """Base of everything that we raise for people. `brief` is one line; `hint` says what to do next."""
@@ -233,9 +235,9 @@ class Borrowed(Refused):
 
     def __init__(self, key: str, done: str, borrowers: Sequence[str]) -> None:
         parts = [borrower.split("/") for borrower in borrowers]
-        stacks = sorted({stack for _, stack, *_ in parts if stack != "run"})
+        stacks = sorted({stack for _, stack, *_ in parts if stack != RUN_STACK})
         # What `reconcile run` made is in no manifest.
-        by_hand = sorted({f"run/{name}" for _, stack, name, *_ in parts if stack == "run"})
+        by_hand = sorted({f"{RUN_STACK}/{name}" for _, stack, name, *_ in parts if stack == RUN_STACK})
         way = f"delete {_and([*by_hand, *stacks])} first"
         if stacks and done == "replaced" and not by_hand:
             others = _and(f"that of {stack}" for stack in stacks)

@@ -13,6 +13,10 @@ from msgspec import Struct
 Key = NewType("Key", str)
 
 
+RUN_STACK = "run"
+"""The stack of what `reconcile run` makes: no manifest may have its name."""
+
+
 class Kind(StrEnum):
     """The kinds of resource, in the order in which one needs the other."""
 

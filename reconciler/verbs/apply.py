@@ -11,7 +11,7 @@ from reconciler.converge.run import Options, Result, converge
 from reconciler.converge.sweep import sweep
 from reconciler.model.errors import ConvergeFailed, Failed, LockTimeout, NeedsYes
 from reconciler.model.events import Emit, Note, PlanMade
-from reconciler.model.key import Kind, kind_of
+from reconciler.model.key import RUN_STACK, Kind, kind_of
 from reconciler.model.plan import Plan, Verb
 from reconciler.model.record import GOING_BACK, Hold, Made
 from reconciler.model.spec import ContainerSpec
@@ -94,10 +94,9 @@ def _remove_ended(root: Root, stacks: Sequence[str], looked: Look, emit: Emit) -
     """What `run --rm` left to whoever comes next."""
     if not any(isinstance(record.spec, ContainerSpec) and record.spec.remove for record in looked.records.values()):
         return False
-    from reconciler.verbs.delete import RUN
     from reconciler.verbs.end import remove_ended  # it carries out plans, as this module does
 
-    return remove_ended(root, looked, held=RUN in stacks, emit=emit)
+    return remove_ended(root, looked, held=RUN_STACK in stacks, emit=emit)
 
 
 def take_up_others(root: Root, stacks: Sequence[str], emit: Emit) -> None:

@@ -6,7 +6,7 @@ from msgspec import Struct, structs
 
 from reconciler.converge.view import made_of
 from reconciler.model.errors import NotFound, Usage
-from reconciler.model.key import Key, Kind, kind_of, split_key, split_replica_volume, stack_of
+from reconciler.model.key import RUN_STACK, Key, Kind, kind_of, split_key, split_replica_volume, stack_of
 from reconciler.model.observation import Observation
 from reconciler.model.plan import Plan
 from reconciler.model.record import Record
@@ -20,9 +20,6 @@ from reconciler.verbs.origin import gone_origins
 from reconciler.verbs.record import Recorder
 from reconciler.verbs.root import Root
 from reconciler.verbs.sizes import plan_with_sizes
-
-RUN = "run"
-"""The stack of `reconcile run`: images and networks that were made for one container go with it."""
 
 
 class Doomed(Struct, frozen=True, kw_only=True):
@@ -43,7 +40,7 @@ def delete(root: Root, doomed: Doomed, options: ApplyOptions, *, face: Face) -> 
     """Delete a stack, or some resources of one. Raises NotFound, OriginDiffers, NeedsYes, ConvergeFailed."""
     with root.lock_stacks([doomed.stack], "delete"), Recorder(root, face.emit, [doomed.stack]) as told:
         looked = recovered(root, [doomed.stack], emit=told)
-        wanted = _read_wanted(root, doomed.stack) if doomed.keys and doomed.stack != RUN else ()
+        wanted = _read_wanted(root, doomed.stack) if doomed.keys and doomed.stack != RUN_STACK else ()
         plan = plan_with_sizes(lambda seen: delete_plan(looked, doomed, seen, wanted=wanted), root.engine, looked)
         # It is the request itself: the limit on what a changed manifest may delete does not hold here.
         options = structs.replace(options, allow_delete=True)
@@ -71,7 +68,7 @@ def delete_plan(looked: Look, doomed: Doomed, observation: Observation, *, wante
         if key not in own:
             raise NotFound("resource", key, own)
     keys = doomed.keys or tuple(own)
-    if doomed.stack == RUN and any(kind_of(key) is Kind.CONTAINER for key in keys):
+    if doomed.stack == RUN_STACK and any(kind_of(key) is Kind.CONTAINER for key in keys):
         keys = (*keys, *(key for key in find_unused(keys, looked.records) if key not in keys))
     return make_delete_plan(
         keys,

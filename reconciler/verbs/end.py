@@ -10,13 +10,12 @@ from contextlib import closing, suppress
 from reconciler.linux import files
 from reconciler.model.errors import LockTimeout
 from reconciler.model.events import Emit
-from reconciler.model.key import Key, split_key
+from reconciler.model.key import RUN_STACK, Key, split_key
 from reconciler.model.observation import Phase
 from reconciler.model.spec import ContainerSpec
 from reconciler.plan.complete import implicit_volumes
 from reconciler.plan.delete import find_unused, make_delete_plan
 from reconciler.verbs.apply import ApplyOptions, carry_out
-from reconciler.verbs.delete import RUN
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.root import Root
@@ -38,14 +37,14 @@ class Attended:
 
 def remove(root: Root, key: Key, *, emit: Emit) -> None:
     """Remove a container with the volumes of its image and what nothing else of the stack uses; whatever is left of it."""
-    with root.lock_stacks([RUN], "run --rm"):
+    with root.lock_stacks([RUN_STACK], "run --rm"):
         end_container(root, key, emit=emit)
 
 
 def end_container(root: Root, key: Key, *, emit: Emit) -> None:
     """`remove`, where the caller holds the stack's lock."""
-    looked = look(root, stacks=[RUN], locked=True)
-    own = {found: record for found, record in looked.records.items() if split_key(found).stack == RUN}
+    looked = look(root, stacks=[RUN_STACK], locked=True)
+    own = {found: record for found, record in looked.records.items() if split_key(found).stack == RUN_STACK}
     record = own.get(key)
     volumes = implicit_volumes(key, record.spec) if record and isinstance(record.spec, ContainerSpec) else {}
     keys = [key] if record else []
@@ -74,7 +73,7 @@ def remove_ended(root: Root, looked: Look, *, held: bool, emit: Emit) -> bool:
     ]
     if not over:
         return False
-    with suppress(LockTimeout), root.lock_stacks([] if held else [RUN], "run --rm", timeout=0):
+    with suppress(LockTimeout), root.lock_stacks([] if held else [RUN_STACK], "run --rm", timeout=0):
         for key in over:
             with suppress(files.LockHeld), closing(Attended(root, key, timeout=0)):
                 end_container(root, key, emit=emit)

@@ -5,10 +5,10 @@ import posixpath
 from reconciler.manifest.export import export_stack
 from reconciler.model.content import is_keyed
 from reconciler.model.errors import NotFound
-from reconciler.model.key import Key, Kind, container_key, named_key, split_key
+from reconciler.model.key import RUN_STACK, Key, Kind, container_key, split_key
 from reconciler.model.record import StackRecord
 from reconciler.model.spec import ConfigSpec, ContainerSpec, Spec
-from reconciler.verbs.delete import RUN
+from reconciler.plan.scene import needed_keys
 from reconciler.verbs.root import Root
 
 
@@ -29,7 +29,7 @@ def export(root: Root, what: str) -> str:
     own = {key: spec for key, spec in specs.items() if split_key(key).stack == what}
     if not own:
         raise NotFound("stack", what, {split_key(key).stack for key in records})
-    if what == RUN:
+    if what == RUN_STACK:
         return export_stack("run-export", own, head="What `reconcile run` made, as a stack that may have this name.")
     recorded = stacks.get(what)
     return export_stack(what, own, contents=contents, folder=_folder(recorded), origin=_origin(recorded))
@@ -46,14 +46,13 @@ def _origin(stack: StackRecord | None) -> str:
 
 def _export_run(what: str, stack: str, name: str, specs: dict[Key, Spec]) -> str:
     """One container with what it uses, by its own name, for no manifest may be of the stack `run`."""
-    key = container_key(RUN, name)
+    key = container_key(RUN_STACK, name)
     spec = specs.get(key)
-    if stack != RUN or not isinstance(spec, ContainerSpec):
+    if stack != RUN_STACK or not isinstance(spec, ContainerSpec):
         known = (split_key(found) for found in specs)
-        near = [f"{RUN}/{parts.name}" for parts in known if parts.kind is Kind.CONTAINER and parts.stack == RUN]
+        near = [f"{RUN_STACK}/{parts.name}" for parts in known if parts.kind is Kind.CONTAINER and parts.stack == RUN_STACK]
         raise NotFound("container of the stack run", what, near)
-    used = [named_key(Kind.IMAGE, RUN, spec.image), *(named_key(Kind.NETWORK, RUN, network) for network in spec.networks)]
-    used += [named_key(Kind.VOLUME, RUN, mount.source) for mount in spec.mounts.values() if mount.type == "volume"]
-    own = {found: specs[found] for found in (key, *used) if found in specs and split_key(found).stack == RUN}
+    used = (key, *needed_keys(key, spec))
+    own = {found: specs[found] for found in used if found in specs and split_key(found).stack == RUN_STACK}
     head = f"What `reconcile run --name {name}` made, as a stack of its own. Delete {key} before you apply it."
     return export_stack(name, own, head=head)

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from reconciler.engine.protocol import Line
 from reconciler.manifest.command import Flags, read_command
 from reconciler.model.errors import ConvergeFailed, Failed, NotFound, ReconcileError
-from reconciler.model.key import Key, Kind, container_key, kind_of, named_key, split_key
+from reconciler.model.key import RUN_STACK, Key, Kind, container_key, kind_of, named_key, split_key
 from reconciler.model.plan import Plan
 from reconciler.model.record import Made, Record, Stack
 from reconciler.model.spec import ContainerSpec, ImageSpec, Spec
@@ -22,7 +22,6 @@ from reconciler.plan.decide import PlanOptions
 from reconciler.plan.make import make_plan
 from reconciler.verbs.apply import ApplyOptions, carry_out, recovered
 from reconciler.verbs.clashes import check_clashes, wanted_ports
-from reconciler.verbs.delete import RUN
 from reconciler.verbs.end import Attended, end_container
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look
@@ -48,7 +47,7 @@ class Started(Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """What people write for it: `run/NAME`."""
-        return f"{RUN}/{split_key(self.key).name}"
+        return f"{RUN_STACK}/{split_key(self.key).name}"
 
     def close(self) -> None:
         """Let go of it."""
@@ -70,12 +69,12 @@ def start(root: Root, flags: Flags, *, environment: Mapping[str, str], attach: b
 
     chosen = structs.replace(flags, name=flags.name or choose_name())
     specs = _read(chosen, environment)
-    with root.lock_stacks([RUN], "run"), Recorder(root, face.emit, [RUN]) as told:
-        looked = recovered(root, [RUN], ports=wanted_ports([_stack(specs)]), emit=told)
-        while not flags.name and container_key(RUN, chosen.name) in looked.records:
+    with root.lock_stacks([RUN_STACK], "run"), Recorder(root, face.emit, [RUN_STACK]) as told:
+        looked = recovered(root, [RUN_STACK], ports=wanted_ports([_stack(specs)]), emit=told)
+        while not flags.name and container_key(RUN_STACK, chosen.name) in looked.records:
             chosen = structs.replace(flags, name=f"{choose_name()}-{secrets.token_hex(2)}")
             specs = _read(chosen, environment)
-        key = container_key(RUN, chosen.name)
+        key = container_key(RUN_STACK, chosen.name)
         _check_name(key, looked)
         plan = _plan(root, _with_recorded(specs, looked.records), looked)
         face = structs.replace(face, emit=told)
@@ -91,11 +90,11 @@ def start(root: Root, flags: Flags, *, environment: Mapping[str, str], attach: b
 
 
 def _read(flags: Flags, environment: Mapping[str, str]) -> dict[Key, Spec]:
-    return read_command(flags, stack=RUN, folder=os.getcwd(), variables=environment)  # noqa: PTH109 text is wanted
+    return read_command(flags, stack=RUN_STACK, folder=os.getcwd(), variables=environment)  # noqa: PTH109 text is wanted
 
 
 def _stack(specs: Mapping[Key, Spec]) -> Stack:
-    return Stack(name=RUN, origin=ORIGIN, source="reconcile run", specs=dict(specs))
+    return Stack(name=RUN_STACK, origin=ORIGIN, source="reconcile run", specs=dict(specs))
 
 
 def _check_name(key: Key, looked: Look) -> None:
@@ -115,7 +114,7 @@ def _check_name(key: Key, looked: Look) -> None:
 
 
 def _is_container(key: Key) -> bool:
-    return kind_of(key) is Kind.CONTAINER and split_key(key).stack == RUN
+    return kind_of(key) is Kind.CONTAINER and split_key(key).stack == RUN_STACK
 
 
 def _with_recorded(specs: Mapping[Key, Spec], records: Mapping[Key, Record]) -> dict[Key, Spec]:
@@ -126,8 +125,8 @@ def _with_recorded(specs: Mapping[Key, Spec], records: Mapping[Key, Record]) -> 
         out[key] = records[key].spec if shared else spec
         if isinstance(spec, ContainerSpec):
             for name in spec.networks:
-                network = named_key(Kind.NETWORK, RUN, name)
-                if split_key(network).stack != RUN and network not in records:
+                network = named_key(Kind.NETWORK, RUN_STACK, name)
+                if split_key(network).stack != RUN_STACK and network not in records:
                     raise NotFound("network", name, [found for found in records if kind_of(found) is Kind.NETWORK])
     return out
 
@@ -146,7 +145,7 @@ def _plan(root: Root, specs: Mapping[Key, Spec], looked: Look) -> Plan:
         now=time.time(),
     )
     check_clashes(made, root.engine, looked)
-    before = {key: record.spec for key, record in looked.records.items() if split_key(key).stack == RUN}
+    before = {key: record.spec for key, record in looked.records.items() if split_key(key).stack == RUN_STACK}
     return structs.replace(
         made,
         lines=tuple(line for line in made.lines if line.key in made.specs),
