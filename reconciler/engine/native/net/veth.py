@@ -319,7 +319,10 @@ def _observe_outside(
     elif link.isolated != isolated:
         part = altered("isolated", _on(isolated), _on(link.isolated))
     yield f"link/{name}", part
-    yield f"up/{name}", PRESENT if link.up and not link.muted else altered("state", "up", "down")
+    # Kernel: the ports of a bridge that is down are all disabled; that is the bridge's to be mended.
+    joined = glimpse.links.get(bridge)
+    muted = link.muted and joined is not None and joined.up
+    yield f"up/{name}", PRESENT if link.up and not muted else altered("state", "up", "down")
 
 
 def _on(flag: bool) -> str:  # noqa: FBT001 - a word for a flag
