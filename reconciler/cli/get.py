@@ -157,6 +157,8 @@ def state(seen: "Seen") -> str:
     from reconciler.model.observation import Phase
 
     status, record = seen.status, seen.record
+    # What only a restart mends is no drift of what does not run.
+    parts = [part for part in status.parts.values() if status.phase is not Phase.EXITED or part.mend != "restart"]
     notes = [
         note
         for note, holds in (
@@ -164,7 +166,7 @@ def state(seen: "Seen") -> str:
             ("gave up", status.gave_up),
             (_due(status), status.restarting),
             ("out of memory", status.oom_killed and status.phase is Phase.EXITED),
-            ("drifted", any(part.state != "present" for part in status.parts.values())),
+            ("drifted", any(part.state != "present" for part in parts)),
             ("unowned", seen.unowned),
             (f"unfinished {record.unfinished}", bool(record.unfinished)),
         )

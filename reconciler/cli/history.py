@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.cli.options import complete_stacks, not_built, opened, output_option, root_option
+from reconciler.cli.options import COUNT, complete_stacks, not_built, opened, output_option, root_option
 
 if TYPE_CHECKING:
     from reconciler.plan.past import Difference
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: reconcile history blog --diff 3 4")
 @click.argument("stack", shell_complete=complete_stacks)
 @click.option("--diff", nargs=2, type=int, metavar="A B", help="What differs from one revision to another, field by field.")
-@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Drop all but the newest N now.")
+@click.option("--keep", type=COUNT, metavar="N", help="Drop all but the newest N now.")
 @output_option("table", "json")
 @root_option
 @click.pass_context

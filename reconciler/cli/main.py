@@ -78,7 +78,7 @@ class Verbs(click.Group):
             import difflib  # 5 ms that only an error needs
 
             near = difflib.get_close_matches(name, COMMANDS, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f"; did you mean {near[0]}?" if near else "; `reconcile --help` lists them"
             raise click.UsageError(f"there is no command {name}{hint}")
         module = import_module(f"reconciler.cli.{COMMANDS[name][0]}")
         command: click.Command = module.COMMANDS[name]

@@ -13,6 +13,19 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _Count(click.IntRange):
+    """A whole number from 1 on, and an error that says so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"'{value}' is no whole number from 1 on", param, ctx)
+
+
+COUNT = _Count(min=1)
+
+
 def root_option(command: F) -> F:
     """`--root DIR` after the verb as well as before it."""
     return click.option("--root", type=click.Path(path_type=Path), help="Where the engine keeps its state.")(command)
@@ -51,7 +64,7 @@ def keep_option(command: F) -> F:
     """`--keep N`: how many revisions stay."""
     return click.option(
         "--keep",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=20,
         envvar="RECONCILE_KEEP",
         show_default=True,

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from reconciler.cli.options import (
+    COUNT,
     accept_option,
     complete_stacks,
     keep_option,
@@ -18,7 +19,7 @@ from reconciler.cli.options import (
 
 @click.command(epilog="Example: reconcile rollback blog 12 --note 'the new one leaks memory'")
 @click.argument("stack", shell_complete=complete_stacks)
-@click.argument("revision", type=click.IntRange(min=1), required=False)
+@click.argument("revision", type=COUNT, required=False)
 @click.option("--dry-run", is_flag=True, help="Show the plan; exit code 2 where there is something to do.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @click.option("--note", default="", help="Why, for whoever finds the stack held.")

@@ -63,7 +63,8 @@ def _parse(text: str) -> tuple[str, range, range, str]:
         raise _Refused("publishing on an IPv6 address is not built yet", "publish on an IPv4 address")
     parts = body.split(":")
     if len(parts) == 1:
-        raise _Refused(f'found "{shorten(text)}", without a port of the host', f"write {shorten(text)}:{shorten(text)}")
+        way = f"write {text}:{text}" if body.isascii() and body.isdigit() else f"the form is {_FORM}"
+        raise _Refused(f'found "{shorten(text)}", without a port of the host', way)
     host, outside, inside = parts if len(parts) == 3 else (ANY, *parts)
     if parse_ipv4(host) is None:
         raise _Refused(f'found the host address "{shorten(host)}"; expected an IPv4 address', f"the form is {_FORM}")

@@ -142,7 +142,8 @@ def _choose(root: Root, name: str, phases: Sequence[Phase], wanted: str, verb: s
         if made is not None or (wanted == "paused" and mades[0].paused):
             fitting.append((record, made or mades[0]))
         elif not whole_stack:
-            hint = f"reconcile {verb} {split_key(record.key).name}"
+            name = split_key(record.key).name
+            hint = f"reconcile {verb} {name}" if wanted == "running" else f"`reconcile get {name}` shows how it stands"
             raise Failed(f"{record.key} is not {wanted} ({states[record.incarnation].phase.value})", hint=hint)
     if not fitting:
         raise Failed(f"{name}: none of its containers is {wanted}", hint="`reconcile get containers` shows how they stand")

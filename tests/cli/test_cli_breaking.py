@@ -2,9 +2,13 @@
 
 import pytest
 
+from reconciler.cli.get import state
+from reconciler.cli.main import cli
 from reconciler.cli.render import show_error
 from reconciler.model.errors import Failed, NotFound
 from reconciler.model.key import container_key
+from reconciler.model.observation import Phase, Status
+from reconciler.model.observation import missing as missing_part
 from reconciler.model.plan import Change, Effect
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec
@@ -12,6 +16,7 @@ from reconciler.plan.losses import Loss
 from reconciler.plan.refusal import refusal_error
 from reconciler.plan.words import render_change
 from reconciler.verbs.names import find_containers
+from reconciler.verbs.observe import Seen
 
 
 def test_every_line_of_a_hint_stands_below_the_first(capsys):
@@ -41,3 +46,32 @@ def test_losses_with_one_way_out_are_told_it_once():
         "to keep the data: write `moved:`",
         "to go on without them: --accept-data-loss container/blog/db/1 --accept-data-loss container/blog/job/1",
     ]
+
+
+def test_what_rests_has_not_drifted_by_what_only_a_restart_mends():
+    key = container_key("blog", "job")
+    record = Record(key=key, spec=ContainerSpec(image="app", job=True))
+
+    def shown(phase: Phase) -> str:
+        status = Status(phase=phase, exit_code=0, parts={"mount": missing_part("restart")})
+        return state(Seen(record=record, status=status))
+
+    assert "drifted" not in shown(Phase.EXITED)
+    assert "drifted" in shown(Phase.RUNNING)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["rollback", "shop", "abc"], ["rollback", "shop", "0"], ["history", "shop", "--keep", "x"]]
+)
+def test_numbers_are_asked_for_in_words(arguments: list[str]):
+    from click.testing import CliRunner
+
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code in (2, 64)
+    assert "is no whole number from 1 on" in done.output
+
+
+def test_unknown_command_says_where_to_look():
+    from click.testing import CliRunner
+
+    assert "`reconcile --help` lists them" in CliRunner().invoke(cli, ["frobnicate"]).output
