@@ -114,7 +114,7 @@ def test_plan_is_stale_once_a_part_of_what_it_names_is_gone(machine: Machine) ->
     plan = saved(machine, name)
     link = machine.record(f"network/{name}/default")["status"]["link"]
     machine.world.nsenter("ip", "link", "set", link, "down")
-    machine.refused(3, "apply", plan, "--yes", says=["stale", "up → down"])
+    machine.refused(3, "apply", plan, "--yes", says=["stale", "network"])
 
 
 def test_plan_of_another_root_and_damaged_plans_are_refused(machine: Machine) -> None:
