@@ -1,10 +1,12 @@
 """Manifests → a plan, by what is recorded and seen. Changes nothing: no pull, no file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct, structs
 
+from reconciler.model.errors import NotFound
+from reconciler.model.key import Key, forms_of
 from reconciler.model.observation import Observation
 from reconciler.model.plan import Plan
 from reconciler.model.record import Desired, Stack, StackRecord
@@ -44,6 +46,7 @@ def plan_from(root: Root, wish: Wish, looked: Look, *, now: float) -> Plan:
     """Resolve and plan over a look."""
     if not wish.take_over:
         check_owners(wish.stacks, looked.stacks)
+    check_accepted(wish.accept_loss, [*looked.records, *(key for stack in wish.stacks for key in stack.specs)])
     desired = resolve(
         wish.stacks,
         images=root.engine.images,
@@ -63,6 +66,17 @@ def plan_from(root: Root, wish: Wish, looked: Look, *, now: float) -> Plan:
     made = plan_with_sizes(make, root.engine, looked)
     check_clashes(made, root.engine, looked)
     return structs.replace(made, remarks=obeyed.remarks, released=obeyed.released)
+
+
+def check_accepted(names: Collection[str], keys: Iterable[Key]) -> None:
+    """Raise NotFound for a name given to --accept-data-loss that means nothing: a slip would look like a refusal."""
+    if not names:
+        return
+    known = sorted(keys)
+    meant = {form for key in known for form in forms_of(key)}
+    for name in sorted(names):
+        if name not in meant:
+            raise NotFound("resource", name, known)
 
 
 def check_owners(wanted: Sequence[Stack], recorded: Mapping[str, StackRecord]) -> None:

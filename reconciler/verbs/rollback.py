@@ -16,6 +16,7 @@ from reconciler.verbs.clashes import check_clashes, wanted_ports
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.pasts import desire_past, read_pasts
+from reconciler.verbs.plan import check_accepted
 from reconciler.verbs.record import Recorder, who
 from reconciler.verbs.root import Root
 from reconciler.verbs.sizes import plan_with_sizes
@@ -81,6 +82,7 @@ def _choose(root: Root, wish: Return) -> Past:
 
 def _plan(root: Root, wish: Return, past: Past, looked: Look, *, now: float) -> Plan:
     desired = desire_past(root, past, looked, offline=wish.offline)
+    check_accepted(wish.accept_loss, [*looked.records, *(key for stack in desired.stacks for key in stack.specs)])
     options = PlanOptions(accept_loss=wish.accept_loss)
 
     def make(observation: Observation) -> Plan:
