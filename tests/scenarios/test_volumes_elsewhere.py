@@ -1,5 +1,6 @@
 """Volumes that are mounts: tmpfs, a folder, a device; what is missing, refused, secret, and left."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lab.world import World
+from lab.world import World, open_world
 
 pytestmark = pytest.mark.root
 
@@ -154,3 +155,45 @@ def test_size_is_refused_where_the_file_system_bounds_nothing(world: World):
     assert "bounds no folder" in result.err
     assert "prjquota" in result.err
     assert world.records() == {}
+
+
+@pytest.fixture
+def bounded(tmp_path: Path, lab_storage: Path) -> Iterator[World]:
+    """A world whose root lies on a file system with project quotas."""
+    image, place = tmp_path / "image", tmp_path / "place"
+    image.touch()
+    os.truncate(image, 400 << 20)
+    place.mkdir()
+    features = ["-O", "quota,project", "-E", "quotatype=usrquota:grpquota:prjquota"]
+    subprocess.run(["mkfs.ext4", "-q", *features, str(image)], check=True)
+    mounted = subprocess.run(["mount", "-o", "loop,prjquota", str(image), str(place)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("skipped because this kernel mounts no ext4 with project quotas (tests/vm/run has one that does)")
+    try:
+        world = open_world(place / "world", lab_storage)
+        try:
+            yield world
+            world.assert_nothing_left()
+        finally:
+            world.close()
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_size_bounds_a_volume_and_changes_in_place(bounded: World):
+    def apply(size: str) -> None:
+        stack = {"volumes": {"data": {"size": size}}, "containers": {"a": {**BOX, "mounts": ["data:/data"]}}}
+        bounded.write({"apiVersion": "reconcile/v1", "name": "bounded", **stack})
+        bounded.run("apply", "stack.yaml", "--yes", check=0)
+
+    def fill() -> str:
+        return bounded.run("exec", "a", "dd", "if=/dev/zero", "of=/data/x", "bs=1M", "count=20", check=1).err
+
+    apply("5M")
+    pid, said = bounded.pid("bounded/a"), fill()
+    assert "Disk quota exceeded" in said
+    assert "4+0 records out" in said
+    apply("12M")
+    assert "11+0 records out" in fill()
+    assert bounded.pid("bounded/a") == pid
+    assert bounded.plan("stack.yaml")["actions"] == []
