@@ -22,6 +22,7 @@ from reconciler.plan.holds import ending_verb
 from reconciler.verbs.names import find_containers, find_one
 from reconciler.verbs.record import who
 from reconciler.verbs.root import Root, this_process
+from reconciler.verbs.tiers import sort_tiers
 
 Work = Callable[[Record], None]
 
@@ -37,7 +38,7 @@ def stop(root: Root, name: str, *, emit: Emit, note: str = "", grace: float | No
         for made in (made_of(record), *beside.get(record.key, ())):
             root.engine.containers.stop(made, mark="hold", apply=this_process(), grace=grace)
 
-    _each(found, "stop", work, emit)
+    _each(found, "stop", work, emit, last_first=True)
     _settle(root)
 
 
@@ -230,8 +231,8 @@ def _settle(root: Root) -> None:
         root.engine.settle(view)
 
 
-def _each(found: Sequence[Record], verb: str, work: Work, emit: Emit) -> None:
-    """Do it for each, several at once. Raises ConvergeFailed when some did not work."""
+def _each(found: Sequence[Record], verb: str, work: Work, emit: Emit, *, last_first: bool = False) -> None:
+    """Do it for each in the order of `depends_on`, several at once. Raises ConvergeFailed when some did not work."""
     from concurrent.futures import ThreadPoolExecutor
 
     failed: list[Key] = []
@@ -255,7 +256,10 @@ def _each(found: Sequence[Record], verb: str, work: Work, emit: Emit) -> None:
     if len(found) == 1:
         one((1, found[0]))
         return
+    done = 0
     with ThreadPoolExecutor(min(16, len(found), 4 * (os.cpu_count() or 1))) as executor:
-        list(executor.map(one, enumerate(found, 1)))
+        for tier in sort_tiers(found, last_first=last_first):
+            list(executor.map(one, enumerate(tier, done + 1)))
+            done += len(tier)
     if failed:
         raise ConvergeFailed(failed, len(found) - len(failed), 0)
