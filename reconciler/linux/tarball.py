@@ -194,7 +194,8 @@ def _unpack_entry(
             _make_folder(parent, last)
         elif entry.isreg():
             _make_way(parent, last)
-            _write_file(tar, entry, parent, last)
+            _write_file(tar, entry, parent, last, (uid, gid, mode))
+            return
         elif entry.issym():
             _make_way(parent, last)
             os.symlink(entry.linkname, last, dir_fd=parent)
@@ -211,15 +212,25 @@ def _unpack_entry(
         else:
             skipped(name)
             return
-        opened = os.open(last, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            # Order: a change of owner clears setuid, so the mode follows it.
-            os.chown(f"/proc/self/fd/{opened}", uid, gid)
-            os.chmod(f"/proc/self/fd/{opened}", mode)  # noqa: PTH101 - the descriptor, not a path
-            if not entry.isdir():
-                os.utime(f"/proc/self/fd/{opened}", (int(entry.mtime), int(entry.mtime)))
-        finally:
-            os.close(opened)
+        _finish(parent, last, entry, (uid, gid, mode))
+
+
+def _finish(parent: int, last: str, entry: tarfile.TarInfo, owned: tuple[int, int, int]) -> None:
+    """Owner and mode of a folder or a fifo that was made; a file has had its own through its descriptor."""
+    uid, gid, mode = owned
+    opened = os.open(last, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        found = os.fstat(opened).st_mode
+        # Race: what has this name by now may be a file of who runs there, which must not become root's and setuid.
+        if not (stat.S_ISDIR(found) if entry.isdir() else stat.S_ISFIFO(found)):
+            raise OSError(errno.ESTALE, "it was replaced while it was copied", last)
+        # Order: a change of owner clears setuid, so the mode follows it.
+        os.chown(f"/proc/self/fd/{opened}", uid, gid)
+        os.chmod(f"/proc/self/fd/{opened}", mode)  # noqa: PTH101 - the descriptor, not a path
+        if not entry.isdir():
+            os.utime(f"/proc/self/fd/{opened}", (int(entry.mtime), int(entry.mtime)))
+    finally:
+        os.close(opened)
 
 
 def _make_folder(parent: int, name: str) -> None:
@@ -239,10 +250,16 @@ def _make_way(parent: int, name: str) -> None:
         return
 
 
-def _write_file(tar: tarfile.TarFile, entry: tarfile.TarInfo, parent: int, name: str) -> None:
+def _write_file(tar: tarfile.TarFile, entry: tarfile.TarInfo, parent: int, name: str, owned: tuple[int, int, int]) -> None:
+    uid, gid, mode = owned
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(name, flags, 0o600, dir_fd=parent), "wb") as file:
         source = tar.extractfile(entry)
         assert source is not None
         while piece := source.read(_PIECE):
             file.write(piece)
+        file.flush()
+        # Race: by the descriptor, for the name may be another file's by now. Order: a change of owner clears setuid.
+        os.fchown(file.fileno(), uid, gid)
+        os.fchmod(file.fileno(), mode)
+        os.utime(file.fileno(), (int(entry.mtime), int(entry.mtime)))

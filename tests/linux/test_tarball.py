@@ -2,10 +2,11 @@
 
 import io
 import os
+import signal
 import stat
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,40 @@ def test_what_is_packed_comes_back_as_it_was(tmp_path: Path):
     found = (top / "file").stat()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (7, 8, 0o4711)
     assert skipped == []
+
+
+@contextmanager
+def swapping(folder: Path) -> Iterator[None]:
+    """A process that puts `own` in the place of `x`, over and over."""
+    child = os.fork()
+    if child == 0:
+        while True:
+            with suppress(OSError):
+                os.link(folder / "own", folder / "swap")
+            with suppress(OSError):
+                os.rename(folder / "swap", folder / "x")  # noqa: PTH104 - nothing but the call
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("kind", [FILE, tarfile.FIFOTYPE, FOLDER])
+def test_D1_file_put_in_the_place_of_what_is_unpacked_becomes_neither_roots_nor_setuid(tmp_path: Path, kind: bytes):
+    own = tmp_path / "own"
+    own.touch(mode=0o600)
+    os.chown(own, 1000, 1000)
+    stream = archive(("x", kind, "new" if kind == FILE else ""))
+    tries = 0
+    with swapping(tmp_path), below(tmp_path) as place:
+        for _ in range(1500):
+            stream.seek(0)
+            with suppress(OSError):
+                unpack(stream, place, set_ids=True)
+                tries += 1
+            with suppress(OSError):
+                (tmp_path / "x").rmdir()
+            found = own.stat()
+            assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (1000, 0o600)
+    assert tries or kind != FILE

@@ -7,6 +7,7 @@ Imports the standard library and `linux` only. Called under the container's lock
 
 import errno
 import os
+import stat
 import time
 
 from reconciler.engine.native.runtime import bundle, ended, rotation, runc
@@ -37,6 +38,7 @@ def create(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
     """
     bundle.remove(path, bundle.ERROR)
     try:
+        check_root(f"{path}/{bundle.ROOTFS}")
         clear(path, monitor)
         state = _create(path, monitor)
         # Order: before it runs, for it may write so much at once that conmon cuts the log.
@@ -66,6 +68,21 @@ def begin(
         if isinstance(error, (runc.RuntimeFailed, OSError)):
             _note_error(path, error)
         raise
+
+
+def check_root(rootfs: str) -> None:
+    """Raise RuntimeFailed where the kernel's folders are not folders in a root.
+
+    runc 1.1 makes links and devices in ROOTFS/dev by string, before it is confined: where an image has a link for it, they
+    would be made wherever on the host that leads.
+    """
+    for name in ("dev", "proc", "sys"):
+        try:
+            mode = os.lstat(f"{rootfs}/{name}").st_mode
+        except FileNotFoundError:
+            continue  # The runtime makes it.
+        if not stat.S_ISDIR(mode):
+            raise runc.RuntimeFailed("create", f"/{name} of the image is no folder: a file or a link is never mounted over")
 
 
 def abandon(monitor: "dict[str, Any]") -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from reconciler.engine.native.runtime import runc
-from reconciler.engine.native.runtime.spec import choose_workdir, render_user
+from reconciler.engine.native.runtime.spec import choose_workdir, render_capabilities, render_user
 from reconciler.engine.native.runtime.users import Identity
 from reconciler.linux import cgroups, process
 
@@ -46,10 +46,12 @@ def render_process(
     if identity is not None:
         variables["HOME"] = identity.home
     variables |= env
+    user = own["user"] if identity is None else render_user(identity)
     return {
         **own,
         "terminal": tty,
-        "user": own["user"] if identity is None else render_user(identity),
+        "user": user,
+        "capabilities": render_capabilities(own["capabilities"]["bounding"], uid=user["uid"]),
         "args": list(command),
         "env": [f"{name}={value}" for name, value in variables.items()],
         "cwd": choose_workdir(posixpath.join(own["cwd"], workdir)) if workdir else own["cwd"],

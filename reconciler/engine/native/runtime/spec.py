@@ -159,7 +159,7 @@ def _render_process(
         "args": args,
         "env": [f"{name}={value}" for name, value in choose_env(spec, image, place).items()],
         "cwd": choose_workdir(spec.workdir or str(image.get("WorkingDir") or "")),
-        "capabilities": render_capabilities(capabilities),
+        "capabilities": render_capabilities(capabilities, uid=place.identity.uid),
         "rlimits": _render_rlimits(spec.ulimits, most_files=place.most_files),
         "oomScoreAdj": 0,
         # Compat: as Docker. With it, setuid programs that images rely on (su, sudo) would stop working.
@@ -172,9 +172,14 @@ def render_user(identity: Identity) -> dict[str, Any]:
     return {"uid": identity.uid, "gid": identity.gid, "additionalGids": list(identity.groups)}
 
 
-def render_capabilities(names: Sequence[str]) -> dict[str, list[str]]:
-    """Inheritable and ambient stay empty: with them a program without privileges would keep root's (CVE-2022-24769)."""
-    return {"bounding": list(names), "effective": list(names), "permitted": list(names)}
+def render_capabilities(names: Sequence[str], *, uid: int) -> dict[str, list[str]]:
+    """Inheritable and ambient stay empty: with them a program without privileges would keep root's (CVE-2022-24769).
+
+    Compat: as Docker, who is not root has none from the beginning: execve(2) takes them, but would find, with root's, a
+    program that its user may not reach.
+    """
+    own = list(names) if uid == 0 else []
+    return {"bounding": list(names), "effective": own, "permitted": own}
 
 
 def choose_command(spec: ContainerSpec, image: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from reconciler.engine.native.layout import Layout
-from reconciler.engine.native.runtime import bundle, etc, health, lifecycle, monitor, spec, users
+from reconciler.engine.native.runtime import bundle, conmon, etc, health, lifecycle, monitor, runc, spec, users
 from reconciler.linux import mounts, paths
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, split_key
@@ -81,6 +81,11 @@ def write_bundle(
     hostname = choose_hostname(made)
     (layout.containers / made.incarnation / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
     _write_etc(path, made.spec, hostname, network)
+    try:
+        # Order: before the old incarnation is stopped, not only when this one is to start.
+        conmon.check_root(f"{path}/{bundle.ROOTFS}")
+    except runc.RuntimeFailed as error:
+        raise Failed(f"{made.key}: {error.words}", hint="the image may mean harm: see where it is from") from error
     netns = "" if network.on_host else str(layout.netns / made.incarnation)
     try:
         place = _choose_place(layout, made, inner, hostname, netns=netns, sources=sources, options=options)

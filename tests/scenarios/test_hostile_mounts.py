@@ -1,0 +1,130 @@
+"""Mounts whose targets an image or a neighbour bends: nothing is mounted, made or read outside, masks hold. B5, D2, D3."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import images as lab
+from lab.world import World
+from scenarios.hostile import BUSYBOX, apply, interpreter, probe
+
+pytestmark = pytest.mark.root
+
+
+def host_mounts(world: World) -> set[str]:
+    """Where something is mounted on the world's host, but for the run directory."""
+    lines = Path(f"/proc/{world.holder}/mountinfo").read_text().splitlines()
+    return {line.split()[4] for line in lines if not line.split()[4].startswith("/run/reconcile")}
+
+
+def bent_image(world: World, **links: str) -> dict[str, Any]:
+    """The lab's busybox with links in the place of what is mounted over, as an archive beside the manifest."""
+    base = lab.lab_images()["busybox:1"]
+    entries = [lab.Entry(name, link=target) for name, target in links.items()]
+    image = lab.Image((*base.layers, lab.layer(*entries)), {"Cmd": ["pause"]})
+    lab.save_docker(world.folder / "bent.tar", "bent:1", image)
+    return {"bent": {"archive": "./bent.tar"}}
+
+
+@pytest.fixture
+def outside(world: World) -> Path:
+    """A folder of the host with a file in it that must stay what it is, and alone."""
+    folder = world.folder / "outside"
+    folder.mkdir()
+    (folder / "canary").write_text("the host's own")
+    return folder
+
+
+def assert_untouched(outside: Path) -> None:
+    assert [path.name for path in outside.iterdir()] == ["canary"]
+    assert (outside / "canary").read_text() == "the host's own"
+
+
+MASKED = ("keys", "timer_list", "firmware", "core_pattern", "sysrq-trigger", "sys/power", "kcore", "overcommit")
+
+
+def test_b5_links_of_an_image_where_we_mount_end_inside_it(world: World, outside: Path):
+    binds, _ = interpreter()
+    up = "../" * 20 + str(outside).lstrip("/")
+    links = {"etc/hosts": f"{outside}/canary", "etc/resolv.conf": f"/{up}/canary", "etc/hostname": "../canary"}
+    links |= {
+        "vol": str(outside),
+        "mem": up,
+        "conf": f"{outside}/conf",
+        "run/secrets": str(outside),
+        "dev/null": "/proc/kcore",
+    }
+    links |= {"made": "/proc/self/cwd", "dev/shm": str(outside), "dev/console": f"{outside}/canary"}
+    images = bent_image(world, **links)
+    before = host_mounts(world)
+    mounts = [*binds, "data:/vol/sub", {"type": "tmpfs", "target": "/mem/sub"}, "other:/made/sub"]
+    it = {"image": "bent", "stop_grace": "0s", "mounts": mounts, "configs": [{"source": "conf", "target": "/conf"}]}
+    sections = {"images": images, "volumes": {"data": {}, "other": {}}, "configs": {"conf": {"content": "a config"}}}
+    world.write({"apiVersion": "reconcile/v1", "name": "one", **sections, "containers": {"it": it}})
+    tried = world.run("apply", "stack.yaml", "--yes")
+    assert tried.code in (0, 1), str(tried)
+    assert_untouched(outside)
+    assert host_mounts(world) == before
+    # Without the target that only /proc could resolve, which the runtime may refuse, it must run, and masked.
+    mounts.pop()
+    world.write({"apiVersion": "reconcile/v1", "name": "one", **sections, "containers": {"it": it}})
+    world.run("apply", "stack.yaml", "--yes", check=0)
+    answers = probe(world, "it", *MASKED)["answers"]
+    assert set(answers) == set(MASKED)
+    assert not [name for name, answer in answers.items() if answer.startswith("done")]
+    assert world.run("exec", "it", "cat", "/conf", check=0).out == "a config"
+    seen = world.run("exec", "it", "stat", "-c", "%t:%T", "/dev/null", check=0).out
+    assert seen == "1:3\n", "/dev/null is not the kernel's"
+    assert_untouched(outside)
+    assert host_mounts(world) == before
+
+
+@pytest.mark.parametrize("name", ["proc", "sys", "dev"])
+def test_b5_image_whose_proc_sys_or_dev_is_a_link_is_refused(world: World, outside: Path, name: str):
+    base = lab.lab_images()["busybox:1"]
+    gone = lab.Entry(f".wh.{name}")
+    image = lab.Image((*base.layers, lab.layer(gone), lab.layer(lab.Entry(name, link=str(outside)))), {"Cmd": ["pause"]})
+    lab.save_docker(world.folder / "bent.tar", "bent:1", image)
+    before = host_mounts(world)
+    it = {"image": "bent", "restart": "no"}
+    images = {"bent": {"archive": "./bent.tar"}}
+    world.write({"apiVersion": "reconcile/v1", "name": "one", "images": images, "containers": {"it": it}})
+    tried = world.run("apply", "stack.yaml", "--yes", check=1)
+    assert f"container/one/it/1: /{name} of the image is no folder" in tried.err + tried.out
+    assert_untouched(outside)
+    assert host_mounts(world) == before
+
+
+def test_d3_setuid_programs_and_devices_on_a_named_volume_are_neither(world: World):
+    binds, python = interpreter()
+    it = {"image": BUSYBOX, "command": ["pause"], "stop_grace": "0s", "mounts": [*binds, "data:/data"]}
+    apply(world, {"it": it}, volumes={"data": {}})
+    script = f"for f in /data/py /tmp/py; do cp {python[0]} $f; chmod 4755 $f; done; mknod -m 666 /data/null c 1 3"
+    world.run("exec", "it", "sh", "-c", script, check=0)
+
+    def user(program: str) -> str:
+        words = [
+            "--user",
+            "www",
+            "--env",
+            "PYTHONHOME=/python",
+            "it",
+            program,
+            "-S",
+            "-c",
+            "import os; print(os.geteuid())",
+        ]
+        return world.run("exec", *words, check=0).out.strip()
+
+    # Compat: in the image's own file system setuid works, as in Docker (no-new-privileges is off): su and sudo live by it.
+    assert (user("/tmp/py"), user("/data/py")) == ("0", "82")
+    assert world.run("exec", "it", "sh", "-c", "echo >/data/null", check=1).err.count("Permission denied") == 1
+    assert world.run("exec", "it", "sh", "-c", "echo >/dev/null", check=0).out == ""
+
+
+def test_b8_who_is_not_root_finds_no_program_that_only_root_may_reach(world: World):
+    apply(world, {"it": {"image": BUSYBOX, "command": ["pause"], "stop_grace": "0s"}})
+    world.run("exec", "it", "cp", "/bin/busybox", "/root/true", check=0)
+    world.run("exec", "it", "/root/true", check=0)
+    assert "permission denied" in world.run("exec", "--user", "www", "it", "/root/true", check=126).err
