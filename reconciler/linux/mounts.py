@@ -24,7 +24,7 @@ _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429
 
 _AT_EMPTY_PATH, _AT_RECURSIVE, _AT_SYMLINK_NOFOLLOW = 0x1000, 0x8000, 0x100
 _OPEN_TREE_CLONE = 1
-_MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 4, 0x40
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 
 RDONLY, NOSUID, NODEV, NOEXEC = 0x1, 0x2, 0x4, 0x8
@@ -137,8 +137,13 @@ def _explain(context: int, what: str) -> OSError:
     return OSError(code, f"{what}: {os.strerror(code)}" + (f" ({'; '.join(words)})" if words else ""))
 
 
-def attach(mount: int, target: str | Path) -> None:
-    """Put a detached mount onto a folder or file. The last component of `target` is followed by nobody."""
+def attach(mount: int, target: int | str | Path) -> None:
+    """Put a detached mount onto a folder or file, by an open descriptor of it or a path of which the last component is
+    followed by nobody."""
+    if isinstance(target, int):
+        flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+        _call("move_mount", str(target), _MOVE_MOUNT, mount, b"", target, b"", flags)
+        return
     path = os.fspath(target)
     _call("move_mount", path, _MOVE_MOUNT, mount, b"", -100, os.fsencode(path), _MOVE_MOUNT_F_EMPTY_PATH)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lab import images as lab
-from lab.world import World
+from lab.world import World, wait_until
 from scenarios.hostile import BUSYBOX, apply, interpreter, probe
 
 pytestmark = pytest.mark.root
@@ -128,3 +128,76 @@ def test_b8_who_is_not_root_finds_no_program_that_only_root_may_reach(world: Wor
     world.run("exec", "it", "cp", "/bin/busybox", "/root/true", check=0)
     world.run("exec", "it", "/root/true", check=0)
     assert "permission denied" in world.run("exec", "--user", "www", "it", "/root/true", check=126).err
+
+
+def test_b5_d2_mount_point_that_a_neighbour_swaps_for_a_link_is_never_followed_out(world: World, outside: Path):
+    before = host_mounts(world)
+    binds, python = interpreter()
+    box: dict[str, Any] = {"image": BUSYBOX, "command": ["pause"], "stop_grace": "0s", "restart": "no"}
+    targets = ["shared:/data", "other:/data/x/new/deep", {"type": "tmpfs", "target": "/data/x/sub"}]
+    containers = {"flipper": {**box, "mounts": [*binds, "shared:/data"]}, "victim": {**box, "mounts": targets}}
+    apply(world, containers, volumes={"shared": {"access": "shared"}, "other": {}})
+    world.run("stop", "victim", check=0)
+    link = f"ln -s {'../' * 20}{str(outside).lstrip('/')} /data/y"
+    world.run("exec", "flipper", "sh", "-c", link, check=0)
+    names = ["/data/x", "/data/y", "new/deep", "new", "sub"]
+    flipping = world.popen("exec", "flipper", *python, "/lab/escapes.py", "flip", *names)
+    for _ in range(12):
+        world.run("start", "victim")
+        assert host_mounts(world) == before
+        assert_untouched(outside)
+        world.run("kill", "victim")
+    world.run("exec", "flipper", "touch", "/tmp/stop", check=0)
+    assert int(flipping.communicate(timeout=60)[0]) > 1000
+
+
+def test_b5_mounts_in_a_mount_are_what_they_were_meant_to_be_and_fresh_at_each_start(world: World):
+    it: dict[str, Any] = {"image": BUSYBOX, "command": ["pause"], "stop_grace": "0s"}
+    it["mounts"] = ["data:/data", "other:/data/in/deep", {"type": "tmpfs", "target": "/data/mem", "size": "1M"}]
+    it["mounts"] += [{"source": "third", "target": "/data/mem/third", "read_only": True}]
+    it["configs"] = [{"source": "conf", "target": "/data/conf/app.conf"}]
+    sections = {"volumes": {"data": {}, "other": {}, "third": {}}, "configs": {"conf": {"content": "a config"}}}
+    apply(world, {"it": it}, **sections)
+
+    def sh(script: str, code: int = 0) -> str:
+        return world.run("exec", "it", "sh", "-c", script, check=code).out
+
+    sh("echo data >/data/file; echo other >/data/in/deep/file; echo mem >/data/mem/file; chmod 700 /data")
+    options = {line.split()[4]: line.split()[5] for line in sh("cat /proc/self/mountinfo").splitlines()}
+    assert options["/data"].startswith("rw,nosuid,nodev")
+    assert options["/data/in/deep"].startswith("rw,nosuid,nodev")
+    assert options["/data/mem"].startswith("rw,nosuid,nodev,noexec")
+    assert options["/data/mem/third"].startswith("ro,nosuid,nodev")
+    assert options["/data/conf/app.conf"].startswith("ro,nosuid,nodev")
+    world.run("restart", "it", check=0)
+    assert sh("cat /data/file /data/in/deep/file /data/conf/app.conf; ls /data/mem") == "data\nother\na configthird\n"
+    volumes = {path.name for path in (world.root / "volumes").glob("*/data/*")}
+    assert volumes == {"file", "in", "mem", "conf"}
+    world.kill(world.pid("one/it"))
+    wait_until(lambda: world.record("one/it")["status"]["restarts"] == 1, "the exit command has restarted it")
+    assert sh("cat /data/in/deep/file; ls /data/mem") == "other\nthird\n"
+    assert world.plan("stack.yaml")["actions"] == []
+
+
+def test_b5_container_whose_own_links_lead_a_mount_into_a_shared_volume_does_not_start_again(world: World):
+    it = {"image": BUSYBOX, "command": ["pause"], "stop_grace": "0s", "mounts": ["data:/data", "other:/made/v"]}
+    apply(world, {"it": it}, volumes={"data": {}, "other": {}})
+    world.run("exec", "it", "sh", "-c", "mkdir /data/x && mv /made /old && ln -s /data/x /made", check=0)
+    world.kill(world.pid("one/it"))
+    bundles = Path(f"/proc/{world.holder}/root/run/reconcile/{world.root_ids()[0]}/bundles")
+    wait_until(lambda: list(bundles.glob("*/error")), "the exit command has said why not")
+    words = next(bundles.glob("*/error")).read_text()
+    assert "links of its own lead /made/v into what is mounted at /data" in words
+    assert list(next((world.root / "volumes").glob("*/data/x")).iterdir()) == []
+    # By hand it is prepared anew: what its links make of the target is a folder of its own volume, found there by us.
+    world.run("start", "it", check=0)
+    assert world.run("exec", "it", "ls", "/data/x", check=0).out == "v\n"
+
+
+def test_b5_folder_that_is_missing_in_a_read_only_bind_is_said_and_not_made_on_the_host(world: World, outside: Path):
+    it: dict[str, Any] = {"image": BUSYBOX, "command": ["pause"]}
+    it["mounts"] = [{"type": "bind", "source": str(outside), "target": "/host", "read_only": True}, "data:/host/new"]
+    world.write({"apiVersion": "reconcile/v1", "name": "one", "volumes": {"data": {}}, "containers": {"it": it}})
+    tried = world.run("apply", "stack.yaml", "--yes", check=1)
+    assert "mount at /host/new: there is no such file or folder in the read-only mount" in tried.out + tried.err
+    assert_untouched(outside)

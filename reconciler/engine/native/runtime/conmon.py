@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from reconciler.engine.native.runtime import bundle, ended, rotation, runc
+from reconciler.engine.native.runtime import bundle, ended, rotation, runc, targets
 from reconciler.engine.native.runtime.smalljson import parse_json
 from reconciler.linux import cgroups, process
 
@@ -39,6 +39,12 @@ def create(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
     bundle.remove(path, bundle.ERROR)
     try:
         check_root(f"{path}/{bundle.ROOTFS}")
+        targets.check(f"{path}/{bundle.ROOTFS}", monitor.get("targets", ()))
+        if monitor.get("trees"):
+            # Few have some, and it is as much as all that the exit command imports.
+            from reconciler.engine.native.runtime import trees
+
+            trees.assemble(path, monitor["trees"])
         clear(path, monitor)
         state = _create(path, monitor)
         # Order: before it runs, for it may write so much at once that conmon cuts the log.

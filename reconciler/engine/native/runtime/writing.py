@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from reconciler.engine.native.layout import Layout
-from reconciler.engine.native.runtime import bundle, conmon, etc, health, lifecycle, monitor, runc, spec, users
+from reconciler.engine.native.runtime import bundle, conmon, etc, health, lifecycle, monitor, runc, spec, trees, users
 from reconciler.linux import mounts, paths
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, split_key
@@ -90,11 +90,19 @@ def write_bundle(
     try:
         place = _choose_place(layout, made, inner, hostname, netns=netns, sources=sources, options=options)
         config = spec.render_config(made.spec, inner, place)
+        config["mounts"], nested = trees.arrange(path, config["mounts"])
     except (spec.Unstartable, users.BadUser) as error:
         raise Failed(f"{made.key}: {error}") from error
+    except OSError as error:
+        raise Failed(
+            f"{made.key}: mounts: {error.strerror}", hint="the image may mean harm: see where it is from"
+        ) from error
     check = health.choose_check(made.spec.healthcheck, inner.get("Healthcheck"))
     _write(path, bundle.CONFIG, config)
-    _write(path, bundle.MONITOR, monitor.render_monitor(layout, made, check))
+    # Only what others can write to leads the runtime astray: the targets of who has no such mount are not looked at.
+    shared = any(mount.type in ("volume", "bind") and not mount.digest for mount in made.spec.mounts.values())
+    listed = [(mount["destination"], mount["type"] == "bind") for mount in config["mounts"]] if shared else []
+    _write(path, bundle.MONITOR, {**monitor.render_monitor(layout, made, check), "targets": listed, "trees": nested})
     lifecycle.write_rules(path, made.spec.restart)
     record = {**msgspec.to_builtins(made), "stop_signal": inner.get("StopSignal"), "root": layout.root_id}
     _write(path, bundle.CONTAINER, record)
@@ -243,7 +251,8 @@ def pin(path: str, key: Key, held: int, target: str) -> str:
 
 
 def unpin(path: str) -> None:
-    """Take down what pin_subpath bound."""
+    """Take down what `pin` bound, and the trees."""
+    trees.take_down(path)
     try:
         pins = list((Path(path) / _PINS).iterdir())
     except FileNotFoundError:
