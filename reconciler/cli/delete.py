@@ -59,7 +59,8 @@ def _find(root: "Root", what: str, variables: tuple[str, ...]) -> "Doomed":
 
     path = Path(what)
     with root.store.read() as tx:
-        keys, stacks = list(tx.records()), tx.stacks()
+        # What an apply that died or failed only meant to make is there to be deleted too.
+        keys, stacks = list(tx.records().keys() | {intent.key for intent in tx.intents()}), tx.stacks()
     if what in stacks or what == "-" or not (path.is_file() or path.is_dir()):
         if what != "-":
             return find_doomed(keys, what)

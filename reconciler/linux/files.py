@@ -74,6 +74,18 @@ def staged_directory(final: str | Path, mode: int = 0o700) -> Iterator[Path]:
         raise
 
 
+def make_folders(path: str | Path) -> None:
+    """A folder for its owner alone, and so are those on the way that were missing. One that is there is left as it is."""
+    try:
+        os.mkdir(path, 0o700)  # noqa: PTH102 - called for each layer of each container
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_folders(os.path.dirname(path))  # noqa: PTH120
+        with suppress(FileExistsError):  # Race: another has just made it.
+            os.mkdir(path, 0o700)  # noqa: PTH102
+
+
 def sync_directory(path: str | Path) -> None:
     """Wait until the disk has the names of a folder."""
     sync_file(path, os.O_DIRECTORY)

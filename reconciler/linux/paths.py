@@ -89,6 +89,23 @@ def _enter(root: int, here: int, done: str, part: str, mode: int) -> int:
     return openat2(root, done, flags, resolve=IN_ROOT | NO_MAGICLINKS)
 
 
+def say_whose(path: str | Path) -> str:
+    """Why a folder is not this user's alone: who else owns it or may write to it, or that it is no folder; "" where it is,
+    and where there is nothing. A link is not followed."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return ""
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISDIR(found.st_mode):
+        return "it is no folder"
+    if found.st_uid != os.geteuid():
+        return f"it belongs to uid {found.st_uid}"
+    if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and found.st_gid != os.getegid()):
+        return f"others may write to it (mode {mode:04o})"
+    return ""
+
+
 _KERNELS = frozenset({0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x1CD1, 0x19800202, 0x64626720, 0x74726163, 0x73636673})
 """statfs(2): proc, sysfs, cgroup, cgroup2, devpts, mqueue, debugfs, tracefs, securityfs."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from reconciler.converge.ground import Ground, let_begin
 from reconciler.engine.protocol import Engine
 from reconciler.engine.registry import open_engine
-from reconciler.linux import cores, files, process
+from reconciler.linux import cores, files, paths, process
 from reconciler.model.errors import LockTimeout, NotRoot, RootError
 from reconciler.model.record import ApplyId, Made
 from reconciler.store.store import Store, open_store
@@ -113,6 +113,7 @@ def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> 
         raise NotRoot(f"open the root {path}")
     cores.forbid_core_dumps()
     path = path.resolve()
+    _check_ours(path)
     root_id = read_root_id(path)
     if create and root_id is None:
         _check_free(path)
@@ -121,11 +122,30 @@ def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> 
     if root_id is None and create:
         root_id = _create(path)
     opened = open_engine(engine, path, RUN, root_id or "", read_content=store.read_content)
+    if create:
+        _close_to_others(path)
     root = Root(path, root_id=root_id or "", store=store, engine=opened)
     try:
         yield root
     finally:
         root.close()
+
+
+def _check_ours(path: Path) -> None:
+    """Raise RootError for a folder that others own or may write to: they would put their key or database there."""
+    try:
+        words = paths.say_whose(path)
+    except OSError as error:
+        raise RootError(f"{path}: the root can't be read: {error.strerror}", hint="look at its permissions") from error
+    if words:
+        hint = f"`chown root: {path} && chmod 700 {path}`, if what is in it is yours; or choose another with --root"
+        raise RootError(f"{path}: the root must be root's alone: {words}", hint=hint)
+
+
+def _close_to_others(path: Path) -> None:
+    """Have a root that somebody opened (chmod 755) closed again: other users of the machine see nothing of it."""
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
 
 
 def _check_free(path: Path) -> None:

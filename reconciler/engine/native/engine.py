@@ -22,7 +22,7 @@ from reconciler.engine.native.net import foreign, pools
 from reconciler.engine.native.net import ports as host_ports
 from reconciler.engine.native.runtime.inside import NativeInside
 from reconciler.engine.protocol import Driver, ReadContent, Recollection, Traits, Uses
-from reconciler.linux import mounts, process
+from reconciler.linux import mounts, paths, process
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.observation import MISSING, Observation, Part, Phase, Status, Stray
@@ -156,10 +156,10 @@ def ensure_run(layout: Layout) -> None:
     """The run directory: `/run/reconcile/ROOTID`, 0700, a private tmpfs. Refused where the folder belongs to others."""
     try:
         layout.run.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        _check_ours(layout.run.parent)
         layout.run.mkdir(mode=0o700, exist_ok=True)
         if not mounts.is_mount_point(layout.run):
-            if layout.run.stat().st_uid != 0:
-                raise Failed(f"{layout.run}: the folder belongs to uid {layout.run.stat().st_uid}", hint="remove it")
+            _check_ours(layout.run)
             mounts.mount_tmpfs(layout.run, mode=0o700, secret=True)
             mounts.make_private(layout.run)
     except OSError as error:
@@ -169,6 +169,14 @@ def ensure_run(layout: Layout) -> None:
         ) from error
     for folder in (layout.bundles, layout.netns, layout.layer_mounts, layout.names, layout.runc):
         folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _check_ours(folder: Path) -> None:
+    """Raise Failed for a folder that others own or may write to: what is in a run directory is not for them to change."""
+    if words := paths.say_whose(folder):
+        raise Failed(
+            f"{folder}: the run directory must be root's alone: {words}", hint=f"remove {folder}, or see whose it is"
+        )
 
 
 def remove_run(layout: Layout) -> None:

@@ -44,7 +44,7 @@ def write_keepsake(layout: Layout, made: Made, uses: Uses, sealed: Mapping[str, 
         "contents": sealed,
     }
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folders(path.parent)
         files.write_atomic(path, msgspec.json.encode(content))
     except OSError as error:
         raise Failed(

@@ -221,6 +221,6 @@ def _turn(layout: Layout, how: int, *, seconds: float, holder: str) -> Iterator[
 def ensure_folder(path: Path) -> None:
     """A folder of ours, for us alone. Raises Failed."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folders(path)
     except OSError as error:
         raise Failed(f"make the folder {path}: {error.strerror}", hint="images are kept below the root") from error

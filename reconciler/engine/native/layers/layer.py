@@ -154,7 +154,7 @@ def _check_digest(stream: TarStream, expected: str) -> None:
 @contextmanager
 def _staging(layout: Layout, name: str) -> Iterator[Path]:
     """A folder that this thread holds by an flock: one that nobody holds was left by a crash."""
-    layout.layers.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.make_folders(layout.layers)
     folder = layout.layers / files.staging_name(name)
     with lock_layers(layout):  # Race: between mkdir and flock it looks like one left by a crash.
         _remove_abandoned(layout)

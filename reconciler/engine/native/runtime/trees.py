@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from reconciler.engine.native.runtime import bundle, targets
-from reconciler.linux import mounts, paths
+from reconciler.linux import files, mounts, paths
 
 FOLDER = "trees"
 _TRIES = 16
@@ -65,7 +65,7 @@ def assemble(path: str, trees: Sequence[Mapping[str, Any]]) -> None:
     for tree in trees:
         place = f"{path}/{tree['place']}"
         _clear(place)
-        os.makedirs(place, mode=0o700, exist_ok=True)  # noqa: PTH103 - as all paths here
+        files.make_folders(place)
         mounts.bind(tree["source"], place, recursive=True)
         mounts.make_private(place, recursive=True)
         root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.runtime import bundle, conmon, etc, health, lifecycle, monitor, runc, spec, trees, users
-from reconciler.linux import mounts, paths
+from reconciler.linux import files, mounts, paths
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, split_key
 from reconciler.model.record import Made
@@ -79,7 +79,7 @@ def write_bundle(
     own = image.get("config")
     inner: Mapping[str, Any] = own if isinstance(own, dict) else {}
     hostname = choose_hostname(made)
-    (layout.containers / made.incarnation / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.make_folders(layout.containers / made.incarnation / "logs")
     _write_etc(path, made.spec, hostname, network)
     try:
         # Order: before the old incarnation is stopped, not only when this one is to start.
@@ -237,7 +237,7 @@ def pin(path: str, key: Key, held: int, target: str) -> str:
     try:
         if mounts.is_mount_point(place):
             mounts.unmount(place, lazy=True)
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folders(place.parent)
         if os.path.isdir(f"/proc/self/fd/{held}"):  # noqa: PTH112 - the descriptor, not a path
             place.mkdir(exist_ok=True)
         else:

@@ -35,7 +35,7 @@ def hold_layers(layout: Layout, incarnation: str, diff_ids: Iterable[str]) -> No
         for diff_id in diff_ids:
             name = stored.layer_hex(diff_id)
             # Order: the note comes first, so that a crash leaves a note too many and never a mount too few.
-            os.makedirs(f"{users}/{name}", mode=0o700, exist_ok=True)  # noqa: PTH103 - for each layer of each container
+            files.make_folders(f"{users}/{name}")
             os.close(os.open(f"{users}/{name}/{incarnation}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             if not mounts.is_mount_point(f"{points}/{name}"):
                 _mount(layout, diff_id)
@@ -49,7 +49,7 @@ def _mount(layout: Layout, diff_id: str) -> None:
         )
     image, target = stored.image_path(layout, diff_id, facts.form), mount_point(layout, diff_id)
     try:
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folders(target)
         if facts.form == tree.FORM:
             mounts.bind(image, target, attributes=_ATTRIBUTES)
         else:

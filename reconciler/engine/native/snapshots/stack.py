@@ -48,7 +48,8 @@ def mount_root(layout: Layout, incarnation: str, diff_ids: Sequence[str]) -> Pat
         folder = layout.containers / incarnation
         upper = _ensure_upper(layout, folder, diff_ids)
         _ensure_folder(folder / "work")
-        rootfs.mkdir(mode=0o755, parents=True, exist_ok=True)
+        files.make_folders(rootfs.parent)
+        rootfs.mkdir(mode=0o755, exist_ok=True)
         mounts.mount_overlay(
             rootfs,
             lowers=[layer_mounts.mount_point(layout, diff_id) for diff_id in lowers] or [_empty(layout)],
@@ -103,7 +104,8 @@ def _ensure_upper(layout: Layout, folder: Path, diff_ids: Sequence[str]) -> Path
     upper, staged = folder / "upper", folder / f"{files.STAGING}upper"
     if upper.is_dir():
         return upper
-    staged.mkdir(mode=0o755, parents=True, exist_ok=True)
+    files.make_folders(folder)
+    staged.mkdir(mode=0o755, exist_ok=True)
     roots = (_read_marks(layout, diff_id)[0] for diff_id in reversed(diff_ids))
     root = next((root for root in roots if root is not None), None)
     os.chown(staged, root.uid if root else 0, root.gid if root else 0)

@@ -64,7 +64,7 @@ def ensure_volume(layout: Layout, volume_id: str, *, key: str, spec: VolumeSpec,
     """Make a volume's folders and its file. Idempotent: data that is there stays. Raises Failed."""
     folder = _folder(layout, volume_id)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folders(folder)
         data = folder / "data"
         if not data.is_dir():
             data.mkdir()
