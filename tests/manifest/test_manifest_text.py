@@ -21,6 +21,13 @@ BOMB = "x-a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
 )
 CHAIN = "x-0: &a0 [1]\n" + "".join(f"x-{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 200))
 
+MERGES = (
+    "x-0: &a0 {"
+    + ", ".join(f"k{n}: 1" for n in range(1000))
+    + "}\n"
+    + "".join(f"x-{n}: {{<<: *a0}}\n" for n in range(1, 700))
+)
+
 G1: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "stack.yaml the manifest is empty"),
     "comment only": ("# nothing\n", "stack.yaml the manifest is empty"),
@@ -36,6 +43,8 @@ G1: dict[str, tuple[str | bytes, str]] = {
     "duplicate key": (HEAD + "x-a: 1\nname: other\n", "stack.yaml:4:1 name: the key is here twice"),
     "duplicate key within": (HEAD + "x-a: {b: 1, b: 2}\n", "stack.yaml:3:13 x-a.b: the key is here twice"),
     "billion laughs": (HEAD + BOMB, "stack.yaml:8:28 aliases stand for more than 500,000 values"),
+    "merges without end": (HEAD + MERGES, "aliases stand for more than 500,000 values"),
+    "merges in a circle": (HEAD + "x-a: &a {<<: *a}\n", "*a names no anchor that is complete here"),
     "deep flow": (HEAD + "x-a: " + "[" * 10_000, "nested too deep"),
     "deep block": (HEAD + "x-a:\n" + "- " * 10_000 + "a", "nested deeper than 64 levels"),
     "deep by aliases": (HEAD + CHAIN, "nested deeper than 64 levels, through an alias"),
@@ -127,7 +136,7 @@ def test_g1_bom_is_no_part_of_the_text():
     assert read("\ufeff".encode() + HEAD.encode() + b"volumes: {a: {}}").name == "s"
 
 
-def test_merge_keys_fill_in_what_is_not_written_and_the_first_wins():
+def test_g1_merge_keys_fill_in_what_is_not_written_and_the_first_wins():
     text = "x: &x {a: 1, b: 1}\ny: &y {b: 2, c: 2}\nz: {<<: [*x, *y], a: 0}\nw:\n  a: 0\n  <<: *y\n"
     data = read_document(text, file="f", variables={}).data
     assert data["z"] == {"a": 0, "b": 1, "c": 2}
