@@ -348,6 +348,15 @@ def test_b5_nothing_is_mounted_over_the_root_or_proc(target: str):
     assert len(brief(f"containers: {{w: {{image: a/b:1, mounts: ['./a:{target}']}}}}")) == 1
 
 
+NOT_NAMESPACED = ["vm.swappiness", "kernel.core_pattern", "kernel.modprobe", "fs.suid_dumpable", "kernel.shm_rmid_forced+x"]
+
+
+@pytest.mark.parametrize("name", [*NOT_NAMESPACED, "net/../kernel/core_pattern", "net.ipv4.conf.all\n", "net.core/../../x"])
+def test_b7_sysctls_of_the_machine_are_refused(name: str):
+    quoted = name.replace("\n", "\\n")
+    assert len(brief(f'containers: {{w: {{image: a/b:1, sysctls: {{"{quoted}": 1}}}}}}')) == 1
+
+
 @pytest.mark.parametrize("path", ["../x", "/etc", "a/../../b", ".."])
 def test_d2_subpath_that_leaves_the_volume_is_refused(path: str):
     text = f"volumes: {{v: }}\ncontainers: {{w: {{image: a/b:1, mounts: [{{source: v, target: /v, subpath: {path}}}]}}}}"

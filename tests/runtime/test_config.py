@@ -157,3 +157,40 @@ def test_filter_opens_what_an_added_capability_is_for() -> None:
     assert "mount" in allowed(render_seccomp(["CAP_SYS_ADMIN"], machine="x86_64"))
     assert "settimeofday" in allowed(render_seccomp(["CAP_SYS_TIME"], machine="x86_64"))
     assert "arch_prctl" not in allowed(render_seccomp([], machine="aarch64"))
+
+
+def test_b7_image_that_asks_for_privileges_gets_what_every_image_gets() -> None:
+    wishes: dict[str, object] = {
+        "Privileged": True,
+        "OomScoreAdj": -1000,
+        "Sysctls": {"kernel.core_pattern": "|/evil"},
+        "Devices": [{"PathOnHost": "/dev/sda"}],
+        "CapAdd": ["ALL"],
+        "Binds": ["/:/host"],
+        "PidMode": "host",
+        "SecurityOpt": ["seccomp=unconfined", "apparmor=unconfined"],
+        "MaskedPaths": [],
+        "Runtime": "/evil",
+        "Labels": {"io.kubernetes.cri-o.userns-mode": "host", "run.oci.hooks.stderr": "/dev/kmsg"},
+    }
+    wishes |= {"HostConfig": dict(wishes), "Annotations": {"org.systemd.property.Delegate": "true"}}
+    hostile = {
+        **IMAGE,
+        **wishes,
+        "privileged": True,
+        "linux": {"namespaces": []},
+        "hooks": {"prestart": [{"path": "/evil"}]},
+    }
+    wanted_, where = PLAIN
+    assert spec.render_config(wanted_, hostile, where) == spec.render_config(wanted_, IMAGE, where)
+    rendered = spec.render_config(wanted_, hostile, where)
+    assert rendered["process"]["oomScoreAdj"] == 0
+    assert rendered["linux"]["resources"]["devices"] == [{"allow": False, "access": "rwm"}]
+    assert "hooks" not in rendered
+    assert "annotations" not in rendered
+    assert "devices" not in rendered["linux"]
+
+
+def test_b8_who_is_not_root_is_given_no_capability() -> None:
+    rendered = spec.render_capabilities(["CAP_CHOWN"], uid=1000)
+    assert rendered == {"bounding": ["CAP_CHOWN"], "effective": [], "permitted": []}
