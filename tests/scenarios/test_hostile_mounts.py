@@ -201,3 +201,34 @@ def test_b5_folder_that_is_missing_in_a_read_only_bind_is_said_and_not_made_on_t
     tried = world.run("apply", "stack.yaml", "--yes", check=1)
     assert "mount at /host/new: there is no such file or folder in the read-only mount" in tried.out + tried.err
     assert_untouched(outside)
+
+
+def test_d1_path_that_flickers_between_a_folder_and_a_link_out_is_copied_inside_or_refused(world: World, outside: Path):
+    binds, python = interpreter()
+    it = {"image": BUSYBOX, "command": ["pause"], "stop_grace": "0s", "mounts": [*binds, "data:/data"]}
+    apply(world, {"it": it}, volumes={"data": {}})
+    link = "../" * 20 + str(outside).lstrip("/")
+    (world.folder / "tree/x").mkdir(parents=True)
+    for evil in ("evil", "tree/x/canary", "tree/x/new"):
+        (world.folder / evil).write_text("evil")
+    for top in ("/srv", "/data"):
+        script = f"mkdir -p {top}/x; echo inside >{top}/x/canary; ln -s {link} {top}/y; rm -f /tmp/stop"
+        world.run("exec", "it", "sh", "-c", script, check=0)
+        flipping = world.popen("exec", "it", *python, "/lab/escapes.py", "flip", f"{top}/x", f"{top}/y")
+        got = world.folder / f"got{top.strip('/')}"
+        got.mkdir()
+        codes = []
+        for turn in range(3):
+            codes.append(world.run("cp", "-L", f"it:{top}/x/canary", str(got / f"file{turn}")).code)
+            codes.append(world.run("cp", "-L", f"it:{top}/x", str(got / f"folder{turn}")).code)
+            codes.append(world.run("cp", f"it:{top}/.", str(got / f"all{turn}")).code)
+            for source, target in (("evil", "x/canary"), ("evil", "x/new"), ("tree/.", "")):
+                codes.append(world.run("cp", source, f"it:{top}/{target}").code)
+            assert_untouched(outside)
+        assert 0 in codes, "nothing was ever copied"
+        found = [path for path in got.rglob("*") if path.is_file() and not path.is_symlink()]
+        assert [
+            path for path in found if path.read_text() == "the host's own" and outside not in path.resolve().parents
+        ] == []
+        world.run("exec", "it", "touch", "/tmp/stop", check=0)
+        assert int(flipping.communicate(timeout=60)[0]) > 1000
