@@ -63,9 +63,9 @@ def test_b6_fork_bomb_without_a_limit_of_its_own_stops_at_the_default_one(world:
 @pytest.mark.parametrize(
     "command",
     [
-        "yes 0123456789012345678901234567890123456789 | head -c 150000000",
-        "tr '\\0' a </dev/zero | head -c 150000000",
-        "yes '' | head -c 3000000",
+        "yes 0123456789012345678901234567890123456789 | head -c 50000000",
+        "tr '\\0' a </dev/zero | head -c 50000000",
+        "yes '' | head -c 1000000",
     ],
     ids=["lines", "no newline", "empty lines"],
 )
