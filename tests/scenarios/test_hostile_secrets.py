@@ -34,7 +34,7 @@ def watched(world: World) -> Iterator[dict[str, str]]:
     over = threading.Event()
 
     def watch() -> None:
-        while not over.is_set():
+        while not over.wait(0.005):
             for path in world.proc.iterdir():
                 with suppress(OSError):
                     if path.name.isdigit():
