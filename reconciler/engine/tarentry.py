@@ -25,6 +25,16 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Bytes of all names, links and attributes together: they are what we must remember."""
     size: int = 32 << 30
     """Bytes of the whole layer, uncompressed, holes of sparse files included."""
+    holes: int = 1 << 30
+    """Bytes that holes of sparse files may add, where they are more than HOLES_RATIO times what the tar has."""
+    attribute: int = 64 << 10
+    """Bytes of one attribute's value: the kernel's XATTR_SIZE_MAX. Its name has at most 255."""
+    seconds: int = 6 * 3600
+    """How long all of it may take to come and to be read."""
+
+
+HOLES_RATIO = 200
+"""As of gzip (content/unpack.py): a hole costs nothing in a tar, and all of its zeros on a disk."""
 
 
 LIMITS = Limits()
@@ -40,7 +50,7 @@ class Entry(Struct, kw_only=True):
     uid: int = 0
     gid: int = 0
     mtime: int = 0
-    """Nanoseconds since the epoch."""
+    """Nanoseconds since the epoch, within 64 bits: what lies beyond is the nearest that fits."""
     size: int = 0
     """Bytes of data that follow: files only."""
     link: bytes = b""

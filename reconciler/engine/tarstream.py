@@ -7,6 +7,7 @@ not bounded. Sources: POSIX pax; "Basic Tar Format" of GNU tar.
 
 import hashlib
 import struct
+import time
 from collections.abc import Iterable, Iterator
 
 from reconciler.engine import sparse
@@ -17,6 +18,7 @@ from reconciler.engine.tarentry import (
     FIFO,
     FILE,
     HARD_LINK,
+    HOLES_RATIO,
     LIMITS,
     SYMLINK,
     Entry,
@@ -42,6 +44,7 @@ class TarStream:
         """Bytes read so far."""
         self.count = 0
         """Headers read so far, extended ones too."""
+        self._deadline = time.monotonic() + limits.seconds
         self._sha = hashlib.sha256()
         self._chunks = iter(chunks)
         self._chunk = memoryview(b"")
@@ -96,6 +99,8 @@ class TarStream:
                 self.size += len(chunk)
                 if self.size > self.limits.size:
                     raise self.broken(f"at most {self.limits.size} bytes uncompressed", "more")
+                if time.monotonic() > self._deadline:
+                    raise self.broken(f"all of it within {self.limits.seconds} s", f"{self.size} bytes until then")
                 self._chunk = memoryview(chunk)
                 self._at = 0
                 return True
@@ -232,6 +237,7 @@ class TarStream:
             if b"mtime" in long:
                 mtime = self._time(long[b"mtime"])
             xattrs = {key[13:]: value for key, value in long.items() if key.startswith(b"SCHILY.xattr.")}
+        mtime = min(max(mtime, -(1 << 63)), (1 << 63) - 1)
         if flag in (b"\0", b"7"):
             flag = FILE
         if flag == FILE and name.endswith(b"/"):
@@ -252,6 +258,7 @@ class TarStream:
         self._remember(len(given) + len(entry.link))
         if not (0 <= entry.uid < 0xFFFFFFFF and 0 <= entry.gid < 0xFFFFFFFF):
             raise self.broken("an owner of 32 bits", f"{entry.uid}:{entry.gid}", entry.name)
+        self._check_attributes(entry)
         self._map = None
         if flag == FILE or flag == b"S":
             self._begin_data(entry, fields, long)
@@ -292,6 +299,18 @@ class TarStream:
         self._holes += entry.size - self._left
         if self._holes + self.size > self.limits.size:
             raise self.broken(f"at most {self.limits.size} bytes with holes filled", "more", entry.name)
+        if self._holes > max(self.limits.holes, self.size * HOLES_RATIO):
+            most = f"holes of at most {self.limits.holes} bytes, or {HOLES_RATIO} times the tar"
+            raise self.broken(most, f"{self._holes} bytes after {self.size}", entry.name)
+
+    def _check_attributes(self, entry: Entry) -> None:
+        for name, value in entry.xattrs.items():
+            if not 0 < len(name) <= self.limits.component or b"\0" in name or name.endswith(b"."):
+                expected = f"an attribute's name of at most {self.limits.component} bytes"
+                raise self.broken(expected, f'"{printable(name)}"', entry.name)
+            if len(value) > self.limits.attribute:
+                expected = f"at most {self.limits.attribute} bytes as the attribute {printable(name)}"
+                raise self.broken(expected, f"{len(value)}", entry.name)
 
     def _check_link(self, entry: Entry) -> None:
         if not entry.link or b"\0" in entry.link:

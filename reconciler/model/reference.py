@@ -90,7 +90,8 @@ def _split_host(text: str) -> tuple[str, str]:
         raise ValueError(f"{first!r} is no host of a registry")
     if found[1] and not 0 < int(found[1]) < 65536:
         raise ValueError(f"{found[1]} is no port: expected 1 to 65535")
-    host = first.lower()
+    # Compat: capitals alone make `Example/app` a host; in small letters the same text is a repository of docker.io.
+    host = first.lower() if _is_host(first.lower()) else first
     return (DEFAULT_HOST if host in ("index.docker.io", "registry-1.docker.io") else host), rest
 
 

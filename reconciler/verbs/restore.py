@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _OURS = ("id", "key", "reconcile.db", "volumes", "containers", "content", "layers", "images", "networks")
 """What a place that is free for a root has nothing of."""
-_LIMITS = Limits(entries=1 << 40, names=1 << 40, size=1 << 60)
+_LIMITS = Limits(entries=1 << 40, names=1 << 40, size=1 << 60, holes=1 << 60, seconds=1 << 40)
 """A backup is as large as the volumes; each name and header is bounded as ever."""
 _HEAD = 1 << 30
 """Bytes of the largest database that is taken."""

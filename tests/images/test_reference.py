@@ -21,6 +21,8 @@ DIGEST = f"sha256:{HEX}"
         ("127.0.0.1:5000/a/b/c:x", "127.0.0.1:5000/a/b/c:x"),
         ("[::1]:5000/app:x", "[::1]:5000/app:x"),
         ("Registry.Example/app:V1", "registry.example/app:V1"),
+        ("LOCALHOST/app", "localhost/app:latest"),
+        ("Example/app", "Example/app:latest"),
         (f"app@{DIGEST}", f"docker.io/library/app@{DIGEST}"),
         (f"h.io:1/app:7@{DIGEST}", f"h.io:1/app:7@{DIGEST}"),
         ("a__b/c--d/e.f:_1", "docker.io/a__b/c--d/e.f:_1"),
@@ -80,6 +82,13 @@ def test_canonical_form_is_a_fixed_point_and_loses_nothing(host, path, tag, dige
     assert tag.removeprefix(":") in ("", reference.tag)
     assert reference.digest == digest.removeprefix("@")
     assert reference.target
+
+
+def test_a_host_of_capitals_is_never_taken_for_a_repository_of_docker_io():
+    """Found by the fuzzer: the canonical form of `Example/app` was read back as docker.io/example/app."""
+    reference = parse_reference("Example/app")
+    assert parse_reference(str(reference)) == reference
+    assert reference.host == "Example"
 
 
 @given(st.text(max_size=40))
