@@ -133,7 +133,10 @@ def logs(
     ctx: click.Context, *, name: str, follow: bool, tail: str, since: str, timestamps: bool, until: str | None, form: str,
     root: Path | None,
 ) -> int:  # fmt: skip
-    """Show the log of a container: standard output and standard error, each on its own."""
+    """Show the log of a container: standard output and standard error, each on its own.
+
+    Into a file or a pipe each line goes as it was written; on a terminal without what would steer it, but for colours.
+    """
     from reconciler.model.key import split_key
     from reconciler.verbs import containers
 
@@ -180,12 +183,15 @@ def parse_since(text: str) -> float:
 
 
 def _print_line(line: Any, head: str, *, timestamps: bool) -> None:
-    """As it was written, on the stream that it was written to."""
+    """On the stream that it was written to: as it was written, but for a terminal, which it must not steer."""
+    from reconciler.cli.render import clean_log, is_terminal
+
     out = sys.stdout if line.stream == "stdout" else sys.stderr
     if line.lost:
         print(f"{head}… lines before this one were lost", file=sys.stderr, flush=True)
     stamp = f"{render_time(line.at)} " if timestamps else ""
-    out.buffer.write((head + stamp).encode() + line.text + (b"" if line.partial else b"\n"))
+    text = clean_log(line.text) if is_terminal(out) else line.text
+    out.buffer.write((head + stamp).encode() + text + (b"" if line.partial else b"\n"))
     out.flush()
 
 

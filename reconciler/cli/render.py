@@ -24,6 +24,17 @@ def clean(text: str) -> str:
     return _CONTROL.sub("�", text)
 
 
+_LOG = re.compile(rb"(\x1b\[[0-9;:]{0,40}m)|\x1b|\xc2[\x80-\x9f]|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]")
+
+
+def clean_log(line: bytes) -> bytes:
+    """A log line as a terminal may have it: with its colours (SGR) and tabs, and nothing else that controls."""
+    kept = line.removesuffix(b"\r")  # Compat: what a container with a terminal writes ends so.
+    # A lone byte of C1 is none in UTF-8: whatever is broken is shown as such.
+    text = _LOG.sub(lambda found: found[1] or b"\xef\xbf\xbd", kept)
+    return text.decode(errors="replace").encode()
+
+
 def is_terminal(stream: TextIO) -> bool:
     """Whether somebody reads this stream on a terminal."""
     return stream.isatty()

@@ -13,6 +13,8 @@ import yaml
 from referencing import Registry, Resource
 from stacks import BOX, Machine, container, stack
 
+from reconciler.cli.render import clean_log
+
 pytestmark = pytest.mark.root
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 
@@ -141,6 +143,40 @@ def test_what_a_manifest_says_never_speaks_to_the_terminal(machine: Machine, pro
         assert "\x1b" not in shown, command
         assert "\x07" not in shown, command
         assert "\x9b" not in shown, command
+
+
+def test_c7_logs_are_raw_in_a_pipe_and_steer_no_terminal(machine: Machine, program: str) -> None:
+    """Colours stay: programs write them. The last lines that a failed apply shows are as harmless."""
+    evil = "\x1b]0;pwned\x07\x1b[2J\x1b[31mred\x1b[0m\x1b[8;1;1t\xc2\x9b2J"
+    name = machine.name()
+    script = "printf '%s\\n' '" + evil + "'; exit 3"
+    path = machine.write(name, {"web": container("sh", "-c", script, restart="no")})
+    _, shown = machine.on_terminal("sh", "-c", f"{program} apply {path} --yes", env={"NO_COLOR": "1"})
+    assert not set(shown) & {"\x1b", "\x07", "\x9b"}, shown
+    raw = machine.run("logs", f"{name}/web", check=0).out
+    assert "\x1b]0;pwned\x07\x1b[2J" in raw
+    code, shown = machine.on_terminal("sh", "-c", f"{program} logs {name}/web")
+    assert code == 0
+    assert "\x1b[31mred\x1b[0m" in shown
+    assert not set(shown.replace("\x1b[31m", "").replace("\x1b[0m", "")) & {"\x1b", "\x07", "\x9b"}, shown
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"plain \xc3\xa9\t.", b"plain \xc3\xa9\t."),
+        (b"\x1b[1;31mred\x1b[m", b"\x1b[1;31mred\x1b[m"),
+        (b"\x1b[38:2:1:2:3mx", b"\x1b[38:2:1:2:3mx"),
+        (b"end\r", b"end"),
+        (b"over\rwritten", "over\N{REPLACEMENT CHARACTER}written".encode()),
+        (b"\x1b[2J", "\N{REPLACEMENT CHARACTER}[2J".encode()),
+        (b"\x1b]52;c;AA==\x07", "\N{REPLACEMENT CHARACTER}]52;c;AA==\N{REPLACEMENT CHARACTER}".encode()),
+        (b"\x9b2J\xc2\x9b2J", "\N{REPLACEMENT CHARACTER}2J\N{REPLACEMENT CHARACTER}2J".encode()),
+        (b"\x1b[6n\x05\x00", ("\N{REPLACEMENT CHARACTER}[6n" + 2 * "\N{REPLACEMENT CHARACTER}").encode()),
+    ],
+)
+def test_c7_a_line_for_a_terminal_has_colours_and_nothing_else_that_controls(line: bytes, shown: bytes) -> None:
+    assert clean_log(line) == shown
 
 
 def test_output_of_a_subshell_is_complete_for_no_child_keeps_it(machine: Machine, program: str) -> None:

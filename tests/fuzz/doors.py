@@ -64,7 +64,8 @@ def check_entry(entry: Entry, limits: Limits) -> None:
     assert -(1 << 63) <= entry.mtime < 1 << 63, entry.mtime
     assert entry.type != SYMLINK or (entry.link and b"\0" not in entry.link), entry.link
     for name, value in entry.xattrs.items():
-        assert name and b"\0" not in name and len(name) <= 255, name
+        assert 0 < len(name) <= 255, name
+        assert b"\0" not in name, name
         assert len(value) <= 65536, len(value)
 
 
@@ -205,8 +206,9 @@ def _pax(records: list[tuple[bytes, bytes]], data: bytes = b"") -> bytes:
 
 _MEMBERS = (
     folder("./"), folder("a/", mode=0o1777), member("a/f", b"x" * 700, mode=0o4755, uid=1000, xattrs={"user.a": "b"}),
-    symlink("l", "a/../../x"), hardlink("h", "a/f"), member("a/.wh.gone"), member("b/.wh..wh..opq"), member("n" * 150, b"y"),
-    member("c", type=tarfile.CHRTYPE, device=(1, 3)), member("p", type=tarfile.FIFOTYPE), member("l/x", b"z"),
+    symlink("l", "a/../../x"), hardlink("h", "a/f"), member("a/.wh.gone"), member("b/.wh..wh..opq"),
+    member("n" * 150, b"y"), member("c", type=tarfile.CHRTYPE, device=(1, 3)),
+    member("p", type=tarfile.FIFOTYPE), member("l/x", b"z"),
 )  # fmt: skip
 _SPARSE = bytes(41) + b"%011o\0%011o\0" % (10, 3) + bytes(72) + b"\0" + b"%011o\0" % 100
 _TARS = (

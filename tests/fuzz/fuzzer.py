@@ -34,6 +34,11 @@ _WORDS = (
     b"4294967295", b"4294967296", b"9" * 19, b"1e400", b"NaN", b'"', b"{", b"[", b"]", b"}", b",", b":", b"@", b"<<: *a",
     b"\xc2\xb2", b"\xef\xbb\xbf", b"\x1f\x8b", b"0x0", b"null", b"true",
 )  # fmt: skip
+_KEYS = (
+    b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"SCHILY.xattr.user.a", b"SCHILY.xattr.", b"GNU.sparse.map",
+    b"GNU.sparse.major", b"GNU.sparse.minor", b"GNU.sparse.realsize", b"GNU.sparse.size", b"GNU.sparse.name",
+    b"GNU.sparse.offset", b"GNU.sparse.numbytes",
+)  # fmt: skip
 
 
 class Hangs(BaseException):
@@ -104,9 +109,7 @@ def _extension(chance: random.Random) -> bytes:
     """A PAX header in good form, whatever it says."""
     text = b""
     for _ in range(chance.randint(1, 3)):
-        key = chance.choice((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"SCHILY.xattr.user.a", b"SCHILY.xattr.",
-                             b"GNU.sparse.map", b"GNU.sparse.major", b"GNU.sparse.minor", b"GNU.sparse.realsize",
-                             b"GNU.sparse.size", b"GNU.sparse.name", b"GNU.sparse.offset", b"GNU.sparse.numbytes"))  # fmt: skip
+        key = chance.choice(_KEYS)
         if chance.random() < 0.2:
             key += chance.choice(_WORDS).replace(b"=", b"")
         value = chance.choice((*_WORDS, b"0", b"1", b"10,3", b"100", b"a/f", b"x" * 300, b"-1.5", b"9" * 18))

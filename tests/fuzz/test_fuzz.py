@@ -19,7 +19,7 @@ def test_a7_changed_bytes_at_a_door_get_an_answer_or_its_own_error(door: str, ca
 
 @pytest.mark.parametrize("broken", ["clean_name", "_check_attributes"])
 def test_the_fuzzer_finds_a_reader_without_its_checks(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub = {"clean_name": lambda self, name: name, "_check_attributes": lambda self, entry: None}[broken]
+    stub = {"clean_name": lambda _, name: name, "_check_attributes": lambda _, __: None}[broken]
     monkeypatch.setattr(tarstream.TarStream, broken, stub)
     for _ in range(10):
         if (found := knock(DOORS["tar"], seed=7, seconds=2)).crashes:
