@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.engine.native.layers import erofs, layer, squashfs, stored
+from reconciler.engine.tarstream import TarStream
 from reconciler.linux import files, mounts
 from tests.layers.tars import folder, hardlink, member, new_layout, symlink, tar, write
 from tests.linux.spaces import in_mount_namespace
@@ -122,3 +123,25 @@ def test_a8_two_hundred_archives_come_out_as_gnu_tar_extracts_them(tmp_path: Pat
             compare(seed)
 
     in_mount_namespace(work)
+
+
+@pytest.mark.parametrize("how", ["gnu", "posix 0.0", "posix 0.1", "posix 1.0"])
+def test_a7_sparse_files_as_gnu_tar_writes_them_are_whole(tmp_path: Path, how: str) -> None:
+    """Few holes, and more than one header of old GNU takes."""
+    source = tmp_path / "source"
+    source.mkdir()
+    chance = random.Random(4)
+    for name, parts in (("few", 3), ("many", 70), ("end", 0)):
+        with (source / name).open("wb") as file:
+            for part in range(parts):
+                file.seek(part * 65536)
+                file.write(chance.randbytes(4096))
+            file.truncate(parts * 65536 + 50_000)
+    form, _, version = how.partition(" ")
+    options = [f"--format={form}", *([f"--sparse-version={version}"] if version else [])]
+    command = ["tar", "-c", "--sparse", "--hole-detection=raw", *options, "-C", str(source), "few", "many", "end"]
+    data = subprocess.run(command, check=True, capture_output=True).stdout
+    assert len(data) < 500_000, "it is sparse"
+    stream = TarStream([data], what="it")
+    found = {entry.name.decode(): b"".join(stream.data()) for entry in stream.entries()}
+    assert found == {path.name: path.read_bytes() for path in source.iterdir()}
