@@ -15,6 +15,7 @@ from reconciler.converge.ground import Ground
 from reconciler.converge.perform import bring_back
 from reconciler.converge.view import compose_view, made_of, rests
 from reconciler.converge.waits import is_job
+from reconciler.linux import failpoint
 from reconciler.model.events import Emit, Note
 from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.observation import MISSING, Observation, Phase, Status
@@ -151,7 +152,8 @@ def resume(folded: Folded, ground: Ground, emit: Emit) -> None:
                 give_back(tx, made.key, made_of(folded.records[made.key]))
             view = compose_view(tx.records(), tx.intents())
         # What was opened or named for the one that went closes with it.
-        ground.engine.settle(view)
+        with failpoint.at("resume.settle"):
+            ground.engine.settle(view)
 
 
 def _remove(made: Made, ground: Ground) -> None:

@@ -24,6 +24,7 @@ from reconciler.converge.keep import keep_contents
 from reconciler.converge.ledger import Ledger, Outcome
 from reconciler.converge.view import compose_view
 from reconciler.converge.waits import Verdict, Watchlist, describe_failure, is_job
+from reconciler.linux import failpoint
 from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, Emit, Note
 from reconciler.model.key import Key, Kind, kind_of
@@ -165,7 +166,8 @@ class Walk:
                     view = compose_view(records, tx.intents())
             if view is not None:
                 self.ledger.settle_again = False
-                self.ground.engine.settle(view)
+                with failpoint.at("converge.settle"):
+                    self.ground.engine.settle(view)
         for job in moving:
             self._submit(job, "finish", self._finish)
         for job in jobs:

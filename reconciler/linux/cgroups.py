@@ -9,6 +9,8 @@ import errno
 import os
 import time
 
+from reconciler.linux import failpoint
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,7 +214,8 @@ def _kill_member(pid: int, path: str) -> None:
     try:
         places = {line.split(":", 2)[2] for line in _read_value(f"/proc/{pid}/cgroup").splitlines()}
         if any(place == path or place.startswith(path + "/") for place in places):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            with failpoint.change("signal"):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         return
     finally:

@@ -1,30 +1,54 @@
-"""Named points at which a test makes this process die, fail, wait or hang; without a test they do nothing.
+"""Points at which a test makes this process die, fail, wait or hang; without a test they do nothing.
 
-    with failpoint.at("net.veth.make"):
+    with failpoint.at("converge.settle"):        # a step, named where it stands
+        engine.settle(view)
+    with failpoint.change("netlink"):            # a call that changes the kernel, named after who asked for it
         socket.send(...)
 
-The block is one change of state. What happens is said before the process starts, in the environment:
+Each block is one change of state. What Python itself tells of (sys.addaudithook: renames, folders, links, files opened to
+be written, programs started) needs no block: those are points by themselves. The name of a change is the function of ours
+that wanted it, and its kind: `engine.native.net.veth.make_links/netlink`. What happens is said before the process starts:
 
-    RECONCILE_FAILPOINTS='net.veth.make=2*off->1*kill; store.commit:after=raise(ENOSPC); trace=/tmp/points'
+    RECONCILE_FAILPOINTS='converge.settle:after=2*off->1*kill; engine.native.volumes.managed.create/mkdir=raise(ENOSPC)'
 
 A name alone is the moment before its block, `name:after` the one behind it, where it ended well. Terms stand in order, each
 for as many hits as its count says (without one: for all that come), and after the last nothing happens any more:
 
     off   kill (SIGKILL of this process)   raise(ERRNO)   hang (until it is killed)   sleep(MILLISECONDS)
 
-`trace` appends `PID NAME` for each hit to a file. The variable is read once, at the first import: who sets the environment
-of a command may as well kill it. The term language is that of fail(9) of FreeBSD.
+`trace=FILE` appends `PID NAME` for each hit to a file. RECONCILE_FAILPOINTS_ON_EXIT is the same for the exit commands of
+containers that are started. Both are read once, at the first import: who sets the environment of a command may as well kill
+it. The term language is that of fail(9) of FreeBSD.
 """
 
 import errno
 import os
-import signal
-import threading
+import sys
 import time
-from types import TracebackType
+from _thread import allocate_lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
 
 VARIABLE = "RECONCILE_FAILPOINTS"
+ON_EXIT = "RECONCILE_FAILPOINTS_ON_EXIT"
 AFTER = ":after"
+
+_AUDITED = {
+    "open": "write",
+    "os.rename": "rename",
+    "os.remove": "unlink",
+    "os.mkdir": "mkdir",
+    "os.rmdir": "rmdir",
+    "os.link": "link",
+    "os.symlink": "symlink",
+    "subprocess.Popen": "spawn",
+}
+"""Python's events (docs.python.org, "Audit events table") that are changes, and what we call them."""
+_PASSED_OVER = ("reconciler.linux.", "reconciler.store.")
+"""Who only does what another asked for."""
+_SIGKILL = 9
 
 
 class _Off:
@@ -33,7 +57,9 @@ class _Off:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
         pass
 
 
@@ -44,7 +70,9 @@ class _Armed:
     def __enter__(self) -> None:
         reach(self._name)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
         if kind is None:
             reach(self._name + AFTER)
 
@@ -67,20 +95,32 @@ class _Term:
 _OFF = _Off()
 _terms: dict[str, list[_Term]] | None = None
 _trace = -1
-_lock = threading.Lock()
+_lock = allocate_lock()
+_listening = False
 
 
 def at(name: str) -> _Off | _Armed:
-    """The point `name`, around one change of state; names are `room.thing.verb` and each stands at one place."""
+    """The point `name`, around one step; names are `room.step` and each stands at one place."""
     return _OFF if _terms is None else _Armed(name)
+
+
+def change(kind: str) -> _Off | _Armed:
+    """The point of a call that changes the kernel, the disk or another process, named after who asked for it."""
+    return _OFF if _terms is None else _Armed(_name_caller(sys._getframe(1), kind))
+
+
+def handed_on() -> list[str]:
+    """What the exit command of a container that is started now is to be armed with: one argument, or none."""
+    return [os.environ[ON_EXIT]] if ON_EXIT in os.environ else []
 
 
 def arm(text: str) -> None:
     """Say what happens from now on; the empty text: nothing. Raises ValueError (no such term), OSError (trace)."""
-    global _terms, _trace
+    global _terms, _trace, _listening
+    _terms = None
     if _trace >= 0:
         os.close(_trace)
-    _terms, _trace = None, -1
+        _trace = -1
     terms: dict[str, list[_Term]] = {}
     for entry in filter(None, (part.strip() for part in text.split(";"))):
         name, equals, wanted = entry.partition("=")
@@ -90,8 +130,12 @@ def arm(text: str) -> None:
             _trace = os.open(wanted, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         else:
             terms[name] = [_Term(term) for term in wanted.split("->")]
-    if terms or _trace >= 0:
-        _terms = terms
+    if not terms and _trace < 0:
+        return
+    if not _listening:
+        sys.addaudithook(_listen)  # There is no way to take it off again: it looks whether anything is armed.
+        _listening = True
+    _terms = terms
 
 
 def reach(name: str) -> None:
@@ -108,7 +152,7 @@ def reach(name: str) -> None:
         time.sleep(int(term.argument) / 1000)
         return
     if term.action == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), _SIGKILL)
     while True:
         time.sleep(3600)
 
@@ -120,6 +164,31 @@ def _next_term(name: str) -> _Term | None:
                 term.left -= 1
                 return term
     return None
+
+
+def _listen(event: str, arguments: "tuple[object, ...]") -> None:
+    kind = _AUDITED.get(event)
+    if kind is None or _terms is None:
+        return
+    if kind == "write" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+        return
+    path = str(arguments[0])
+    if path != os.devnull and "__pycache__" not in path:
+        reach(_name_caller(sys._getframe(1), kind))
+
+
+def _name_caller(frame: "FrameType | None", kind: str) -> str:
+    """`engine.native.net.veth.make_links/netlink`: the nearest function of ours that is no mere tool of another."""
+    nearest = ""
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("reconciler."):
+            name = f"{module[len('reconciler.') :]}.{frame.f_code.co_name}/{kind}"
+            if not module.startswith(_PASSED_OVER):
+                return name
+            nearest = nearest or name
+        frame = frame.f_back
+    return nearest or f"python/{kind}"
 
 
 if VARIABLE in os.environ:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from reconciler.linux import failpoint
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
@@ -142,10 +144,12 @@ def attach(mount: int, target: int | str | Path) -> None:
     followed by nobody."""
     if isinstance(target, int):
         flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
-        _call("move_mount", str(target), _MOVE_MOUNT, mount, b"", target, b"", flags)
+        with failpoint.change("mount"):
+            _call("move_mount", str(target), _MOVE_MOUNT, mount, b"", target, b"", flags)
         return
     path = os.fspath(target)
-    _call("move_mount", path, _MOVE_MOUNT, mount, b"", -100, os.fsencode(path), _MOVE_MOUNT_F_EMPTY_PATH)
+    with failpoint.change("mount"):
+        _call("move_mount", path, _MOVE_MOUNT, mount, b"", -100, os.fsencode(path), _MOVE_MOUNT_F_EMPTY_PATH)
 
 
 def clone_tree(source: int | str | Path, *, recursive: bool = False) -> int:
@@ -174,10 +178,11 @@ def set_attributes(
 
 
 def _classic(source: str, target: str, fstype: str, flags: int, data: str) -> None:
-    done = _libc.mount(os.fsencode(source), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags), os.fsencode(data))
-    if done < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"mount {fstype or 'flags'}: {os.strerror(code)}", target)
+    arguments = (os.fsencode(source), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags), os.fsencode(data))
+    with failpoint.change("mount"):
+        if _libc.mount(*arguments) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"mount {fstype or 'flags'}: {os.strerror(code)}", target)
 
 
 def mount(
@@ -236,9 +241,10 @@ def unmount(target: str | Path, *, lazy: bool = False) -> None:
     Raises OSError: EINVAL when nothing is mounted there, EBUSY when it is in use.
     """
     path = os.fspath(target)
-    if _libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)) < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"unmount: {os.strerror(code)}", path)
+    with failpoint.change("umount"):
+        if _libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"unmount: {os.strerror(code)}", path)
 
 
 def is_mount_point(target: str | Path) -> bool:

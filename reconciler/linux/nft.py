@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from reconciler.linux import failpoint
 from reconciler.linux.nlsocket import NETFILTER, NetlinkSocket, parse_attributes, text, walk_attributes
 
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7}
@@ -77,16 +78,17 @@ def load_ruleset(ruleset: str) -> None:
     program = shutil.which("nft", path=_PATH)
     if program is None:
         raise FileNotFoundError(errno.ENOENT, "the program nft is not installed", "nft")
-    done = subprocess.run(
-        [program, "-f", "-"],
-        input=ruleset.encode(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=_DEADLINE,
-        check=False,
-        cwd="/",
-        env={"LC_ALL": "C", "PATH": _PATH},
-    )
+    with failpoint.change("nft"):
+        done = subprocess.run(
+            [program, "-f", "-"],
+            input=ruleset.encode(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=_DEADLINE,
+            check=False,
+            cwd="/",
+            env={"LC_ALL": "C", "PATH": _PATH},
+        )
     if done.returncode:
         raise OSError(errno.EINVAL, "nft: " + done.stderr.decode(errors="replace")[:2000].strip())
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from reconciler.linux import failpoint
+
 ROUTE, NETFILTER = 0, 12
 """Netlink families (linux/netlink.h)."""
 
@@ -154,7 +156,8 @@ class NetlinkSocket:
         Raises the first OSError that its change does not ignore, in the kernel's words, once all were answered.
         """
         for some in _batches(changes):
-            self._send_batch(some)
+            with failpoint.change("netlink"):
+                self._send_batch(some)
 
     def _send_batch(self, changes: Sequence[Change]) -> None:
         waiting: dict[int, Change] = {}

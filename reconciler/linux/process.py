@@ -7,6 +7,8 @@ import os
 import select
 import time
 
+from reconciler.linux import failpoint
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +65,8 @@ def send_signal(pid: int, start_time: int, number: int) -> bool:
     if pidfd < 0:
         return False
     try:
-        signal.pidfd_send_signal(pidfd, number)
+        with failpoint.change("signal"):
+            signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         return False
     finally:
@@ -111,9 +114,10 @@ def spawn(argv: "Sequence[str]", *, env: "Mapping[str, str]", cwd: str, fds: "Ma
     # Kernel: posix_spawn knows no chdir in Python, and the process's own folder belongs to all threads; env(1) has both.
     words = [_ENV_PROGRAM, "-C", cwd, "--", *argv]
     try:
-        return os.posix_spawn(
-            _ENV_PROGRAM, words, dict(env), file_actions=actions, setsigmask=(), setsigdef=_IGNORED_BY_PYTHON
-        )
+        with failpoint.change("spawn"):
+            return os.posix_spawn(
+                _ENV_PROGRAM, words, dict(env), file_actions=actions, setsigmask=(), setsigdef=_IGNORED_BY_PYTHON
+            )
     finally:
         for fd in high.values():
             os.close(fd)

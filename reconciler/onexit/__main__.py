@@ -12,7 +12,11 @@ def main() -> None:
     """Follow the exit of the container whose bundle is named by the first argument."""
     # Order: before any import of ours; -I leaves the folder of the package out of the path.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    from reconciler.linux import failpoint
     from reconciler.onexit.follow import follow_exit
+
+    if len(sys.argv) > 2:
+        failpoint.arm(sys.argv[2])
 
     follow_exit(sys.argv[1], os.getppid())
 

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reconciler.linux import failpoint
 from reconciler.model.errors import RootError
 from reconciler.store import database
 from reconciler.store.database import connect, link_into_place, read_version, stage_path
@@ -44,7 +45,8 @@ def write_schema(sql: sqlite3.Connection) -> None:
         tables.metadata.create_all(connection)
         connection.execute(insert(tables.root), {"id": 1, "serial": 0})
         _stamp(sql)
-        connection.commit()
+        with failpoint.change("commit"):
+            connection.commit()
 
 
 def upgrade_database(path: Path, *, timeout: float) -> None:
@@ -59,7 +61,8 @@ def upgrade_database(path: Path, *, timeout: float) -> None:
         if version < database.SCHEMA_VERSION:
             _keep_copy(path, version, timeout=timeout)
             migrate(sql)
-        sql.commit()
+        with failpoint.change("commit"):
+            sql.commit()
     finally:
         sql.rollback()
         sql.close()
@@ -101,7 +104,8 @@ def migrate(sql: sqlite3.Connection) -> None:
         if broken := sql.execute("PRAGMA foreign_key_check").fetchone():
             raise RootError(f"migrating the database: a row of {broken[0]} lost what it belongs to; nothing was changed")
         _stamp(sql)
-        connection.commit()
+        with failpoint.change("commit"):
+            connection.commit()
 
 
 def revision_name(version: int) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from reconciler.linux import failpoint
 from reconciler.model.errors import LockTimeout
 from reconciler.model.events import AnyEvent
 from reconciler.model.key import Key, Kind, kind_of, stack_of
@@ -276,7 +277,8 @@ class Writer:
             writing = Writing(self._sql, sealer)
             yield writing
             writing.flush()
-            self._sql.commit()
+            with failpoint.change("commit"):
+                self._sql.commit()
             if writing.changed:
                 write_serial(self._path, writing.changed)
         finally:

@@ -13,6 +13,7 @@ from msgspec import structs
 from reconciler.converge.grants import find_uses
 from reconciler.converge.view import compose_view, made_of
 from reconciler.engine.protocol import ExecResult, LogLine
+from reconciler.linux import failpoint
 from reconciler.model.errors import ConvergeFailed, Failed, ReconcileError
 from reconciler.model.events import ActionDone, ActionFailed, ActionStarted, Emit, silent
 from reconciler.model.key import Key, split_key
@@ -228,7 +229,8 @@ def _settle(root: Root) -> None:
     with root.lock_root("settle"):
         with root.store.read() as tx:
             view = compose_view(tx.records(), tx.intents())
-        root.engine.settle(view)
+        with failpoint.at("hand.settle"):
+            root.engine.settle(view)
 
 
 def _each(found: Sequence[Record], verb: str, work: Work, emit: Emit, *, last_first: bool = False) -> None:

@@ -71,3 +71,23 @@ def test_kill_ends_the_process_there(spec: str, printed: str) -> None:
 def test_trace_names_every_hit(tmp_path: Path) -> None:
     run(f"trace={tmp_path / 'points'}")
     assert [line.split()[1] for line in (tmp_path / "points").read_text().splitlines()] == ["a.b", "a.b:after"]
+
+
+def test_a_change_is_named_after_who_asked_for_it(tmp_path: Path) -> None:
+    """Python's own events are points; a tool of linux/ is passed over for its caller, where there is one."""
+    from reconciler.linux import files
+
+    failpoint.arm("linux.files.write_atomic/rename=raise(EIO)")
+    with pytest.raises(OSError, match="failpoint linux"):
+        files.write_atomic(tmp_path / "a", b"")
+    assert list(tmp_path.iterdir()) == []
+    failpoint.arm("")
+    files.write_atomic(tmp_path / "a", b"")
+
+
+def test_reading_is_no_change(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    failpoint.arm(f"trace={tmp_path / 'points'}")
+    (tmp_path / "a").read_text()
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "points").read_text().split()[1:] == ["python/write"]

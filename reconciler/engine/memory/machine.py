@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from reconciler.linux import failpoint
 from reconciler.model.errors import Failed
 from reconciler.model.health import Streak
 from reconciler.model.key import Key
@@ -105,6 +106,7 @@ class Machine:
         with self.lock:
             call = f"{verb} {key}"
             self.calls.append(call)
+        with failpoint.at(f"memory.{key.partition('/')[0]}.{verb}"), self.lock:
             if self._failures[call]:
                 raise Failed(f"{key}: {verb} failed", detail=self._failures[call].pop(0), hint="look at the machine")
 

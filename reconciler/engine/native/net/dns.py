@@ -22,7 +22,7 @@ from reconciler.engine.native.net.ports import read_listeners, read_port_holders
 from reconciler.engine.native.net.question import ask_addresses
 from reconciler.engine.native.net.rules import bridge_networks
 from reconciler.engine.native.net.words import saying
-from reconciler.linux import cgroups
+from reconciler.linux import cgroups, failpoint
 from reconciler.linux.files import staging_name
 from reconciler.model.errors import ProgramFailed, ProgramMissing
 from reconciler.model.key import Key, Kind, kind_of, named_key, stack_of
@@ -121,7 +121,7 @@ def ensure_names(layout: Layout, files: dict[str, str]) -> None:
     if not pid:
         _start(layout, gateways)
     elif there != files:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError), failpoint.change("signal"):
             os.kill(pid, signal.SIGHUP)
     if not _wait(lambda: gateways <= _listening()):
         raise _silent(layout, gateways)
@@ -274,7 +274,7 @@ def _stop(layout: Layout, pid: int) -> None:
         if not _serves(pid, layout):  # Race: the pid may be another's by now; from here on the handle is the process.
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError), failpoint.change("signal"):
                 signal.pidfd_send_signal(handle, number)
             if select.select([handle], [], [], 2.0)[0]:
                 return

@@ -12,7 +12,7 @@ import time
 
 from reconciler.engine.native.runtime import bundle, ended, rotation, runc, targets
 from reconciler.engine.native.runtime.smalljson import parse_json
-from reconciler.linux import cgroups, process
+from reconciler.linux import cgroups, failpoint, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def render_command(path: str, monitor: "dict[str, Any]") -> list[str]:
     command += ["--runtime-arg", "--root", "--runtime-arg", monitor["runtime_root"]]
     arguments = monitor["exit_command"][1:]
     command += ["--exit-command", f"{path}/{bundle.ON_EXIT}"]
-    for argument in [*arguments, path]:
+    for argument in [*arguments, path, *failpoint.handed_on()]:
         command += ["--exit-command-arg", argument]
     if not monitor.get("stdin"):
         return [*command, "--terminal"] if monitor["tty"] else command

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from reconciler.engine.native.runtime import bundle, conmon, ended, policy, runc, status
-from reconciler.linux import cgroups, files, process
+from reconciler.linux import cgroups, failpoint, files, process
 from reconciler.model.errors import Failed, LockTimeout, ProgramFailed, TimedOut
 from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Phase, Status
@@ -198,11 +198,13 @@ def _end_process(monitor: dict[str, Any], state: dict[str, Any], *, number: int,
         return
     try:
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, number)
+            with failpoint.change("signal"):
+                signal.pidfd_send_signal(pidfd, number)
             if cgroups.is_frozen(monitor["cgroup"]):
                 cgroups.thaw(monitor["cgroup"])
             if not process.wait_readable(pidfd, seconds=grace):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                with failpoint.change("signal"):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         if not process.wait_readable(pidfd, seconds=_KILL_SECONDS):
             raise TimedOut(
                 f"{monitor['key']}: pid {state['pid']} does not end although it was killed",
