@@ -16,7 +16,7 @@ def _each(ctx: click.Context, root: Path | None, names: tuple[str, ...], form: s
     from reconciler.cli.progress import make_watcher
 
     watcher = make_watcher("json" if form == "json" else "plain")
-    with opened(ctx, root) as found:
+    with opened(ctx, root, frees=True) as found:
         for name in names:
             work(found, name, emit=watcher)
     return 0

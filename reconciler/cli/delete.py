@@ -38,7 +38,7 @@ def delete(
     from reconciler.verbs.delete import delete as verb
 
     watcher = make_watcher(form)
-    with opened(ctx, root, lock_timeout=lock_timeout) as found:
+    with opened(ctx, root, frees=True, lock_timeout=lock_timeout) as found:
         doomed = structs.replace(_find(found, what, variables), take_over=take_over)
         doomed = structs.replace(doomed, volumes=(*doomed.volumes, *volumes), all_volumes=all_volumes)
         yes = yes or _confirm_volumes(found, doomed, asks=form != "json")

@@ -103,7 +103,7 @@ def remove(ctx: click.Context, *, image: str, root: Path | None) -> int:
     """Remove an image that no resource uses."""
     from reconciler.verbs import images as verb
 
-    with opened(ctx, root) as found:
+    with opened(ctx, root, frees=True) as found:
         _show_gone(verb.remove(found, image), "removed")
     return 0
 
@@ -120,7 +120,7 @@ def prune(ctx: click.Context, *, all_: bool, dry_run: bool, yes: bool, root: Pat
     from reconciler.model.errors import NeedsYes
     from reconciler.verbs import images as verb
 
-    with opened(ctx, root) as found:
+    with opened(ctx, root, frees=not dry_run) as found:
         if not (yes or dry_run) and is_terminal(sys.stdin) and is_terminal(sys.stdout):
             _show_gone(verb.prune(found, all_=all_, dry_run=True), "would remove")
             if not click.confirm("Go on?", default=False):

@@ -91,12 +91,15 @@ class Duration(click.ParamType[float]):
 
 @contextmanager
 def opened(
-    ctx: click.Context, root: Path | None, *, create: bool = False, lock_timeout: float | None = None
+    ctx: click.Context, root: Path | None, *, create: bool = False, frees: bool = False, lock_timeout: float | None = None
 ) -> "Iterator[Root]":
     """The root that the options, the environment or the default name."""
     from reconciler.verbs.root import opened_root
 
-    with opened_root(root_path(ctx, root), create=create) as found:
+    with opened_root(root_path(ctx, root), create=create, frees=frees) as found:
+        if found.used_reserve:
+            text = f"the disk of {found.path} is full: used the space that is kept for this; free some more"
+            click.echo(f"warning: {text}", err=True)
         if lock_timeout is not None:
             found.lock_timeout = lock_timeout
         yield found

@@ -19,12 +19,14 @@ from reconciler.linux import cores, files, paths, process
 from reconciler.model.errors import LockTimeout, NotRoot, RootError
 from reconciler.model.record import ApplyId, Made
 from reconciler.store.store import Store, open_store
+from reconciler.verbs.reserve import NAME as RESERVE
+from reconciler.verbs.reserve import keep_reserve, release_reserve
 
 DEFAULT_ROOT = Path("/var/lib/reconcile")
 RUN = Path("/run/reconcile")
 LOCK_TIMEOUT = 30.0
 DATABASE = "reconcile.db"
-_OURS = ("README", ".git", "lost+found", "key", "new-", "locks", DATABASE)
+_OURS = ("README", ".git", "lost+found", "key", "new-", "locks", RESERVE, DATABASE)
 """What the names begin with that may stand in a folder which becomes a root."""
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
@@ -38,6 +40,8 @@ class Root:
         self.store = store
         self.engine = engine
         self.lock_timeout = LOCK_TIMEOUT
+        self.used_reserve = False
+        """Whether the disk was full, and what was kept for that moment is used up."""
 
     def close(self) -> None:
         """Let go of files; nothing that runs is touched."""
@@ -103,8 +107,8 @@ def this_process() -> ApplyId:
 
 
 @contextmanager
-def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> Iterator[Root]:
-    """Open a root, make it where `create` says so, and close it afterwards.
+def opened_root(path: Path, *, create: bool = False, frees: bool = False, engine: str = "native") -> Iterator[Root]:
+    """Open a root, make it where `create` says so, and close it afterwards. Who `frees` may use what is reserved for that.
 
     A root that does not exist and is not created answers as an empty one; nothing is made, not even its folder. Raises
     NotRoot, RootError.
@@ -117,6 +121,8 @@ def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> 
     root_id = read_root_id(path)
     if create and root_id is None:
         _check_free(path)
+    # Order: before anything is written.
+    freed = frees and release_reserve(path)
     # Order: the database before the id, for an id without a database means that it was lost.
     store = open_store(path, create=create)
     if root_id is None and create:
@@ -124,7 +130,9 @@ def opened_root(path: Path, *, create: bool = False, engine: str = "native") -> 
     opened = open_engine(engine, path, RUN, root_id or "", read_content=store.read_content)
     if create:
         _close_to_others(path)
+        keep_reserve(path)
     root = Root(path, root_id=root_id or "", store=store, engine=opened)
+    root.used_reserve = freed
     try:
         yield root
     finally:
