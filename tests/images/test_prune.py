@@ -1,6 +1,9 @@
 """What goes and what stays, by hand: list, read, remove, prune."""
 
+import fcntl
 import multiprocessing
+import os
+from contextlib import contextmanager
 
 import pytest
 from hostile_registry import SMALL, TWO
@@ -21,6 +24,17 @@ def both(driver, serve):
     server.serve_image(TWO)
     bring(driver, f"{server.host}/app:2")
     return server.host
+
+
+@contextmanager
+def held_folder(folder):
+    """As a writer holds the folder that it fills."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(number, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(number)
 
 
 def names(driver):
@@ -145,3 +159,29 @@ def test_prune_waits_for_pulls_of_other_processes(driver, layout, both, monkeypa
         done.set()
         other.join(30)
     assert driver.prune([])
+
+
+def test_x1_what_a_killed_pull_left_half_made_goes_with_a_prune(driver, layout, both):
+    """A layer that was being unpacked, a layer's facts and an image's record: seen before its bytes go, and gone then."""
+    half = layout.layers / "new-half"
+    half.mkdir()
+    (half / "image").write_bytes(bytes(8192))
+    for path in (layout.layers / "new-facts.json", layout.images / "new-record.json"):
+        path.write_bytes(b"{}")
+    used = [SMALL.manifest().digest, TWO.manifest().digest]
+    said = dict(driver.prune(used, dry_run=True))
+    assert half.exists()
+    assert said.keys() == {"new-half", "new-facts.json", "new-record.json"}
+    assert said["new-half"] >= 8192
+    driver.prune(used)
+    assert not [*layout.layers.glob("new-*"), *layout.images.glob("new-*")]
+
+
+def test_x1_a_layer_that_is_being_made_is_not_taken_for_one_that_a_kill_left(driver, layout, both):
+    held = layout.layers / "new-held"
+    held.mkdir()
+    with held_folder(held):
+        driver.prune([SMALL.manifest().digest, TWO.manifest().digest])
+        assert held.exists()
+    driver.prune([SMALL.manifest().digest, TWO.manifest().digest])
+    assert not held.exists()

@@ -177,6 +177,14 @@ def forget_image(layout: Layout, digest: str) -> None:
     _path(layout, digest).unlink(missing_ok=True)
 
 
+def remove_stale(layout: Layout, *, dry_run: bool = False) -> list[tuple[str, int]]:
+    """Remove records that a killed pull was writing: name and bytes of each. The caller keeps pulls away."""
+    found = [(path, path.stat().st_size) for path in layout.images.glob(f"{files.STAGING}*")]
+    for path, _ in () if dry_run else found:
+        path.unlink()
+    return [(path.name, size) for path, size in found]
+
+
 def _without(kept: Kept, name: str) -> Kept:
     """The same image once a name has gone to another."""
     targets = {key: value for key, value in kept.targets.items() if key != name}

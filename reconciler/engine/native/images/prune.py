@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from msgspec import Struct
 
@@ -35,7 +36,8 @@ def prune_content(layout: Layout, used: Sequence[str], *, dry_run: bool = False)
     with blobs.keeping_pulls_away(layout):
         going = [*_choose(layout, used)]
         gone = [(one.called, _measure(layout, one) if dry_run else _remove(layout, one)) for one in going]
-        return [*gone, *blobs.remove_stale(layout, dry_run=dry_run)]
+        stale = [place.remove_stale(layout, dry_run=dry_run) for place in (blobs, images, layers)]
+        return [*gone, *chain.from_iterable(stale)]
 
 
 def _choose(layout: Layout, used: Sequence[str]) -> Iterator[Going]:

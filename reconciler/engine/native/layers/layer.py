@@ -169,13 +169,26 @@ def _staging(layout: Layout, name: str) -> Iterator[Path]:
         os.close(number)
 
 
+def remove_stale(layout: Layout, *, dry_run: bool = False) -> list[tuple[str, int]]:
+    """Remove what writers that are no more have left half-made: name and bytes of each."""
+    if not layout.layers.is_dir():
+        return []
+    with lock_layers(layout):
+        found = [(path.name, files.measure_tree(path)) for path in _list_abandoned(layout)]
+        if not dry_run:
+            _remove_abandoned(layout)
+        return found
+
+
 def _remove_abandoned(layout: Layout) -> None:
-    """Remove what writers that are no more have left half-made."""
-    for path in layout.layers.glob(f"{files.STAGING}*"):
-        if not path.is_dir():
-            path.unlink()  # A JSON that was not renamed: they are only written under the lock that is held here.
-        elif _is_abandoned(path):
-            files.remove_tree(path)
+    for path in _list_abandoned(layout):
+        files.remove_tree(path) if path.is_dir() else path.unlink()
+
+
+def _list_abandoned(layout: Layout) -> list[Path]:
+    # A JSON that was not renamed: they are only written under the lock that is held here.
+    staged = layout.layers.glob(f"{files.STAGING}*")
+    return [path for path in staged if not path.is_dir() or _is_abandoned(path)]
 
 
 def _is_abandoned(folder: Path) -> bool:
