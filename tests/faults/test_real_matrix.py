@@ -1,0 +1,33 @@
+"""Some cells of the matrix on runc, other ones each day; `scripts/torture` runs all of them."""
+
+import os
+import time
+
+import matrix
+import pytest
+
+from lab.world import World
+
+COUNT = 8
+SEED = "POINTS_SEED"
+"""The environment's name for a seed: with it a failed choice is had again."""
+
+
+@pytest.mark.root
+@pytest.mark.timeout(120)
+def test_x1_a_fault_at_any_point_is_taken_up_by_two_applies(world: World) -> None:
+    """On failure run `CELLS` again: POINTS_CELL='second converge.settle 1 kill' pytest tests/faults/test_real_matrix.py."""
+    if only := os.environ.get("POINTS_CELL"):
+        chosen = [matrix.Cell.parse(only)]
+    else:
+        seed = int(os.environ.get(SEED, time.time() // 86400))
+        print(f"{SEED}={seed}")
+        chosen = matrix.choose_cells(matrix.list_cells(world), COUNT, seed)
+    wrong = []
+    for cell in chosen:
+        found = [f"{cell}: {line}" for line in matrix.run_cell(world, cell)]
+        wrong += found
+        print(f"{'wrong' if found else 'well '} {cell}", flush=True)
+        if found:
+            break  # The world may hold what was left.
+    assert wrong == [], "\n".join(wrong)
