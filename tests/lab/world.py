@@ -126,7 +126,10 @@ class World:
     def signal(self, process: "subprocess.Popen[bytes]", number: int = signal.SIGKILL) -> None:
         """Signal what `popen` started: nsenter's child, for nsenter itself passes nothing on."""
         for child in _children(process.pid) or [process.pid]:
-            os.kill(child, number)
+            with suppress(ProcessLookupError):  # Race: it may have ended by itself.
+                os.kill(child, number)
+        if number == signal.SIGCONT:  # Compat: nsenter stops itself when its child is stopped.
+            process.send_signal(number)
 
     def kill(self, *pids: int) -> None:
         """SIGKILL processes of this world, by their pids in it; one that is gone is no error."""
