@@ -4,16 +4,8 @@ import argparse
 import sys
 import traceback
 
-from simulation.schedules import Step, make_schedule, shrink
-from simulation.worlds import run_schedule
-
-
-def fails(steps: list[Step]) -> bool:
-    try:
-        run_schedule(steps)
-    except Exception:  # noqa: BLE001 whatever it is, it should not have come out
-        return True
-    return False
+from simulation.schedules import make_schedule, shrink
+from simulation.worlds import fails_like, run_schedule
 
 
 def main() -> int:
@@ -27,13 +19,13 @@ def main() -> int:
         steps = make_schedule(seed)
         try:
             run_schedule(steps, trace=print if asked.count == 1 else lambda _: None)
-        except Exception:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 whatever it is, it should not have come out
             bad += 1
             print(f"seed {seed}: {traceback.format_exc().splitlines()[-1]}", flush=True)
             if asked.count == 1:
                 traceback.print_exc()
             if asked.shrink:
-                run_again = shrink(steps, fails)
+                run_again = shrink(steps, fails_like(error))
                 print(f"shrunk from {len(steps)} to {len(run_again)}:", *map(str, run_again), sep="\n  ")
     print(f"{asked.count} schedules, {bad} wrong")
     return 1 if bad else 0

@@ -4,7 +4,7 @@ Each step carries all that it needs, so that a schedule may be cut anywhere and 
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 STACKS = ("blog", "shop")
@@ -31,7 +31,8 @@ class Step(NamedTuple):
 
 WEIGHTS = {
     "apply": 10, "delete": 2, "stop": 2, "start": 2, "pause": 1, "rollback": 2, "boot": 2, "exit": 3, "drift": 3,
-    "vanish": 2, "publish": 2, "registry": 1, "lost-write": 2, "half-file": 1, "delete-key": 2, "sick": 1,
+    "vanish": 2, "publish": 2, "registry": 1, "lost-write": 2, "half-file": 1, "delete-key": 2, "delete-data": 1,
+    "sick": 1,
 }  # fmt: skip
 
 
@@ -52,9 +53,8 @@ def _steps(dice: random.Random, count: int) -> Iterator[Step]:
         )  # fmt: skip
 
 
-def shrink(steps: list[Step], fails: "object") -> list[Step]:
+def shrink(steps: list[Step], fails: Callable[[list[Step]], bool]) -> list[Step]:
     """A shorter schedule that fails as well: pieces are left out, halves first, then single steps, then faults."""
-    assert callable(fails)
     size = max(1, len(steps) // 2)
     while size:
         at = 0
