@@ -34,12 +34,18 @@ def delete(
     from reconciler.cli.apply import make_face
     from reconciler.cli.progress import make_watcher
     from reconciler.cli.render import counted, show
+    from reconciler.model.errors import NotFound
     from reconciler.verbs.apply import ApplyOptions
     from reconciler.verbs.delete import delete as verb
+    from reconciler.verbs.delete import remove_strays
 
     watcher = make_watcher(form)
     with opened(ctx, root, frees=True, lock_timeout=lock_timeout) as found:
-        doomed = structs.replace(_find(found, what, variables), take_over=take_over)
+        try:
+            doomed = structs.replace(_find(found, what, variables), take_over=take_over)
+        except NotFound:
+            remove_strays(found, watcher)
+            raise
         doomed = structs.replace(doomed, volumes=(*doomed.volumes, *volumes), all_volumes=all_volumes)
         yes = yes or _confirm_volumes(found, doomed, asks=form != "json")
         try:

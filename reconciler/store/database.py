@@ -6,6 +6,7 @@ SQLAlchemy nor alembic: commands that only look pay for neither.
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ SCHEMA_VERSION = 2
 APPLICATION_ID = 0x7265636F
 """PRAGMA application_id, "reco": tells our database from another program's."""
 
+_ABANDONED = 10.0
+"""Seconds after which what a dead process was making is nobody's."""
 _ROOM = 64 * 1024
 """Bytes: a -shm of 32 KiB, and the first pages of a log."""
 _CODE = 0xFF
@@ -190,6 +193,21 @@ def serial_path(path: Path) -> Path:
 def stage_path(path: Path) -> Path:
     """A name beside `path` that nobody else uses, for what is linked into place when whole."""
     return path.with_name(f"{path.name}.new-{os.getpid()}-{os.urandom(4).hex()}")
+
+
+def remove_abandoned(root: Path) -> None:
+    """Remove what `stage_path` named for processes that are no more: a copy of the key, half a database. Best effort."""
+    with suppress(OSError):
+        for name in os.listdir(root):  # noqa: PTH208 - names only
+            _, staged, rest = name.partition(".new-")
+            pid = rest.partition("-")[0]
+            # Race: a pid of another namespace is not seen here; what it makes is done within milliseconds.
+            if staged and pid.isdigit() and not Path(f"/proc/{pid}").exists() and _is_old(root / name):
+                (root / name).unlink()
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _ABANDONED
 
 
 def write_private(path: Path, data: bytes) -> None:

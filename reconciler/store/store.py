@@ -22,6 +22,7 @@ from reconciler.store.database import (
     link_into_place,
     link_new,
     read_version,
+    remove_abandoned,
     serial_path,
     stage_path,
     write_private,
@@ -176,6 +177,8 @@ def open_store(root: Path, *, create: bool = False, timeout: float = TIMEOUT) ->
     """
     store = Store(root, timeout=timeout)
     with explained(store.path):
+        if create:
+            remove_abandoned(root)
         if not store.path.exists():
             _check_not_lost(root, store.path)
             if create:
@@ -199,8 +202,9 @@ def _create_root(root: Path, path: Path) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise RootError(f"{root}: the root can't be made: {error.strerror}", hint="choose another with --root") from error
-    ensure_key(root)
-    create_database(path)
+    with _saying_made(path):
+        ensure_key(root)
+        create_database(path)
 
 
 @contextmanager

@@ -4,8 +4,10 @@ from collections.abc import Collection
 
 from msgspec import Struct, structs
 
+from reconciler.converge.sweep import sweep
 from reconciler.converge.view import made_of
 from reconciler.model.errors import NotFound, Usage
+from reconciler.model.events import Emit
 from reconciler.model.key import RUN_STACK, Key, Kind, kind_of, split_key, split_replica_volume, stack_of
 from reconciler.model.observation import Observation
 from reconciler.model.plan import Plan
@@ -46,6 +48,12 @@ def delete(root: Root, doomed: Doomed, options: ApplyOptions, *, face: Face) -> 
         options = structs.replace(options, allow_delete=True)
         face = structs.replace(face, emit=told)
         return carry_out(root, plan, looked, options, face=face, tried=f"delete {doomed.stack}")
+
+
+def remove_strays(root: Root, emit: Emit) -> None:
+    """What a delete that was killed at its very end left: its records are gone, and nothing has its name any more."""
+    if root.root_id:
+        sweep(root.ground(), emit)
 
 
 def _read_wanted(root: Root, stack: str) -> Collection[Key]:
