@@ -31,3 +31,15 @@ def test_x1_a_fault_at_any_point_is_taken_up_by_two_applies(world: World) -> Non
         if found:
             break  # The world may hold what was left.
     assert wrong == [], "\n".join(wrong)
+
+
+WRONG_ONCE = (
+    "first engine.native.layers.layer._staging/rmdir 2 hang",  # a layer half-made stayed after a prune
+    "delete converge.settle:after 4 kill",  # the run directory stayed, and a second delete knew no such stack
+)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("cell", WRONG_ONCE)
+def test_x1_cells_that_were_wrong_once(world: World, cell: str) -> None:
+    assert matrix.run_cell(world, matrix.Cell.parse(cell)) == []
