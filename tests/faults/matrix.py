@@ -84,9 +84,12 @@ class Scenario:
 
     def begin(self) -> None:
         """A root that nobody has used."""
-        self.number += 1
-        self.world.root = self.world.folder / f"root{self.number}"
-        self.trace = self.world.folder / f"run{self.number}" / "trace"
+        while True:
+            self.number += 1
+            self.world.root = self.world.folder / f"root{self.number}"
+            self.trace = self.world.folder / f"run{self.number}" / "trace"
+            if not self.trace.parent.exists():
+                break
         self.trace.parent.mkdir()
         self.world.write(manifest(1))
 
