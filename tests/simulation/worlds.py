@@ -415,9 +415,17 @@ class World(Root):
             if not recorded and key not in unfinished:
                 raise Wrong(f"{port} is open for {key}, which has no such port on record")
         with closing(sqlite3.connect(database_path(self.path))) as rows:
-            holders = {Key(key) for (key,) in rows.execute("SELECT DISTINCT owner FROM grants")}
-        if lost := holders - {*records, *unfinished}:
+            grants = rows.execute("SELECT owner, pool, value FROM grants").fetchall()
+        if lost := {owner for owner, _, _ in grants} - {*records, *unfinished}:
             raise Wrong(f"grants that nobody has: {sorted(lost)}")
+        for owner, pool, value in grants:
+            settled = kind_of(owner) is Kind.CONTAINER and owner not in unfinished
+            places = records[owner].grants.endpoints.values() if settled else ()
+            if settled and pool == "link" and value not in {place.link for place in places}:
+                raise Wrong(f"link {value} is granted to {owner}, which is made without it")
+        for key, record in records.items():
+            if record.hold is not None and key in many and not intents:
+                raise Wrong(f"{key} is held by a {record.hold.kind} and runs")
 
     def check_wanted(self, wanted: Stack) -> None:
         """What runs is made as its manifest says."""
