@@ -56,7 +56,15 @@ def remove_network_keepsake(layout: Layout, link: str) -> None:
     """A network is gone. What is gone already is no error."""
     folder = layout.root / "networks"
     if re.fullmatch(r"[a-z0-9]{1,15}", link):
-        (folder / f"{link}.json").unlink(missing_ok=True)
+        # Whoever died while he wrote it left it under another name; nobody writes for a network that goes.
+        for path in (folder / f"{link}.json", *folder.glob(f"{files.STAGING}{link}.json-*")):
+            path.unlink(missing_ok=True)
+
+
+def network_keepsakes(layout: Layout) -> list[str]:
+    """The links of networks that something is kept of, be it half-written."""
+    names = (path.name.removeprefix(files.STAGING) for path in (layout.root / "networks").glob("*.json*"))
+    return sorted({name.partition(".json")[0] for name in names})
 
 
 def _is_linkless(made: Made) -> bool:

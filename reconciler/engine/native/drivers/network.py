@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from reconciler.engine.native.glimpse import Glimpse
-from reconciler.engine.native.keepsakes import remove_network_keepsake
+from reconciler.engine.native.keepsakes import network_keepsakes, remove_network_keepsake
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import bridge
 from reconciler.engine.native.net.rules import bridge_networks
@@ -68,6 +68,9 @@ class NetworkDriver:
         if self.layout.netns.is_dir():
             kept = sorted(entry.name for entry in self.layout.netns.iterdir())
             found += [Stray(kind="netns", name=name) for name in kept if name not in incarnations]
+        # Race: a delete that dies between the bridge and what says of it leaves the second alone.
+        networks = {made.grants.link for made in view.made}
+        found += [Stray(kind="keepsake", name=name) for name in network_keepsakes(self.layout) if name not in networks]
         return found
 
     def remove_stray(self, stray: Stray) -> None:
@@ -76,6 +79,8 @@ class NetworkDriver:
             match stray.kind:
                 case "link":
                     netlink.send([netlink.link_removal(stray.name)])
+                    remove_network_keepsake(self.layout, stray.name)
+                case "keepsake":
                     remove_network_keepsake(self.layout, stray.name)
                 case "netns":
                     namespaces.remove_netns(self.layout.netns / stray.name)
