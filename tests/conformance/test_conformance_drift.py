@@ -15,7 +15,7 @@ def test_what_was_just_made_has_not_drifted(site: Site) -> None:
     assert names(site.ground.drifted()) == []
 
 
-def test_harm_is_named_reaches_nobody_else_and_is_mended(standing: Site, harm: Harm) -> None:
+def test_x9_harm_is_named_reaches_nobody_else_and_is_mended(standing: Site, harm: Harm) -> None:
     site, ground = standing, standing.ground
     assert names(ground.drifted()) == []
     before = site.pids()

@@ -58,7 +58,7 @@ def test_child_does_not_inherit_pythons_ignored_signals() -> None:
     assert (code, int(output.split()[1], 16) & pythons) == (0, 0)
 
 
-def test_run_gives_code_and_words_and_kills_what_hangs() -> None:
+def test_x6_run_gives_code_and_words_and_kills_what_hangs() -> None:
     assert process.run(["/bin/sh", "-c", "echo out; echo err >&2; exit 3"], seconds=5) == (3, "out\nerr\n")
     assert process.run(["/bin/sh", "-c", "kill -9 $$"], seconds=5)[0] == -9
     assert process.run(["/nonexistent/program"], seconds=5)[0] == 127

@@ -36,7 +36,7 @@ def shop(world: World) -> World:
     return world
 
 
-def test_everything_comes_back_with_its_addresses_data_and_writable_layer(shop: World):
+def test_x2_everything_comes_back_with_its_addresses_data_and_writable_layer(shop: World):
     shop.run("exec", "store", "touch", "/mark", check=0)
     before, mac = given(shop), macs(shop, "web")
     shop.reboot()
@@ -200,7 +200,7 @@ def test_volume_whose_data_is_gone_is_not_made_anew_by_itself(shop: World):
     assert len(shop.run("exec", "store", "cat", "/data/starts", check=0).out.split()) == 1
 
 
-def test_layers_that_the_disk_did_not_get_are_pulled_again_by_their_digest(shop: World):
+def test_x2_layers_that_the_disk_did_not_get_are_pulled_again_by_their_digest(shop: World):
     shop.reboot()
     layer = max((shop.root / "layers").glob("*.squashfs"), default=None, key=lambda path: path.stat().st_size)
     layer = layer or max((shop.root / "layers").glob("*.erofs"), key=lambda path: path.stat().st_size)
@@ -211,7 +211,7 @@ def test_layers_that_the_disk_did_not_get_are_pulled_again_by_their_digest(shop:
     assert "It works" in shop.fetch("http://127.0.0.1:8080/")
 
 
-def test_run_directory_of_another_boot_is_not_believed(shop: World):
+def test_x2_run_directory_of_another_boot_is_not_believed(shop: World):
     """Should it ever survive: pids, monitors and policies in it mean nothing."""
     pids = {name: shop.pid(f"shop/{name}") for name in ("store", "web")}
     shop.new_boot_id()

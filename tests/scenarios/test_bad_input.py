@@ -251,7 +251,7 @@ def python_reconcile() -> list[str]:
 
 
 @pytest.mark.parametrize("program", ["runc", "conmon", "nft"])
-def test_missing_program_is_named_with_its_package(world: World, program: str):
+def test_x6_missing_program_is_named_with_its_package(world: World, program: str):
     world.use("shop")
     for folder in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"):
         world.nsenter("sh", "-c", f"[ ! -e {folder}/{program} ] || mount --bind /dev/null {folder}/{program}", check=False)

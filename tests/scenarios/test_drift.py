@@ -108,7 +108,7 @@ IN_PLACE: list[Callable[[World], None]] = [
 
 
 @pytest.mark.parametrize("harm", IN_PLACE, ids=lambda harm: harm.__name__)
-def test_drift_is_named_and_mended_with_the_same_pids(shop: World, harm: Callable[[World], None]):
+def test_x9_drift_is_named_and_mended_with_the_same_pids(shop: World, harm: Callable[[World], None]):
     before = {name: shop.pid(f"shop/{name}") for name in ("web", "store")}
     harm(shop)
     drift = shop.run("drift", check=2)
@@ -124,7 +124,7 @@ def test_drift_is_named_and_mended_with_the_same_pids(shop: World, harm: Callabl
     assert shop.plan("stack.yaml")["actions"] == []
 
 
-def test_dead_monitor_is_a_restart_in_the_plan_with_that_reason(shop: World):
+def test_x9_dead_monitor_is_a_restart_in_the_plan_with_that_reason(shop: World):
     before = {name: shop.pid(f"shop/{name}") for name in ("web", "store")}
     monitors = [pid for pid, command in shop.processes().items() if "conmon" in command]
     assert len(monitors) == 2
@@ -139,7 +139,7 @@ def test_dead_monitor_is_a_restart_in_the_plan_with_that_reason(shop: World):
     assert shop.plan("stack.yaml")["actions"] == []
 
 
-def test_everything_killed_at_once_comes_back(shop: World):
+def test_x9_everything_killed_at_once_comes_back(shop: World):
     for pid in shop.processes():
         shop.kill(pid)
     shop.run("apply", "stack.yaml", "--yes", check=0)
@@ -148,7 +148,7 @@ def test_everything_killed_at_once_comes_back(shop: World):
     assert len(shop.run("exec", "store", "cat", "/data/starts", check=0).out.split()) >= 2
 
 
-def test_run_folder_unmounted_and_emptied_as_after_a_reboot(shop: World):
+def test_x9_run_folder_unmounted_and_emptied_as_after_a_reboot(shop: World):
     for pid in shop.processes():
         shop.kill(pid)
     script = "for m in $(awk '{print $5}' /proc/self/mountinfo | grep -F /run/reconcile/ | sort -r); do umount -l $m; done"

@@ -136,7 +136,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("create", [False, True])
-def test_a_database_that_can_not_be_used_is_said_so_and_left_alone(tmp_path: Path, damage: str, create: bool) -> None:
+def test_x4_a_database_that_can_not_be_used_is_said_so_and_left_alone(tmp_path: Path, damage: str, create: bool) -> None:
     store = made_root(tmp_path)
     with store.write() as tx:
         tx.put_records([container(web(index)) for index in range(1, 100)])
@@ -152,7 +152,7 @@ def test_a_database_that_can_not_be_used_is_said_so_and_left_alone(tmp_path: Pat
     assert (path.read_bytes() if path.is_file() else b"") == before
 
 
-def test_a_deleted_log_is_said_and_not_taken_for_the_truth(tmp_path: Path) -> None:
+def test_x4_a_deleted_log_is_said_and_not_taken_for_the_truth(tmp_path: Path) -> None:
     store = made_root(tmp_path)
     root = store.path.parent
     lost = tmp_path / "copy"
@@ -197,7 +197,7 @@ def start_holder(root: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def test_a_lock_that_is_not_had_names_its_holder_and_reading_goes_on(tmp_path: Path) -> None:
+def test_x4_a_lock_that_is_not_had_names_its_holder_and_reading_goes_on(tmp_path: Path) -> None:
     store = made_root(tmp_path)
     store.close()
     process = start_holder(store.path.parent)
@@ -297,7 +297,7 @@ except NameError:
 
 
 @pytest.mark.root
-def test_a_read_only_file_system_is_said_so(tmp_path: Path) -> None:
+def test_x4_a_read_only_file_system_is_said_so(tmp_path: Path) -> None:
     made_root(tmp_path).close()
     root = tmp_path / "root"
     done = in_a_mount_namespace(
