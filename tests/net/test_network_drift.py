@@ -250,7 +250,7 @@ def test_deleted_rule_is_named_by_its_comment(blog):
     assert blog.drift() == {}
 
 
-def test_flushed_firewall_is_missing_as_a_whole(blog):
+def test_e4_flushed_firewall_is_missing_as_a_whole(blog):
     nft("flush ruleset")
     drift = blog.drift()
     assert drift[f"{FRONT} rules"].state == "missing"

@@ -56,6 +56,14 @@ def test_names_and_aliases_answer_inside_their_network_only(either_machine, buil
     assert ask(m, m.neighbour, "10.64.1.1", "web", patience=0.4) == "silence"
 
 
+def test_e5_hostname_of_a_container_is_no_name_on_its_network(machine, build):
+    front = build.network("front", 1)
+    web, evil = build.container("web", front), build.container("evil", front, host=3, spec={"hostname": "db"})
+    machine.up(front, web, evil)
+    assert ask(machine, web, "10.64.1.1", "evil") == ["10.64.1.3"]
+    assert ask(machine, web, "10.64.1.1", "db", patience=1) in NO_ANSWER
+
+
 def test_replicas_are_one_name_and_each_has_its_own(either_machine, build):
     m = either_machine
     front, back = build.network("front", 1), build.network("back", 2)

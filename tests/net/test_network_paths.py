@@ -29,7 +29,7 @@ def test_published_port_answers_host_neighbour_and_containers(either_machine, bu
     assert m.call(None, "10.64.1.2", 80) == "10.64.1.1"
 
 
-def test_port_on_loopback_is_for_the_host_alone(either_machine, build):
+def test_e1_port_on_loopback_is_for_the_host_alone(either_machine, build):
     m = either_machine
     front = build.network("front", 1)
     web = build.container("web", front, ports={"127.0.0.1:8080/tcp": 80})
@@ -56,7 +56,7 @@ def _route_loopback_away():
     subprocess.run(["/usr/sbin/ip", "route", "add", "127.0.0.0/8", "via", way, "dev", "eth0"], check=True)
 
 
-def test_networks_are_isolated_and_go_out_by_the_address_of_the_host(either_machine, build):
+def test_e3_networks_are_isolated_and_go_out_by_the_address_of_the_host(either_machine, build):
     m = either_machine
     front, back = build.network("front", 1), build.network("back", 2)
     web, db = build.container("web", front), build.container("db", back)
@@ -74,7 +74,7 @@ def test_networks_are_isolated_and_go_out_by_the_address_of_the_host(either_mach
     assert m.call(web, "203.0.113.1", 7) == "192.0.2.2"
 
 
-def test_internal_network_reaches_nothing_outside(either_machine, build):
+def test_e3_internal_network_reaches_nothing_outside(either_machine, build):
     m = either_machine
     inner, front = build.network("inner", 1, internal=True), build.network("front", 2)
     db, peer = build.container("db", inner), build.container("peer", inner, host=3)
