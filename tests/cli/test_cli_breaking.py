@@ -1,9 +1,11 @@
 """What somebody finds who tries to break the command line: the words of refusals and counts."""
 
+import errno
+
 import pytest
 
 from reconciler.cli.get import state
-from reconciler.cli.main import cli
+from reconciler.cli.main import _tell, cli
 from reconciler.cli.render import show_error
 from reconciler.model.errors import Failed, NotFound
 from reconciler.model.key import container_key
@@ -22,6 +24,16 @@ from reconciler.verbs.observe import Seen
 def test_every_line_of_a_hint_stands_below_the_first(capsys):
     show_error(Failed("x: y", hint="to keep: a\nto go on: b"))
     assert capsys.readouterr().err == "error: x: y\n  hint: to keep: a\n        to go on: b\n"
+
+
+def test_x3_error_of_the_kernel_that_nobody_expected_is_told_in_words(capsys, monkeypatch):
+    monkeypatch.delenv("RECONCILE_DEBUG", raising=False)
+    assert _tell(OSError(errno.ENOSPC, "No space left on device", "/var/lib/x")) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: the machine refused: No space left on device: /var/lib/x\n  hint: free some space first; "
+    )
+    assert "mistake" not in said
 
 
 def test_only_names_that_exist_are_suggested():

@@ -165,7 +165,8 @@ class Ordeal:
         """Start an apply of both stacks, or of those named."""
         files = arguments or _STACKS
         command = ["apply", *files, "--yes", "--allow-delete", "--lock-timeout", timeout]
-        return self.world.popen(*command, env={"RECONCILE_FAILPOINTS": points} if points else {})
+        # What a point raises is nobody's to expect there: it is told in words, but for whoever looks for our mistakes.
+        return self.world.popen(*command, env={"RECONCILE_FAILPOINTS": points, "RECONCILE_DEBUG": ""} if points else {})
 
     def finish(self, process: "subprocess.Popen[bytes]", may: tuple[int, ...] = _ENDS, seconds: float = 100) -> Result:
         """Wait for a command, and look at what it said."""
