@@ -219,8 +219,9 @@ def _move_out(layout: Layout) -> None:
     """It serves whoever runs, so that it must not end with the service or session that started it."""
     pid = find_resolver(layout)
     if pid and cgroups.confined_in():
-        cgroups.create(_cgroup(layout))
-        cgroups.move_out(pid, _cgroup(layout))
+        with saying("names", "move aardvark-dns into a cgroup of its own"):
+            cgroups.create(_cgroup(layout))
+            cgroups.move_out(pid, _cgroup(layout))
 
 
 def _cgroup(layout: Layout) -> str:
