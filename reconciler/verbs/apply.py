@@ -84,6 +84,9 @@ def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), e
     if not unclean:
         return looked
     again = look(root, ports=ports, stacks=stacks, locked=True)
+    if again.observation.strays:  # Order: what an open intent names is nobody's stray before that intent is closed.
+        sweep(root.ground(), emit)
+        again = look(root, ports=ports, stacks=stacks, locked=True)
     # What was taken up keeps its reason: the plan says `unfinished` where there is something left to do.
     unfinished = {key: record.unfinished for key, record in looked.records.items() if record.unfinished}
     records = {key: structs.replace(record, unfinished=unfinished.get(key, "")) for key, record in again.records.items()}

@@ -20,6 +20,7 @@ from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Phase
 from reconciler.model.record import Hold, Made, Record
 from reconciler.plan.holds import ending_verb
+from reconciler.verbs.look import lives
 from reconciler.verbs.names import find_containers, find_one
 from reconciler.verbs.record import who
 from reconciler.verbs.root import Root, this_process
@@ -78,8 +79,32 @@ def _start_all(root: Root, found: Sequence[Record], verb: str, emit: Emit) -> No
         if containers.unpause(made).phase is not Phase.RUNNING:
             containers.prepare(made, uses=uses, emit=silent)
             containers.start(made, uses=uses)
+            _check_kept(root, record, verb)
 
     _each(found, verb, work, emit)
+
+
+def _check_kept(root: Root, record: Record, verb: str) -> None:
+    """Remove what was started here where the container was deleted or replaced meanwhile, and raise Failed.
+
+    Race: we hold no lock of its stack. Whoever deletes it writes an intent before he looks for what runs; so where there is
+    neither an intent nor another record after our start, that start is seen by whoever comes.
+    """
+    deadline = time.monotonic() + root.lock_timeout
+    while True:
+        with root.store.read() as tx:
+            now, intents = tx.records().get(record.key), tx.intents()
+        mine = [one for one in intents if one.old is not None and one.old.incarnation == record.incarnation]
+        going = any(one.verb == "delete" for one in mine)
+        if now is None or now.incarnation != record.incarnation or going:
+            break
+        # A replace that is under way removes the old one, or lets it run again: what it came to is recorded soon.
+        if not any(lives(one.apply) for one in mine) or time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
+    root.engine.containers.delete(made_of(record))
+    what = "deleted" if now is None or going else "replaced"
+    raise Failed(f"{verb} {record.key}: it was {what} meanwhile", hint="look again: reconcile get")
 
 
 def restart(root: Root, name: str, *, emit: Emit, grace: float | None = None) -> None:
@@ -96,6 +121,7 @@ def restart(root: Root, name: str, *, emit: Emit, grace: float | None = None) ->
         containers.prepare(made, uses=uses, emit=silent)
         containers.unmark(made)
         containers.start(made, uses=uses)
+        _check_kept(root, record, "restart")
 
     _each(found, "restart", work, emit)
 

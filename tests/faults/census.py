@@ -3,9 +3,10 @@
 Used by the tests of faults and by torture. It reads the database and the kernel by itself, never through the product.
 """
 
+import contextlib
 import json
 import re
-import subprocess
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -50,23 +51,25 @@ def inside(world: World, path: Path) -> Path:
     return Path(f"/proc/{world.holder}/root{path}")
 
 
-_READ = """
+_ASK = (
+    "SELECT key, incarnation, CAST(grants AS TEXT) FROM records",
+    "SELECT pool, scope, value, owner FROM grants",
+    "SELECT verb || ' ' || key FROM intents",
+)
+_INSIDE = f"""
 import json, sqlite3, sys
-sql = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True, timeout=10)
-ask = ["SELECT key, incarnation, CAST(grants AS TEXT) FROM records", "SELECT pool, scope, value, owner FROM grants"]
-ask += ["SELECT verb || ' ' || key FROM intents"]
-print(json.dumps([sql.execute(one).fetchall() for one in ask]))
+sql = sqlite3.connect("file:" + sys.argv[1] + "?mode=ro", uri=True, timeout=10)
+print(json.dumps([sql.execute(one).fetchall() for one in {_ASK!r}]))
 """
 
 
 def read_book(database: Path, world: World | None = None) -> Book:
     """Read a root's database, without its code; inside the world where one is given, for it may have mounts of its own."""
-    command = (sys.executable, "-I", "-c", _READ, str(database))
     if world is not None:
-        out = world.nsenter(*command).out
+        rows, grants, intents = world.nsenter(sys.executable, "-I", "-c", _INSIDE, str(database)).json()
     else:
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    rows, grants, intents = json.loads(out)
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as sql:
+            rows, grants, intents = (sql.execute(one).fetchall() for one in _ASK)
     made = tuple(Row(key, incarnation, json.loads(given or "{}")) for key, incarnation, given in rows)
     return Book(made, tuple(tuple(grant) for grant in grants), tuple(intent for (intent,) in intents))
 
