@@ -208,7 +208,7 @@ def test_x10_two_roots_on_one_machine_do_not_collide(world: World):
 
 @pytest.mark.root
 def test_x11_a_pid_that_is_another_process_by_now_is_never_signalled(world: World):
-    """Its monitor was killed, so nobody noted its end; its pid is a stranger's by now, of this boot, begun at another time."""
+    """Its monitor was killed, so nobody noted its end; its pid is a stranger's by now, begun at another time."""
     world.write(manifest("one", count=0, c0={**BOX, "restart": "no"}))
     world.run("apply", "stack.yaml", "--yes", check=0)
     pid, made = world.pid("one/c0"), world.record("one/c0")["status"]["incarnation"]
