@@ -393,7 +393,7 @@ class World(Root):
                 raise Wrong(f"{key} was touched and no plan named it: {pid} -> {now.get(incarnation)}")
         self.check_unique(now)
 
-    def check_unique(self, now: dict[str, tuple[Key, int]]) -> None:
+    def check_unique(self, now: dict[str, tuple[Key, int]], *, settled: bool = False) -> None:
         with self.store.read() as tx:
             records, intents = tx.records(), tx.intents()
         many: dict[Key, int] = {}
@@ -412,7 +412,7 @@ class World(Root):
         for port, key in self.machine.open_ports.items():
             record = records.get(key)
             recorded = record is not None and isinstance(record.spec, ContainerSpec) and port in record.spec.ports
-            if not recorded and key not in unfinished:
+            if settled and not recorded and key not in unfinished:  # Before that a client may have died on the way there.
                 raise Wrong(f"{port} is open for {key}, which has no such port on record")
         with closing(sqlite3.connect(database_path(self.path))) as rows:
             grants = rows.execute("SELECT owner, pool, value FROM grants").fetchall()
@@ -424,7 +424,7 @@ class World(Root):
             if settled and pool == "link" and value not in {place.link for place in places}:
                 raise Wrong(f"link {value} is granted to {owner}, which is made without it")
         for key, record in records.items():
-            if record.hold is not None and key in many and not intents:
+            if settled and record.hold is not None and key in many and not intents:
                 raise Wrong(f"{key} is held by a {record.hold.kind} and runs")
 
     def check_wanted(self, wanted: Stack) -> None:
@@ -466,7 +466,7 @@ class World(Root):
                 if isinstance(spec, ContainerSpec) and spec.restart == "always" and key not in running:
                     raise Wrong(f"{key} is wanted and does not run")
             self.check_wanted(wanted)
-        self.check_unique(self.look_at_all())
+        self.check_unique(self.look_at_all(), settled=True)
         data = set(self.machine.volumes)
         for name in STACKS:
             with suppress(ReconcileError):
