@@ -3,7 +3,7 @@
 A cell is a step of the scenario (the first apply, an update, a delete, a boot, an exit), the n-th hit of a point in it, and
 what happens there. `list_cells` runs the scenario once with a trace; `run_cell` runs it with the fault, then without, and
 says in words what is wrong: two applies must converge, who was not named keeps its pid, data and secrets are as they were,
-and after a delete nothing is left. `scripts/torture` runs all of them, `test_real_matrix.py` some.
+and after a delete nothing is left. `scripts/torture --only matrix` runs all of them, `test_real_matrix.py` some.
 """
 
 import random
@@ -150,6 +150,11 @@ def list_cells(world: World, steps: Sequence[str] = STEPS) -> list[Cell]:
     return cells
 
 
+def list_points(cells: Sequence[Cell]) -> dict[str, list[str]]:
+    """The points that each step reaches."""
+    return {step: sorted({cell.point for cell in cells if cell.step == step}) for step in STEPS}
+
+
 def choose_cells(cells: Sequence[Cell], count: int, seed: int) -> list[Cell]:
     """Some of them, other ones for another seed."""
     return random.Random(seed).sample(list(cells), min(count, len(cells)))
@@ -177,6 +182,11 @@ def run_cell(world: World, cell: Cell) -> list[str]:
         wrong += _converge(scenario)
         wrong += _look(scenario, version, kept=kept, data=cell.step != "first")
     return wrong + _end(scenario)
+
+
+def tells_of_leak(line: str) -> bool:
+    """Whether a line of `run_cell` is about what is there and should not be."""
+    return line.startswith("left in the root") or "nothing is left" in line.partition("\n")[0]
 
 
 def _reached(scenario: Scenario, cell: Cell) -> bool:

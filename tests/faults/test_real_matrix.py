@@ -1,4 +1,4 @@
-"""Some cells of the matrix on runc, other ones each day; `scripts/torture` runs all of them."""
+"""Some cells of the matrix on runc, other ones each day; `scripts/torture --only matrix` runs all of them."""
 
 import os
 import time

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from census import held_twice, inside, not_recorded, read_book
-from torture import FAULTS, PARTS, Leaked, Lost, Ordeal, Run
+from harms import FAULTS
+from ordeal import Leaked, Lost, Ordeal
+from torture import PARTS, Cells, Run
 
 from lab.world import World
 
@@ -14,10 +16,18 @@ pytestmark = pytest.mark.root
 
 def test_some_rounds_of_torture_lose_and_leak_nothing(tmp_path: Path, lab_storage: Path) -> None:
     said: list[str] = []
-    run = Run(tmp_path, lab_storage, 7, PARTS["random"], lambda score: score.rounds >= 5, said.append)
+    run = Run(tmp_path, lab_storage, 7, PARTS["random"], lambda score: score.rounds >= 5, said.append, ["first"])
     score = run.go()
     assert (score.lost, score.leaked) == (0, 0), "\n".join(said)
     assert score.rounds == 5
+
+
+def test_x1_the_matrix_goes_through_cells_in_the_order_of_its_seed(tmp_path: Path, lab_storage: Path) -> None:
+    said: list[str] = []
+    cells = Cells(tmp_path, lab_storage, 7, lambda score: score.rounds >= 1, said.append, ["first"])
+    score = cells.go()
+    assert (str(score), score.wrong) == ("rounds 1, faults 1, lost 0, leaked 0", []), "\n".join(said)
+    assert cells.total > 800
 
 
 @pytest.fixture
