@@ -90,6 +90,9 @@ def _never_was(intent: Intent, observation: Observation) -> bool:
 
 def _winner(intent: Intent, observation: Observation) -> tuple[Made | None, Made | None]:
     """Which of old and new stays on record, and which goes."""
+    if intent.verb == "create" and intent.new is not None and _status(observation, intent.new).phase is not Phase.MISSING:
+        # Nothing was there (a reboot, an apply that had died before): what is there now is made as the new one says.
+        return intent.new, None
     if intent.verb != "replace":
         return (intent.old or intent.new), None
     assert intent.old is not None
@@ -148,8 +151,8 @@ def resume(folded: Folded, ground: Ground, emit: Emit) -> None:
             gone = {intent.key: intent.old for intent in folded.intents}
             for key in folded.dropped:
                 drop_record(tx, key, gone[key])
-            for made in folded.remove:
-                give_back(tx, made.key, made_of(folded.records[made.key]))
+            for key in folded.changed:
+                give_back(tx, key, made_of(folded.records[key]))
             view = compose_view(tx.records(), tx.intents())
         # What was opened or named for the one that went closes with it.
         with failpoint.at("resume.settle"):

@@ -11,8 +11,8 @@ def ending_verb(kind: str) -> str:
 
 
 def render_hold(hold: Hold, status: Status, *, now: float) -> str:
-    """A container's: `held: stop by root 5m ago (disk); …`."""
-    runs = ", though it runs" if status.phase is Phase.RUNNING else ""
+    """A container's: `held: stop by root 5m ago (disk); …`. One that runs all the same: whoever held it was cut short."""
+    runs = f", though it runs: `reconcile {hold.kind}` again" if status.phase is Phase.RUNNING else ""
     return f"held: {_since(hold, now)}{runs}; `reconcile {ending_verb(hold.kind)}` or apply --resume ends it"
 
 

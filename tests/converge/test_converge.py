@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from converge_bench import Bench
+from converge_bench import Bench, die_after
 
 from plan.builders import container, stack, volume_at
 from reconciler.converge.grants import find_uses
@@ -279,3 +279,22 @@ def test_new_volume_that_was_never_made_is_no_loss(bench: Bench) -> None:
         tx.put_stack(StackRecord(name="blog", origin="x"))
         tx.put_intents([Intent(**record, new=Made(key=DATA, spec=VolumeSpec(), grants=Grants(volume_id="a" * 16)))])
     assert bench.apply(wanted).failed == ()
+
+
+def test_x1_going_back_after_a_reboot_and_a_death_anywhere_gives_the_former_ones(bench: Bench) -> None:
+    """What an apply that died made of a changed manifest is on record as it was made; and nothing stays granted."""
+    former = stack(web=container(ports={"0.0.0.0:8080/tcp": 80}), cache=container())
+    changed = stack(web=container(ports={"0.0.0.0:8090/tcp": 80}, command=("new",)), cache=container(command=("new",)))
+    bench.apply(former)
+    deaths = 0
+    bench.machine.reboot()
+    while die_after(bench, changed, deaths):
+        bench.apply(former)
+        made = {thing.made.key: thing.made.spec for thing in bench.machine.containers.values()}
+        assert made == {key: former.specs[key] for key in (CACHE, WEB)}, deaths
+        with bench.store.read() as tx:
+            assert {grant.scope for grant in tx.grants_of(WEB) if grant.pool == "port"} == {"8080/tcp"}, deaths
+        assert bench.lines(former) == ["nothing to do"], deaths
+        deaths += 1
+        bench.machine.reboot()
+    assert deaths > 3

@@ -419,9 +419,9 @@ class World(Root):
         if lost := {owner for owner, _, _ in grants} - {*records, *unfinished}:
             raise Wrong(f"grants that nobody has: {sorted(lost)}")
         for owner, pool, value in grants:
-            settled = kind_of(owner) is Kind.CONTAINER and owner not in unfinished
-            places = records[owner].grants.endpoints.values() if settled else ()
-            if settled and pool == "link" and value not in {place.link for place in places}:
+            made = kind_of(owner) is Kind.CONTAINER and owner not in unfinished
+            places = records[owner].grants.endpoints.values() if made else ()
+            if made and pool == "link" and value not in {place.link for place in places}:
                 raise Wrong(f"link {value} is granted to {owner}, which is made without it")
         for key, record in records.items():
             if settled and record.hold is not None and key in many and not intents:
