@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.engine.native.net.pools import POOLS, check_subnet, choose_free_subnets, choose_subnets
+from reconciler.engine.native.net.pools import POOLS, Claims, check_subnet, choose_free_subnets
 from reconciler.model.errors import SubnetTaken
 from reconciler.model.key import Key
 
@@ -47,11 +47,39 @@ def test_first_subnets_of_an_idle_host():
     assert choose_free_subnets(2, []) == ["10.64.0.0/24", "10.64.1.0/24"]
 
 
+@pytest.fixture
+def claims():
+    made = Claims()
+    yield made
+    made.close()
+
+
 @pytest.mark.root
-def test_routes_of_the_host_are_avoided_and_named(machine, build):
+def test_x10_what_another_root_is_about_to_make_is_avoided(machine, claims):
+    """Neither has made a bridge yet, so that no route tells."""
+    other = Claims()
+    assert other.choose(2, []) == ["10.64.0.0/24", "10.64.1.0/24"]
+    assert claims.choose(1, []) == ["10.64.2.0/24"]
+    assert claims.choose(1, ["10.64.2.0/24"]) == ["10.64.3.0/24"]
+    other.close()
+    assert claims.choose(1, []) == ["10.64.0.0/24"]
+
+
+@pytest.mark.root
+def test_claims_of_everything_keep_nobody_from_a_network(machine, claims, monkeypatch):
+    """Any user may bind such names."""
+    monkeypatch.setattr("reconciler.engine.native.net.pools.POOLS", ("10.64.0.0/22",))
+    other = Claims()
+    assert len(other.choose(4, [])) == 4
+    assert claims.choose(1, []) == ["10.64.0.0/24"]
+    other.close()
+
+
+@pytest.mark.root
+def test_routes_of_the_host_are_avoided_and_named(machine, build, claims):
     front = build.network("front", 0)
     machine.up(front)
-    assert choose_subnets(1, ["10.64.1.0/24"]) == ["10.64.2.0/24"]
+    assert claims.choose(1, ["10.64.1.0/24"]) == ["10.64.2.0/24"]
     key = Key("network/blog/new")
     check_subnet(machine.layout, key, "10.64.0.0/24")  # a bridge of this root: the store knows about it
     with pytest.raises(SubnetTaken, match=r"network/blog/new: the subnet 192\.0\.2\.128/25 overlaps 192\.0\.2\.0/24.*lan"):

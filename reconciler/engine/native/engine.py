@@ -45,6 +45,7 @@ class NativeEngine:
         self.containers = ContainerDriver(layout, read_content)
         self.contents = ContentDriver()
         self.inside = NativeInside(layout)
+        self._claims = pools.Claims()
 
     def driver(self, kind: Kind) -> Driver:
         """The driver of anything but containers."""
@@ -115,11 +116,12 @@ class NativeEngine:
         return done
 
     def choose_subnets(self, count: int, taken: Sequence[str]) -> Sequence[str]:
-        """Free subnets of the pool."""
-        return pools.choose_subnets(count, taken)
+        """Free subnets of the pool, which other roots that look now avoid."""
+        return self._claims.choose(count, taken)
 
     def check_subnet(self, key: Key, subnet: str) -> None:
         """Raise SubnetTaken where a route of the host overlaps it."""
+        self._claims.claim(subnet)
         pools.check_subnet(self.layout, key, subnet)
 
     def remember(self, made: Made, uses: Uses, contents: Mapping[str, bytes]) -> None:
@@ -138,8 +140,9 @@ class NativeEngine:
         ]
 
     def close(self) -> None:
-        """End pulls that are under way, and let connections and threads go."""
+        """End pulls that are under way, and let connections, threads and claims go."""
         self.images.close()
+        self._claims.close()
 
 
 def _with_parts(status: Status, parts: dict[str, Part]) -> Status:

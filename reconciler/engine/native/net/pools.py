@@ -1,12 +1,15 @@
 """Chooses subnets that collide with nothing, and refuses those that do.
 
 `converge/grants.py` asks through the engine and holds what is given under a UNIQUE constraint; what other roots and other
-programs use is seen in the host's routes and addresses.
+programs use is seen in the host's routes and addresses, and what other roots are about to use in their claims.
 """
 
+import errno
 import ipaddress
+import socket
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net.words import saying
@@ -22,16 +25,78 @@ _SIZE = 256
 """Addresses of a subnet: a /24."""
 
 
-def choose_subnets(count: int, taken: Sequence[str]) -> list[str]:
-    """Free /24 subnets of the pools that overlap neither `taken` nor what the host routes or has an address in.
+_CLAIM = "@reconcile/subnet/"
 
-    Raises SubnetTaken when the pools are used up.
+
+class Claims:
+    """Subnets that this process has chosen. Until their bridges are there no route tells other roots of them.
+
+    A claim is a name in the abstract socket namespace (unix(7)): one of the network namespace, as subnets are, and gone with
+    its process. Anybody can bind such names, so that claims of others are avoided while there is something else, no more.
     """
-    busy = [*taken, *(subnet for subnet, _ in _read_busy())]
-    found = choose_free_subnets(count, busy)
-    if len(found) < count:
-        raise SubnetTaken("network", " ".join(POOLS), f"what the host routes ({len(busy)} subnets): nothing is left")
-    return found
+
+    def __init__(self) -> None:
+        self._held: dict[str, socket.socket] = {}
+
+    def choose(self, count: int, taken: Sequence[str]) -> list[str]:
+        """Free /24 subnets of the pools that overlap neither `taken`, nor claims of others, nor what the host routes or
+        has an address in; they are claimed.
+
+        Raises SubnetTaken when the pools are used up.
+        """
+        while True:
+            busy = [*taken, *(subnet for subnet, _ in _read_busy())]
+            avoided = [*busy, *self._claimed_by_others()]
+            found = choose_free_subnets(count, avoided)
+            if len(found) < count:
+                found = choose_free_subnets(count, busy)
+                if len(found) < count:
+                    what = f"what the host routes ({len(busy)} subnets): nothing is left"
+                    raise SubnetTaken("network", " ".join(POOLS), what)
+                return found
+            # Race: between our look and our claim another root may have claimed it, or made its bridge and gone.
+            if all([self.claim(subnet) for subnet in found]):
+                routed = [subnet for subnet, _ in _read_busy()]
+                if found == choose_free_subnets(count, [*avoided, *routed]):
+                    return found
+            for subnet in found:
+                self._let_go(subnet)
+
+    def claim(self, subnet: str) -> bool:
+        """Whether nobody else has claimed it; from now on nobody does."""
+        if subnet in self._held:
+            return True
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            opened.bind(_CLAIM.replace("@", "\0") + subnet)
+        except OSError as error:
+            opened.close()
+            return error.errno != errno.EADDRINUSE
+        self._held[subnet] = opened
+        return True
+
+    def _let_go(self, subnet: str) -> None:
+        if opened := self._held.pop(subnet, None):
+            opened.close()
+
+    def close(self) -> None:
+        """Let go of all: those whose bridges were made are seen there."""
+        for subnet in list(self._held):
+            self._let_go(subnet)
+
+    def _claimed_by_others(self) -> Iterator[str]:
+        for line in Path("/proc/thread-self/net/unix").read_text().splitlines():
+            subnet = line.partition(_CLAIM)[2]
+            if subnet and subnet not in self._held and _is_subnet(subnet):
+                yield subnet
+
+
+def _is_subnet(text: str) -> bool:
+    try:
+        ipaddress.IPv4Network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def choose_free_subnets(count: int, busy: Sequence[str]) -> list[str]:
