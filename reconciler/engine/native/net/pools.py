@@ -31,8 +31,8 @@ _CLAIM = "@reconcile/subnet/"
 class Claims:
     """Subnets that this process has chosen. Until their bridges are there no route tells other roots of them.
 
-    A claim is a name in the abstract socket namespace (unix(7)): of the network namespace, as subnets are, and gone with its
-    process. Anybody can bind such names, so that claims of others are avoided while there is something else, no more.
+    A claim is a name in the abstract socket namespace (unix(7)): of the network namespace, as subnets are, and gone with
+    its process. Anybody can bind such names, so that claims of others are avoided while there is something else, no more.
     """
 
     def __init__(self) -> None:
