@@ -3,7 +3,6 @@
 `reconcile version` must feel instant, so nothing but click is imported before the verb is known.
 """
 
-import errno
 import gc
 import os
 import sys
@@ -191,17 +190,6 @@ def _tell_output(error: OSError) -> int:
     return 1
 
 
-def _tell_machine(error: OSError) -> int:
-    """What the kernel refused where nobody expected it: a disk that fails, no memory, no descriptors."""
-    where = f": {error.filename}" if error.filename else ""
-    click.echo(f"error: the machine refused: {error.strerror}{where}", err=True)
-    full = "free some space first; " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    click.echo(
-        f"  hint: {full}what was begun is taken up by the next apply; RECONCILE_DEBUG=1 shows where it was", err=True
-    )
-    return 1
-
-
 def _drop_output() -> None:
     """Nobody takes our output; Python must not try to flush it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -209,19 +197,19 @@ def _drop_output() -> None:
 
 def _tell(error: Exception) -> int:
     """Say what an error says; one that is none of ours is a mistake."""
-    from reconciler.model.errors import ReconcileError
+    from reconciler.cli.render import show_error
+    from reconciler.model.errors import MachineRefused, ReconcileError, find_refusal
 
     if isinstance(error, ReconcileError):
-        from reconciler.cli.render import show_error
-
         show_error(error)
         return error.exit_code
     if isinstance(error, OSError) and (_is_of_output(error) or not _output_is_taken()):
         return _tell_output(error)
     if os.environ.get("RECONCILE_DEBUG"):
         raise error
-    if isinstance(error, OSError) and error.errno is not None:
-        return _tell_machine(error)
+    if (refusal := find_refusal(error)) is not None:
+        show_error(MachineRefused("", refusal))
+        return 1
     click.echo(f"error: this is a mistake in reconcile: {type(error).__name__}: {error}", err=True)
     click.echo("  hint: RECONCILE_DEBUG=1 shows where; please report it", err=True)
     return 1

@@ -25,7 +25,7 @@ from reconciler.converge.ledger import Ledger, Outcome
 from reconciler.converge.view import compose_view
 from reconciler.converge.waits import Verdict, Watchlist, describe_failure, is_job
 from reconciler.linux import failpoint
-from reconciler.model.errors import Failed, ReconcileError
+from reconciler.model.errors import Failed, MachineRefused, ReconcileError, find_refusal
 from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, Emit, Note
 from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.observation import Status
@@ -234,8 +234,7 @@ class Walk:
             except ReconcileError as error:
                 outcome.error = error
             except Exception as error:  # noqa: BLE001 a mistake of ours ends one action, not the run
-                outcome.error = Failed(f"{job.action.key}: {job.action.verb.value}: {type(error).__name__}: {error}")
-                outcome.error.__cause__ = error
+                outcome.error = _explain(f"{job.action.key}: {job.action.verb.value}", error)
             self.outcomes.put(outcome)
 
         self.board.states[job.action.id] = State.RUNNING
@@ -380,6 +379,14 @@ class Walk:
             interrupted=self.interrupted,
             errors=self.errors,
         )
+
+
+def _explain(tried: str, error: Exception) -> Failed:
+    """An error that no driver told as one of ours: the kernel's, or a mistake."""
+    refusal = find_refusal(error)
+    explained = MachineRefused(tried, refusal) if refusal else Failed(f"{tried}: {type(error).__name__}: {error}")
+    explained.__cause__ = error
+    return explained
 
 
 def _concerns_settle(action: Action) -> bool:

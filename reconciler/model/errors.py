@@ -11,6 +11,7 @@
     │   ├── NotLent                           what is borrowed of another stack is not there
     │   ├── DataGone                          a recorded volume without its data
     │   ├── ConvergeFailed                    some actions failed; the others are done
+    │   ├── MachineRefused                    the kernel, where nobody expected it
     │   └── TimedOut
     ├── Refused                         3     a rule that a flag or an answer can lift
     │   ├── StalePlan, OriginDiffers, Borrowed, NeedsYes, NeedsAllowDelete, RootInUse
@@ -22,6 +23,8 @@
 Rooms that own a library map its exceptions here, once, with `raise … from`. No message contains a secret.
 """
 
+import errno
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
@@ -197,6 +200,30 @@ class TimedOut(Failed):
     """Something did not happen in time."""
 
     retry = True
+
+
+class MachineRefused(Failed):
+    """The kernel refused what nobody expected it to: a disk that fails, no memory, no descriptors, no threads. `tried` may
+    be empty."""
+
+    def __init__(self, tried: str, refusal: OSError) -> None:
+        where = f": {refusal.filename}" if refusal.filename else ""
+        full = "free some space first; " if refusal.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        super().__init__(
+            f"{tried}{': ' if tried else ''}the machine refused: {refusal.strerror}{where}",
+            hint=f"{full}what was begun is taken up by the next apply; RECONCILE_DEBUG=1 shows where it was",
+        )
+
+
+def find_refusal(error: BaseException) -> OSError | None:
+    """What the kernel refused, where an exception means that; None for a mistake of ours."""
+    if isinstance(error, OSError):
+        return error if error.errno is not None else None
+    if isinstance(error, MemoryError):
+        return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):  # Python has no better sign of it.
+        return OSError(errno.EAGAIN, "no more threads can be started")
+    return None
 
 
 class Refused(ReconcileError):

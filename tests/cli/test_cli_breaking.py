@@ -36,6 +36,20 @@ def test_x3_error_of_the_kernel_that_nobody_expected_is_told_in_words(capsys, mo
     assert "mistake" not in said
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "the machine refused: Cannot allocate memory"),
+        (RuntimeError("can't start new thread"), "the machine refused: no more threads can be started"),
+        (RuntimeError("another"), "this is a mistake in reconcile: RuntimeError: another"),
+    ],
+)
+def test_x3_what_python_makes_of_a_refusal_is_told_as_one(capsys, monkeypatch, error, words):
+    monkeypatch.delenv("RECONCILE_DEBUG", raising=False)
+    assert _tell(error) == 1
+    assert capsys.readouterr().err.startswith(f"error: {words}\n  hint: ")
+
+
 def test_only_names_that_exist_are_suggested():
     keys = (container_key("front", "web"), container_key("back", "db"))
     records = {key: Record(key=key, spec=ContainerSpec(image="app")) for key in keys}

@@ -146,7 +146,7 @@ def list_cells(world: World, steps: Sequence[str] = STEPS) -> list[Cell]:
         for point, count in sorted(Counter(scenario.hits()).items()):
             for nth in sorted({1, (count + 1) // 2, count}):
                 cells += [Cell(step, point, nth, action) for action in ACTIONS]
-        _end(scenario)
+        end(scenario)
     return cells
 
 
@@ -177,11 +177,11 @@ def run_cell(world: World, cell: Cell) -> list[str]:
         wrong += _fail(scenario, cell)
     version = 1 if cell.step in ("first", "exit", "boot") else 2
     if cell.step == "delete":
-        wrong += _finish_delete(scenario)
+        wrong += finish_delete(scenario)
     else:
-        wrong += _converge(scenario)
-        wrong += _look(scenario, version, kept=kept, data=cell.step != "first")
-    return wrong + _end(scenario)
+        wrong += converge(scenario)
+        wrong += look(scenario, version, kept=kept, data=cell.step != "first")
+    return wrong + end(scenario)
 
 
 def tells_of_leak(line: str) -> bool:
@@ -203,7 +203,9 @@ def _fail(scenario: Scenario, cell: Cell) -> list[str]:
         killed = result.code in (-signal.SIGKILL, 128 + signal.SIGKILL)
         if _reached(scenario, cell) and cell.action == "kill" and not killed:
             return [f"it was not killed\n{result}"]
-        # A commit that fails raises SQLite's error, not the kernel's: how that is told is tested where a disk is full.
+        if "[Errno" in result.err + result.out:
+            return [f"the failure is told as Python tells it\n{result}"]
+        # A commit that fails raises SQLite's error, not the kernel's: how that is told is tested in nth.py.
         # A step of ours (no slash) has told its own errors where the point stands.
         untold = "mistake in reconcile" in result.err or "the machine refused" in result.err
         if untold and "/" in cell.point and "/commit" not in cell.point:
@@ -244,7 +246,7 @@ def _end_container(scenario: Scenario) -> None:
     scenario.world.kill(pid)
 
 
-def _converge(scenario: Scenario) -> list[str]:
+def converge(scenario: Scenario) -> list[str]:
     """At most two applies, after which a plan has nothing to do."""
     said = []
     for _ in range(2):
@@ -255,7 +257,8 @@ def _converge(scenario: Scenario) -> list[str]:
     return ["two applies did not converge\n" + "\n".join(map(str, [*said, left]))]
 
 
-def _look(scenario: Scenario, version: int, *, kept: int, data: bool) -> Iterator[str]:
+def look(scenario: Scenario, version: int, *, kept: int, data: bool) -> Iterator[str]:
+    """What of a version of the stack is not as it should be; `kept`: the pid that the container of this name had."""
     world = scenario.world
     wanted = {f"container/cells/{name}/1" for name in manifest(version)["containers"]}
     records = world.records("containers")
@@ -298,7 +301,8 @@ def _count(world: World, containers: int) -> Iterator[str]:
         yield f"of {containers} containers there are {look()}, links {sorted(world.links())}"
 
 
-def _finish_delete(scenario: Scenario) -> list[str]:
+def finish_delete(scenario: Scenario) -> list[str]:
+    """At most two deletes, after which nothing is on record."""
     said = []
     for _ in range(2):
         said.append(scenario.world.run("delete", "cells", "--volumes", "--yes"))
@@ -307,7 +311,7 @@ def _finish_delete(scenario: Scenario) -> list[str]:
     return ["two deletes left records\n" + "\n".join(map(str, said))]
 
 
-def _end(scenario: Scenario) -> list[str]:
+def end(scenario: Scenario) -> list[str]:
     """Delete what is there; what is left then."""
     world = scenario.world
     wrong = []

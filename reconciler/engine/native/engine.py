@@ -20,6 +20,7 @@ from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import foreign, pools
 from reconciler.engine.native.net import ports as host_ports
+from reconciler.engine.native.refusals import telling
 from reconciler.engine.native.runtime.inside import NativeInside
 from reconciler.engine.protocol import Driver, ReadContent, Recollection, Traits, Uses
 from reconciler.linux import mounts, paths, process
@@ -32,6 +33,14 @@ ONLY_NEEDED_RUNNING = (Kind.CONTAINER, Kind.NETWORK)
 """The kinds that have something in the run directory."""
 
 
+@telling(
+    observe="look at the machine",
+    settle="bring firewall and names to their form",
+    sweep="remove strays",
+    choose_subnets="choose subnets",
+    check_subnet="look at the routes",
+    remember="note what it is",
+)
 class NativeEngine:
     """Containers, networks, volumes and images of one root on this kernel."""
 

@@ -17,6 +17,7 @@ from reconciler.engine.native.content.images import read_image
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import veth
+from reconciler.engine.native.refusals import telling
 from reconciler.engine.native.runtime import bundle, contents, lifecycle, limits, policy, status, writing
 from reconciler.engine.native.runtime.ended import ended_path
 from reconciler.engine.native.runtime.inside import rotate_log
@@ -36,6 +37,7 @@ from reconciler.model.spec import ContainerSpec, Mount, VolumeSpec
 _LIVE = (Phase.RUNNING, Phase.PAUSED)
 
 
+@telling("prepare", "start", "stop", "update", "unmark", "pause", "unpause", "delete", states="look at containers")
 class ContainerDriver:
     """Containers of one root."""
 

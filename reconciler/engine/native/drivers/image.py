@@ -16,6 +16,7 @@ from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.images.session import Session
 from reconciler.engine.native.layers import stored
 from reconciler.engine.native.layout import Layout
+from reconciler.engine.native.refusals import telling
 from reconciler.engine.native.snapshots.mounts import unmount_layers
 from reconciler.engine.protocol import LocalImage, Uses
 from reconciler.model.errors import ContentError, Failed, NotFound
@@ -27,6 +28,7 @@ from reconciler.model.reference import parse_reference
 from reconciler.model.spec import ImageSpec
 
 
+@telling("update", create="get it", prune="prune images", list_images="list images")
 class ImageDriver:
     """Images of one root. All methods may be called from several threads."""
 

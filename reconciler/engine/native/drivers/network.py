@@ -12,6 +12,7 @@ from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import bridge
 from reconciler.engine.native.net.rules import bridge_networks
 from reconciler.engine.native.net.words import saying
+from reconciler.engine.native.refusals import telling
 from reconciler.engine.protocol import Uses
 from reconciler.linux import namespaces, netlink
 from reconciler.model.errors import Usage
@@ -24,6 +25,7 @@ from reconciler.model.spec import NetworkSpec
 DRIVERS = ("bridge", "host", "none")
 
 
+@telling("create", "update", "delete")
 class NetworkDriver:
     """Networks of one root."""
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
+from reconciler.engine.native.refusals import telling
 from reconciler.engine.native.volumes import elsewhere, managed, quota
 from reconciler.engine.protocol import Unpacker, Uses
 from reconciler.model.events import Emit
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tarfile import TarFile
 
 
+@telling("create", "update", "delete", "check")
 class VolumeDriver:
     """Volumes. Data goes only with `delete(…, data=True)`."""
 

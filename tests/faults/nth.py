@@ -1,0 +1,250 @@
+"""The n-th call of a kind fails in an apply, a delete or a boot of the real engine: the cells, and what comes of one.
+
+A cell is a step of the matrix's scenario, a kind of call (open, write, sync, rename, mount, send, spawn, lock …), an errno,
+and a number: of all such calls that the process makes from the moment it touches its root, in whichever thread, SQLite's
+included, that one fails, or (`12+`) that one and all after it. nth.c does it, preloaded into the one process.
+
+What must come of it: done all the same, or an error in words; who was not named keeps its pid; then at most two applies
+converge, and after a delete nothing is left. `PYTHONPATH=.:tests:tests/faults python -m nth --minutes 20 --seed 3` runs
+random cells, `--cell 'second write ENOSPC 12+'` runs one.
+"""
+
+import argparse
+import errno
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import matrix
+
+from lab.world import REPOSITORY, Result, World, open_world, wait_until
+
+ERRNOS = {
+    "open": ("EIO", "EMFILE", "ENOSPC", "ENOMEM", "EINTR"),
+    "read": ("EIO", "EINTR"),
+    "write": ("ENOSPC", "EIO", "EINTR"),
+    "sync": ("EIO", "ENOSPC"),
+    "size": ("EIO", "ENOSPC"),
+    "rename": ("EIO", "ENOSPC"),
+    "unlink": ("EIO",),
+    "mkdir": ("ENOSPC", "EIO"),
+    "link": ("ENOSPC", "EIO"),
+    "attributes": ("EIO", "ENOSPC"),
+    "look": ("EIO", "ENOMEM"),
+    "list": ("EIO", "EMFILE"),
+    "descriptor": ("EMFILE", "ENFILE", "ENOMEM"),
+    "lock": ("EIO", "ENOLCK", "EINTR"),
+    "mount": ("ENOMEM", "EIO", "ENOSPC"),
+    "send": ("ENOBUFS", "ENOMEM", "EINTR"),
+    "receive": ("EIO", "ENOBUFS", "EINTR"),
+    "wait": ("EINTR", "ENOMEM"),
+    "memory": ("ENOMEM",),
+    "spawn": ("ENOMEM", "EAGAIN"),
+    "thread": ("EAGAIN",),
+    "copy": ("EIO", "ENOSPC"),
+}
+"""Kinds of calls (nth.c), and with what they may fail."""
+
+STEPS = ("first", "second", "delete", "boot")
+_SOURCE = Path(__file__).with_suffix(".c")
+_ENDS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`second write ENOSPC 12+`."""
+
+    step: str
+    kind: str
+    errno: str
+    nth: int
+    on: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.step} {self.kind} {self.errno} {self.nth}{'+' if self.on else ''}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Cell":
+        """The cell of its own words."""
+        step, kind, refusal, nth = text.split()
+        return cls(step, kind, refusal, int(nth.rstrip("+")), nth.endswith("+"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a cell."""
+
+    wrong: list[str]
+    hit: str
+    """What failed, `write /…/reconcile.db-wal`; empty where there were fewer calls this time."""
+    said: Result
+
+    @property
+    def told(self) -> str:
+        """How the command took it."""
+        if self.said.code == 0:
+            return "went on"
+        return "the machine refused" if "the machine refused" in self.said.err else "named"
+
+
+class Nth:
+    """The preload, made once, and the scenario in one world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.scenario = matrix.Scenario(world)
+        self.preload = world.folder / "nth.so"
+        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", self.preload, _SOURCE, "-ldl"], check=True, timeout=60)
+        self._counts: dict[str, Counter[str]] = {}
+
+    def count(self, step: str) -> Counter[str]:
+        """How many calls of each kind a step makes when all is well."""
+        if step not in self._counts:
+            self.scenario.begin()
+            self.scenario.lead_up(step)
+            self._run(step, {})
+            self._counts[step] = Counter(line.split(" ", 1)[0] for line in self._log().read_text().splitlines())
+            matrix.end(self.scenario)
+        return self._counts[step]
+
+    def draw(self, chance: random.Random, step: str = "") -> Cell:
+        """Some cell: the first call and the last one more often than another."""
+        step = step or chance.choice(("first", "second", "second", "second", "delete", "boot"))
+        counts = self.count(step)
+        kind = chance.choice(sorted(counts.keys() & ERRNOS.keys()))
+        most = counts[kind]
+        nth = chance.choice((1, most, *(chance.randint(1, most) for _ in range(8))))
+        refusal = chance.choice(ERRNOS[kind])
+        # Whoever is interrupted tries again: for ever, were it for ever.
+        return Cell(step, kind, refusal, nth, on=refusal != "EINTR" and chance.random() < 0.25)
+
+    def try_cell(self, cell: Cell) -> Outcome:
+        """Run it. Raises AssertionError where the lab itself fails, or a traceback was printed."""
+        scenario, world = self.scenario, self.world
+        scenario.begin()
+        scenario.lead_up(cell.step)
+        kept = 0 if cell.step in ("first", "boot") else world.pid("cells/kept")
+        number = getattr(errno, cell.errno)
+        said = self._run(cell.step, {"NTH_FAIL": f"{cell.kind} {number} {cell.nth}{' on' if cell.on else ''}"})
+        failed = [line for line in self._log().read_text().splitlines() if line.startswith("FAILED ")]
+        wrong = list(_judge_words(said))
+        if cell.step == "delete":
+            wrong += matrix.finish_delete(scenario)
+        else:
+            if kept and world.pid("cells/kept") != kept:
+                wrong.append("the container that no change named was started anew")
+            if cell.step == "second" and not cell.on and not _answers(world, 8081):
+                wrong.append(f"neither the old one nor the new one serves\n{said}")
+            wrong += matrix.converge(scenario)
+            wrong += matrix.look(scenario, 2 if cell.step == "second" else 1, kept=kept, data=cell.step != "first")
+        return Outcome(wrong + matrix.end(scenario), failed[0].split(" ", 1)[1] if failed else "", said)
+
+    def _log(self) -> Path:
+        return self.scenario.trace.with_name("calls")
+
+    def _run(self, step: str, environment: dict[str, str]) -> Result:
+        imported = (Path(sys.prefix), Path(sys.base_prefix), REPOSITORY)
+        skipped = {"/usr", "/lib", *(str(path) for one in imported for path in (one, one.resolve()))}
+        environment |= {
+            "LD_PRELOAD": str(self.preload),
+            "NTH_FROM": str(self.world.root),
+            "NTH_SKIP": ":".join(sorted(skipped)),
+            "NTH_LOG": str(self._log()),
+            "PYTHONSAFEPATH": "1",  # What is imported is not looked for in the world's folder.
+            "RECONCILE_DEBUG": "",
+        }
+        return self.world.run(*self.scenario.command(step), env=environment)
+
+
+def _answers(world: World, port: int) -> bool:
+    try:
+        wait_until(lambda: world.fetch(f"http://127.0.0.1:{port}/"), "", seconds=5)
+    except AssertionError:
+        return False
+    return True
+
+
+def _judge_words(said: Result) -> Iterator[str]:
+    """What is wrong with how a command ended."""
+    if said.code not in _ENDS:
+        yield f"exit {said.code}\n{said}"
+    elif said.code and not re.search(r"^\s*(error|.*failed)", said.err + said.out, re.MULTILINE):
+        yield f"it failed without a word\n{said}"
+    if "mistake in reconcile" in said.err + said.out or re.search(r"\b[A-Z]\w+Error\b|\[Errno", said.err + said.out):
+        yield f"told as a mistake of ours\n{said}"
+
+
+def main() -> int:
+    """Random cells for a while, or one; 1 where anything is wrong."""
+    parser = argparse.ArgumentParser(description="the n-th call of a kind fails")
+    parser.add_argument("--minutes", type=float, default=1)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cell", help="'second write ENOSPC 12+': this one alone")
+    parser.add_argument("--folder", type=Path, help="where findings are kept")
+    options = parser.parse_args()
+    from conftest import fill_storage
+
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="nth-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = folder / "registry"
+    fill_storage(storage, folder)
+    if options.cell:
+        return _try_one(folder / "world", storage, Cell.parse(options.cell))
+    return _try_many(folder, storage, random.Random(options.seed), options.minutes * 60)
+
+
+def _try_one(folder: Path, storage: Path, cell: Cell) -> int:
+    world = open_world(folder, storage)
+    try:
+        outcome = Nth(world).try_cell(cell)
+    finally:
+        world.close()
+    print(outcome.said, f"failed: {outcome.hit or 'nothing'}", *outcome.wrong, sep="\n")
+    return bool(outcome.wrong)
+
+
+def _try_many(folder: Path, storage: Path, chance: random.Random, seconds: float) -> int:
+    deadline = time.monotonic() + seconds
+    told: Counter[str] = Counter()
+    wrong = worlds = 0
+    while time.monotonic() < deadline:
+        worlds += 1
+        world = open_world(folder / f"world{worlds}", storage)
+        try:
+            nth = Nth(world)
+            clean = True
+            while clean and time.monotonic() < deadline:
+                cell = nth.draw(chance)
+                clean = _tell(nth, cell, told)
+                wrong += not clean  # The world may hold what was left: another one.
+        finally:
+            world.close()
+    tried = sum(told.values())
+    print(f"cells {tried}, " + ", ".join(f"{name} {count}" for name, count in sorted(told.items())) + f"; wrong {wrong}")
+    return bool(wrong)
+
+
+def _tell(nth: Nth, cell: Cell, told: Counter[str]) -> bool:
+    try:
+        outcome = nth.try_cell(cell)
+    except AssertionError as error:
+        told["ended the lab"] += 1
+        print(f"wrong {cell}\n{error}", flush=True)
+        return False
+    how = outcome.told if outcome.hit else "not reached"
+    told[how] += 1
+    words = next((line for line in outcome.said.err.splitlines() if line.strip()), "")
+    verdict = "wrong" if outcome.wrong else "well "
+    print(f"{verdict} {cell}: {outcome.hit}: {how}: {words}", *outcome.wrong, sep="\n", flush=True)
+    return not outcome.wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())
