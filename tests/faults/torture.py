@@ -1,8 +1,8 @@
 """Faults on the real kernel for as long as asked, judged after each: what scripts/torture runs.
 
 `random` and its parts draw rounds of harm (harms.py) to two stacks (ordeal.py); `matrix` goes through the cells of the
-matrix of failpoints (matrix.py) in an order that the seed draws. The same seed draws the same rounds; the kernel's timing
-is not drawn. What is found is kept in a folder that is named.
+matrix of failpoints (matrix.py) in an order that the seed draws; `leaks` makes rounds without a fault (leaks.py).
+The same seed draws the same rounds; the kernel's timing is not drawn. What is found is kept in a folder that is named.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 import matrix
 from census import inside
 from harms import FAULTS
+from leaks import LONG, run_leaks
 from ordeal import Leaked, Ordeal
 
 from lab.world import World, open_world
@@ -200,6 +201,9 @@ def run_rounds(part: str, folder: Path, storage: Path, seed: int, seconds: float
     def out(text: str) -> None:
         print(text, flush=True)
 
+    if part == "leaks":
+        leaks = run_leaks(folder, storage, out)
+        return Score(sum(rounds for rounds, _ in LONG.values()), leaked=len(leaks), wrong=leaks)
     if part != "matrix":
         return Run(folder, storage, seed, PARTS[part], enough, out).go()
     cells = Cells(folder, storage, seed, enough, out)
@@ -211,9 +215,9 @@ def run_rounds(part: str, folder: Path, storage: Path, seed: int, seconds: float
 def main() -> int:
     """Run as the options say; 1 where anything was lost or leaked."""
     options = argparse.ArgumentParser(prog="scripts/torture", description=__doc__)
-    options.add_argument("--minutes", type=float, default=1.0, help="how long in all")
+    options.add_argument("--minutes", type=float, default=1.0, help="how long in all (of leaks: as long as they take)")
     options.add_argument("--seed", type=int, default=1, help="the same seed draws the same rounds")
-    options.add_argument("--only", choices=sorted([*PARTS, "matrix"]), default="random", help="only this part")
+    options.add_argument("--only", choices=sorted([*PARTS, "matrix", "leaks"]), default="random", help="only this part")
     options.add_argument("--folder", type=Path, help="where findings are kept (default: a new one)")
     wanted = options.parse_args()
     folder = wanted.folder or Path(tempfile.mkdtemp(prefix="torture-"))
