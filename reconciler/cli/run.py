@@ -73,8 +73,10 @@ def run(
     if given["remove"] and given["restart"] != "no":
         raise click.UsageError("--rm and --restart contradict each other; leave one out")
     try:
+        flags = read_flags(given)
+        _check(flags)
         with opened(ctx, root, create=True) as found:
-            started = _start(found, read_flags(given), attach=not detach)
+            started = _start(found, flags, attach=not detach)
             with closing(started):
                 if started.line is None:
                     _show_started(started, form)
@@ -141,6 +143,12 @@ def read_flags(given: dict[str, Any]) -> "Flags":
         pull=given["pull"],
         remove=given["remove"],
     )
+
+
+def _check(flags: "Flags") -> None:
+    from reconciler.verbs.run import check
+
+    check(flags, environment=os.environ)
 
 
 def _start(root: "Root", flags: "Flags", *, attach: bool) -> "Started":

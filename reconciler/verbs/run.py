@@ -89,6 +89,11 @@ def start(root: Root, flags: Flags, *, environment: Mapping[str, str], attach: b
     return opened[0]
 
 
+def check(flags: Flags, *, environment: Mapping[str, str]) -> None:
+    """Raise Usage for flags that make no container, before there is a root."""
+    _read(structs.replace(flags, name=flags.name or choose_name()), environment)
+
+
 def _read(flags: Flags, environment: Mapping[str, str]) -> dict[Key, Spec]:
     return read_command(flags, stack=RUN_STACK, folder=os.getcwd(), variables=environment)  # noqa: PTH109 text is wanted
 

@@ -141,6 +141,13 @@ def test_bad_manifest_is_65_with_its_place(run, tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
+def test_name_that_is_no_name_is_refused_before_there_is_a_root(run, tmp_path: Path) -> None:
+    code, _, err = run("run", "--name", "$(id)", "nginx:1")
+    assert code == 125
+    assert '--name $(id): found "$(id)"; expected a name' in err
+    assert not (tmp_path / "root").exists()
+
+
 def test_manifest_that_is_not_there_is_65_and_named(run) -> None:
     code, _, err = run("plan", "lost.yaml")
     assert code == 65
