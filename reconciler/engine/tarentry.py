@@ -13,6 +13,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """What a layer may have at most. Each is named in the error of a layer that has more."""
 
     entries: int = 1_000_000
+    siblings: int = 65_536
+    """Things in one folder: sqfstar takes time by their square."""
     depth: int = 1024
     """Folders above an entry."""
     name: int = 4095

@@ -195,6 +195,14 @@ def test_a7_a_million_entries_are_the_most(layout: Layout) -> None:
     assert Limits().entries == 1_000_000
 
 
+def test_a7_too_many_things_in_one_folder_are_refused_however_they_come(layout: Layout, form: str) -> None:
+    """By themselves, as folders that nobody names, and as whiteouts: sqfstar's time goes by their square."""
+    limits, said = Limits(siblings=9), 'entry "a": expected at most 9 things in one folder, found more'
+    for names in ([f"a/{n}" for n in range(10)], [f"a/{n}/b" for n in range(10)], [f"a/.wh.{n}" for n in range(10)]):
+        refused(layout, tar(*map(member, names)), said, form=form, limits=limits)
+    assert Limits().siblings == 65_536
+
+
 def test_a7_headers_and_maps_that_promise_gigabytes_are_not_read(layout: Layout, form: str) -> None:
     refused(layout, raw_header(b"pax", type=b"x", size=1 << 30), "extended header of at most 1048576", form=form)
     overlap = pax((b"GNU.sparse.size", b"100"), (b"GNU.sparse.map", b"0,5,3,5"))

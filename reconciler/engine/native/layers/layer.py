@@ -7,6 +7,7 @@ what is made here: no byte of a layer is taken for a file system. Called from se
 import fcntl
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -138,7 +139,12 @@ def _write_again(
 
 
 def _copy(entries: Iterator[Entry], stream: TarStream, maker: Maker) -> None:
+    siblings: Counter[bytes] = Counter()
     for entry in entries:
+        folder = entry.name[: max(entry.name.rfind(b"/"), 0)]
+        siblings[folder] += 1
+        if siblings[folder] > stream.limits.siblings:
+            raise stream.broken(f"at most {stream.limits.siblings} things in one folder", "more", folder)
         maker.begin(entry)
         if entry.size:
             for piece in stream.data():
