@@ -353,7 +353,7 @@ class World:
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-def open_world(folder: Path, storage: Path | None = None) -> World:
+def open_world(folder: Path, storage: Path | None = None, kind: type[World] = World) -> World:
     """Make a world in an empty folder; with `storage`, a registry at 127.0.0.1:5000 serves it there."""
     (folder / "home").mkdir(parents=True)
     namespaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
@@ -364,7 +364,7 @@ def open_world(folder: Path, storage: Path | None = None) -> World:
     with unshare.stdout:
         ready = unshare.stdout.readline()
     assert ready == b"ready\n", (folder / "unshare.log").read_text()
-    world = World(folder, unshare, _children(unshare.pid)[0])
+    world = kind(folder, unshare, _children(unshare.pid)[0])
     if storage:
         world.registry = start_registry(storage, folder / "registry", enter=world.enter)
     return world
