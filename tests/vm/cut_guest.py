@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,8 +20,8 @@ from typing import Any
 
 from census import read_book
 from cut_kinds import KINDS, Kind
+from ordeal import CALM, CANARY, Leaked, Lost, Ordeal, definitions, storm
 from stacks import Machine
-from torture import CALM, CANARY, Leaked, Lost, Ordeal, definitions, storm
 
 from lab.world import Result, World, open_world, wait_until
 
@@ -123,8 +124,9 @@ class Life(Ordeal):
         if self.kind.draws:
             self.draw()
             self.prepare()
-        self.given = self.read_given()
-        self.keys = [row.key for row in read_book(self.world.root / "reconcile.db").rows]
+        if not self.kind.fresh:
+            self.given = self.read_given()
+            self.keys = [row.key for row in read_book(self.world.root / "reconcile.db").rows]
         say("begin", version=self.version, versions=self.versions, given=self.given, keys=self.keys)
 
     def read_given(self) -> dict[str, Any]:
@@ -157,10 +159,14 @@ class Life(Ordeal):
                 if before["ends"][network]["address"] != after["ends"][network]["address"]:
                     raise Lost(f"{key} had {before['ends'][network]} on {network}, now {after['ends'][network]}")
 
+    def judge_volumes(self) -> None:
+        """As torture's, where something was written."""
+        if not self.kind.fresh:
+            super().judge_volumes()
+
     def judge_ledger(self, synced: int) -> int:
         """What was synced is there, and what is there is whole; the last number."""
-        [log] = self.world.root.glob("volumes/*/data/log")
-        numbers = log.read_text().split()
+        numbers = [number for log in self.world.root.glob("volumes/*/data/log") for number in log.read_text().split()]
         if numbers != [str(number + 1) for number in range(len(numbers))]:
             raise Lost(f"the log of the volume is not whole: {numbers[-20:]}")
         if len(numbers) < synced:
@@ -205,6 +211,15 @@ class Life(Ordeal):
         self.judge_disk()
         tell(f"{synced} of {last} synced, {checked} digests right")
 
+    def start_anew(self) -> None:
+        """An empty root, as on a new machine."""
+        if (self.world.root / "id").exists():
+            self.world.delete_everything()
+        for path in self.world.root.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        subprocess.run(["sync"], check=True)
+        self.version, self.versions = {}, []
+
 
 def tell_synced(world: World) -> None:
     """Say what the container has synced, as soon as it says so."""
@@ -242,13 +257,15 @@ def live(orders: dict[str, Any]) -> None:
             it.version, it.versions, it.given, it.keys = (state[name] for name in ("version", "versions", "given", "keys"))
             it.prepare()
             it.judge_after_cut(orders["synced"], orders["finished"])
-        else:
+        elif not it.kind.fresh:
             it.first()
         if orders["last"]:
             world.assert_nothing_left(seconds=30)
             say("clean")
             return
         threading.Thread(target=tell_synced, args=(world,), daemon=True).start()
+        if it.kind.fresh:
+            it.start_anew()
         it.kind.before(it)
         it.note_before()
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a power cut falls into: an apply, a pull, a migration of the database; what each needs before and after it."""
+"""What a power cut falls into: an apply, the first one, a pull, a migration; what each needs before and after it."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torture import Leaked, Lost
+from ordeal import Leaked, Lost
 
 from lab.images import Entry, Image, layer
 
@@ -35,6 +35,8 @@ class Kind:
     """Whether it brings another version of the stack."""
     small: bool = True
     """Whether the stack is a small one, which is up sooner."""
+    fresh: bool = False
+    """Whether each cut finds an empty disk."""
 
 
 # --- an apply -----------------------------------------------------------------------------------------------------------
@@ -142,6 +144,7 @@ def _read_facts(sql: sqlite3.Connection) -> tuple[str, int, list[str]]:
 
 KINDS = {
     "apply": Kind(apply_another, small=False),
+    "first": Kind(apply_another, fresh=True),
     "pull": Kind(pull_big, after=judge_pull, draws=False),
     "migration": Kind(apply_another, before=make_older, after=judge_migration),
 }

@@ -1,14 +1,18 @@
-"""The disk of the power cuts loses what was not flushed, and nothing else."""
+"""The disk of the power cuts loses what was not flushed, and nothing else; both halves of vm-tests are whole."""
 
 import random
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from disk import BLOCK, Disk
+
+from lab.world import REPOSITORY
 
 SIZE = 8 * BLOCK
 
@@ -85,3 +89,12 @@ def test_from_the_named_flush_on_nothing_is_done(disk: Disk, tmp_path: Path) -> 
             sock.recv(16)
     disk.cut(random.Random(1), "lost")
     assert (tmp_path / "disk.img").read_bytes()[:BLOCK] == fill("a")
+
+
+def test_both_halves_of_vm_tests_find_what_they_import() -> None:
+    """They run by hand only; what they use of other tests may move meanwhile."""
+    said = subprocess.run([REPOSITORY / "scripts/vm-tests", "--help"], capture_output=True, text=True, check=False)
+    assert "--rounds" in said.stdout, said.stderr
+    path = ":".join(str(REPOSITORY / name) for name in ("", "tests", "tests/faults", "tests/cli", "tests/vm"))
+    guest = [sys.executable, "-c", "import cut_guest"]
+    assert subprocess.run(guest, env={"PYTHONPATH": path}, check=False).returncode == 0
