@@ -150,8 +150,8 @@ class Nth:
         return self.scenario.trace.with_name("calls")
 
     def _run(self, step: str, environment: dict[str, str]) -> Result:
-        imported = (Path(sys.prefix), Path(sys.base_prefix), REPOSITORY)
-        skipped = {"/usr", "/lib", *(str(path) for one in imported for path in (one, one.resolve()))}
+        imported = (Path(sys.prefix), REPOSITORY, *map(Path, filter(None, sys.path)))
+        skipped = {"/usr", "/lib", *(str(path) for one in imported for path in (one.absolute(), one.resolve()))}
         environment |= {
             "LD_PRELOAD": str(self.preload),
             "NTH_FROM": str(self.world.root),
