@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from reconciler.linux import failpoint
+from reconciler.linux import failpoint, process
 from reconciler.linux.nlsocket import NETFILTER, NetlinkSocket, parse_attributes, text, walk_attributes
 
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7}
@@ -34,7 +34,8 @@ _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 1, 2, 1
 _USERDATA_COMMENT = 0
 
 _PATH = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
-_DEADLINE = 60.0
+_DEADLINE = 20.0
+"""Seconds. It is loaded under the lock of a root: less than anybody waits for that."""
 
 
 class Rule(NamedTuple):
@@ -73,24 +74,28 @@ class Table(NamedTuple):
 def load_ruleset(ruleset: str) -> None:
     """Have `nft` load a text in one transaction: all of it holds afterwards, or nothing changed.
 
-    Raises FileNotFoundError where there is no nft, OSError with its own words where it refuses.
+    Raises FileNotFoundError where there is no nft, OSError with its own words where it refuses, or hangs and was killed.
     """
     program = shutil.which("nft", path=_PATH)
     if program is None:
         raise FileNotFoundError(errno.ENOENT, "the program nft is not installed", "nft")
-    with failpoint.change("nft"):
-        done = subprocess.run(
-            [program, "-f", "-"],
-            input=ruleset.encode(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=_DEADLINE,
-            check=False,
-            cwd="/",
-            env={"LC_ALL": "C", "PATH": _PATH},
-        )
+    try:
+        with failpoint.change("nft"):
+            done = subprocess.run(
+                [program, "-f", "-"],
+                input=ruleset.encode(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=_DEADLINE,
+                check=False,
+                cwd="/",
+                env={"LC_ALL": "C", "PATH": _PATH},
+            )
+    except subprocess.TimeoutExpired as late:
+        raise OSError(errno.ETIMEDOUT, f"nft: it did not end within {_DEADLINE:g} s and was killed") from late
     if done.returncode:
-        raise OSError(errno.EINVAL, "nft: " + done.stderr.decode(errors="replace")[:2000].strip())
+        words = done.stderr.decode(errors="replace")[:2000].strip()
+        raise OSError(errno.EINVAL, "nft: " + (words or process.describe_end(done.returncode)))
 
 
 def read_tables(tables: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Table]:

@@ -149,14 +149,43 @@ def run(argv: "Sequence[str]", *, seconds: float, env: "Mapping[str, str]" = CLE
         os.close(read_end)
 
 
+def reap(pid: int, *, seconds: float) -> int:
+    """Wait for the end of a child: its exit code, negative for the signal that ended it. Where it has not ended after
+    `seconds`, or can't be waited for, it is killed; raises TimeoutError."""
+    ended = False
+    try:
+        pidfd = os.pidfd_open(pid)
+        try:
+            ended = wait_readable(pidfd, seconds=seconds)
+        finally:
+            os.close(pidfd)
+    finally:
+        if not ended:
+            os.kill(pid, _SIGKILL)
+        status = os.waitpid(pid, 0)[1]
+    if not ended:
+        raise TimeoutError(f"it did not end within {seconds:g} s")
+    return os.waitstatus_to_exitcode(status)
+
+
+def describe_end(code: int) -> str:
+    """An exit code in words: `it ended with 3`, `it was killed by SIGSEGV`."""
+    if code >= 0:
+        return f"it ended with {code}"
+    import signal
+
+    names = {number.value: number.name for number in signal.Signals}
+    return f"it was killed by {names.get(-code, f'signal {-code}')}"
+
+
 def _collect(pid: int, program: str, read_end: int, *, seconds: float) -> tuple[int, str]:
     deadline = time.monotonic() + seconds
     output = b""
     while wait_readable(read_end, seconds=deadline - time.monotonic()):
         chunk = os.read(read_end, 65_536)
         if not chunk:
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            return code, output.decode("utf-8", "replace")
+            # Order: whoever closes what he prints into may go on all the same.
+            return reap(pid, seconds=max(0.0, deadline - time.monotonic())), output.decode("utf-8", "replace")
         output = (output + chunk)[:_OUTPUT_LIMIT]
     os.kill(pid, _SIGKILL)
     os.waitpid(pid, 0)

@@ -207,12 +207,18 @@ class MachineRefused(Failed):
     be empty."""
 
     def __init__(self, tried: str, refusal: OSError) -> None:
-        where = f": {refusal.filename}" if refusal.filename else ""
         full = "free some space first; " if refusal.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         super().__init__(
-            f"{tried}{': ' if tried else ''}the machine refused: {refusal.strerror}{where}",
+            f"{tried}{': ' if tried else ''}the machine refused: {words_of(refusal)}",
             hint=f"{full}what was begun is taken up by the next apply; RECONCILE_DEBUG=1 shows where it was",
         )
+
+
+def words_of(refusal: Exception) -> str:
+    """What the kernel said and of which path, without Python's number before it; of another error its text."""
+    if not isinstance(refusal, OSError) or not refusal.strerror:
+        return str(refusal)
+    return refusal.strerror + (f": {refusal.filename}" if refusal.filename else "")
 
 
 def find_refusal(error: BaseException) -> OSError | None:

@@ -54,8 +54,7 @@ def read_version(connection: sqlite3.Connection, path: Path) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID or version < 1:
         raise RootError(
-            f"{path}: this is not a database of reconcile, or it was emptied",
-            hint="put the right file back; nothing was changed",
+            f"{path}: this is not a database of reconcile, or it was emptied", hint=_hint(sqlite3.SQLITE_CORRUPT, path)
         )
     if version > SCHEMA_VERSION:
         raise RootError(
@@ -74,7 +73,7 @@ def explained(path: Path) -> Iterator[None]:
         raise
     except MsgspecError as error:
         raise RootError(
-            f"{path}: a row of the database can't be read", str(error), _HINTS[sqlite3.SQLITE_CORRUPT]
+            f"{path}: a row of the database can't be read", str(error), _hint(sqlite3.SQLITE_CORRUPT, path)
         ) from error
     except Exception as error:
         cause = getattr(error, "orig", error)
@@ -97,7 +96,11 @@ def explain_error(error: sqlite3.Error, path: Path) -> ReconcileError:
         return Failed(f"{path}: writing the database failed: the disk is full", words, "free some space and try again")
     if code == sqlite3.SQLITE_CONSTRAINT:
         return Failed(f"{path}: the database refused what contradicts it", words, "nothing was written; apply again")
-    return RootError(f"{path}: {_MEANINGS.get(code, words)}", words, _HINTS.get(code, _HINTS[sqlite3.SQLITE_CORRUPT]))
+    return RootError(f"{path}: {_MEANINGS.get(code, words)}", words, _hint(code, path))
+
+
+def _hint(code: int, path: Path) -> str:
+    return _HINTS.get(code, _HINTS[sqlite3.SQLITE_CORRUPT]).format(path=path)
 
 
 def is_read_only(path: Path) -> bool:
@@ -125,7 +128,8 @@ _MEANINGS = {
     sqlite3.SQLITE_ERROR: "the tables are not what the schema's version says",
 }
 _HINTS = {
-    sqlite3.SQLITE_CORRUPT: "put back a copy of it; what runs goes on running, and nothing was guessed or changed",
+    sqlite3.SQLITE_CORRUPT: "put back a copy of it, or have it rebuilt from what is there: mv {path} {path}.damaged, then"
+    " `reconcile recover`; what runs goes on running, and nothing was guessed or changed",
     sqlite3.SQLITE_READONLY: "mount the file system writable, or give another --root",
     sqlite3.SQLITE_CANTOPEN: "look at the permissions of the root's folder and at its file system",
     sqlite3.SQLITE_IOERR: "look at the disk (dmesg); nothing was guessed or changed",
@@ -164,7 +168,8 @@ def check_serial(connection: sqlite3.Connection, path: Path) -> None:
     raise RootError(
         f"{path}: the database is older than its root: it ends at change {serial}, the root is at {written}",
         "its -wal file was deleted, or an old copy was put back",
-        f"put the newest copy back with its -wal; if the old one is meant, remove {serial_path(path)}",
+        f"put the newest copy back with its -wal, or have it rebuilt from what is there: mv {path} {path}.old, then"
+        f" `reconcile recover`; if the old one is meant, remove {serial_path(path)}",
     )
 
 

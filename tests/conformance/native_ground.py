@@ -19,7 +19,7 @@ from reconciler.engine.native.engine import NativeEngine
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import dns
 from reconciler.engine.native.net.question import ask_addresses
-from reconciler.engine.native.runtime import bundle, contents, lifecycle, monitor
+from reconciler.engine.native.runtime import bundle, conmon, contents, monitor
 from reconciler.engine.registry import open_engine
 from reconciler.linux import cgroups, mounts, netlink, process
 from reconciler.model.record import Made
@@ -145,7 +145,7 @@ class NativeGround(Ground):
         return str(self.layout.bundles / made.incarnation)
 
     def monitors(self, made: Made) -> list[int]:
-        return lifecycle.find_monitors(monitor.monitors_path(self.layout), made.incarnation)
+        return conmon.find_makers(monitor.monitors_path(self.layout), made.incarnation)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

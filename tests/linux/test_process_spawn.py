@@ -66,6 +66,16 @@ def test_x6_run_gives_code_and_words_and_kills_what_hangs() -> None:
         process.run(["/bin/sleep", "1000"], seconds=0.1)
 
 
+def test_x6_what_closes_its_output_and_hangs_is_killed_too() -> None:
+    with pytest.raises(TimeoutError, match=r"did not end within"):
+        process.run(["/bin/sh", "-c", "exec >&- 2>&-; exec sleep 1000"], seconds=0.2)
+
+
+@pytest.mark.parametrize(("code", "words"), [(3, "it ended with 3"), (-9, "it was killed by SIGKILL"), (-63, "signal 63")])
+def test_x6_ends_are_told_in_words(code: int, words: str) -> None:
+    assert process.describe_end(code).endswith(words)
+
+
 def test_endless_output_is_bounded() -> None:
     code, output = process.run(["/bin/sh", "-c", "head -c 10000000 /dev/zero"], seconds=20)
     assert (code, len(output)) == (0, 65_536)

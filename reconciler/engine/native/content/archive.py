@@ -24,7 +24,7 @@ from reconciler.engine.native.content import documents
 from reconciler.engine.native.content.blobs import digest_of
 from reconciler.engine.native.content.config import config_platform, diff_ids, parse_config
 from reconciler.engine.native.content.documents import Index, Manifest, Platform, parse_document
-from reconciler.model.errors import ContentError, Failed, PlatformMissing
+from reconciler.model.errors import ContentError, Failed, PlatformMissing, words_of
 
 _MOST_MEMBERS = 100_000
 _LONGEST_NAME = 64 << 10
@@ -196,7 +196,7 @@ def read_layer(path: Path, image: ArchiveImage, digest: str, *, start: int = 0) 
         with _open(path) as file:
             yield from _pieces(file, _Member(member.offset + start, member.size - start))
     except (OSError, EOFError, zlib.error) as error:
-        raise Failed(f"read the archive {path}: {error}") from error
+        raise Failed(f"read the archive {path}: {words_of(error)}") from error
 
 
 def _open(path: Path) -> BinaryIO:

@@ -26,7 +26,7 @@ from reconciler.engine.native.snapshots import stack
 from reconciler.engine.native.volumes import binds, elsewhere, managed
 from reconciler.engine.protocol import LocalImage, ReadContent, Uses
 from reconciler.linux import cgroups, files, mounts, namespaces, process
-from reconciler.model.errors import Failed, ReconcileError
+from reconciler.model.errors import Failed, ReconcileError, words_of
 from reconciler.model.events import Emit
 from reconciler.model.key import Key, Kind, is_incarnation, kind_of, named_key, stack_of
 from reconciler.model.observation import Part, Phase, Status, Stray
@@ -228,7 +228,8 @@ class ContainerDriver:
             files.remove_tree(self.layout.containers / incarnation)
             files.remove_tree(path)
         except OSError as error:
-            raise Failed(f"container {incarnation}: remove its files: {error}", hint="see what is mounted in it") from error
+            words = words_of(error)
+            raise Failed(f"container {incarnation}: remove its files: {words}", hint="see what is mounted in it") from error
         self._remove_last_cgroup()
 
     def _remove_last_cgroup(self) -> None:

@@ -6,6 +6,7 @@ a hostile layer may do to it stays there. Raises ProgramFailed with the program'
 
 import fcntl
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from reconciler.engine.native.layers.rewrite import render_header
 from reconciler.engine.tarentry import Entry
+from reconciler.linux import process
 from reconciler.model.errors import ProgramFailed
 
 OUTPUT = "image"
@@ -23,6 +25,8 @@ _NOBODY = 65534
 _BATCH = 512 << 10
 _FULL = 4 << 20
 _ZEROS = bytes(1024)
+_PATIENCE = 60.0
+"""Seconds in which a program that works takes some of its input, or writes, or computes."""
 
 
 class PipedMaker:
@@ -54,6 +58,7 @@ class PipedMaker:
         )
         assert self._process.stdin is not None
         self._pipe = self._process.stdin.fileno()
+        os.set_blocking(self._pipe, False)
         with suppress(OSError):  # Only a matter of speed: users other than root have a limit.
             fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
 
@@ -73,6 +78,7 @@ class PipedMaker:
         self._flush()
         self._close()
         image = self._folder / OUTPUT
+        self._await_end()
         if self._process.wait():
             raise self._failed()
         if os.geteuid() == 0:
@@ -102,12 +108,53 @@ class PipedMaker:
         self._size = 0
         try:
             while left:
-                done = os.writev(self._pipe, buffers)
+                try:
+                    done = os.writev(self._pipe, buffers)
+                except BlockingIOError:
+                    self._await_reading()
+                    continue
                 left -= done
                 if left:
                     buffers = _drop(buffers, done)
         except BrokenPipeError:
             raise self._failed() from None
+
+    def _await_reading(self) -> None:
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLOUT)
+        if not poll.poll(_PATIENCE * 1000):
+            raise self._hung()
+
+    def _await_end(self) -> None:
+        """Wait for the program, for as long as it works."""
+        pidfd = os.pidfd_open(self._process.pid)
+        try:
+            seen = self._read_progress()
+            while not process.wait_readable(pidfd, seconds=_PATIENCE):
+                last, seen = seen, self._read_progress()
+                if seen == last:
+                    raise self._hung()
+        finally:
+            os.close(pidfd)
+
+    def _read_progress(self) -> tuple[object, ...]:
+        """What changes while it works: the processor time that it had (proc(5), stat, utime and stime), its file's size."""
+        stat = Path(f"/proc/{self._process.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        try:
+            size = (self._folder / OUTPUT).stat().st_size
+        except FileNotFoundError:
+            size = 0
+        return *stat[11:13], size
+
+    def _hung(self) -> ProgramFailed:
+        self._process.kill()
+        self._process.wait()
+        return ProgramFailed(
+            self._what,
+            self._program,
+            f"it did nothing for {_PATIENCE:g} s and was killed",
+            hint="look at the disk (dmesg) and, with `reconcile doctor`, at the program; then apply again",
+        )
 
     def _close(self) -> None:
         assert self._process.stdin is not None

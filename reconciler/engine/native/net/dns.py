@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -22,7 +22,7 @@ from reconciler.engine.native.net.ports import read_listeners, read_port_holders
 from reconciler.engine.native.net.question import ask_addresses
 from reconciler.engine.native.net.rules import bridge_networks
 from reconciler.engine.native.net.words import saying
-from reconciler.linux import cgroups, failpoint
+from reconciler.linux import cgroups, failpoint, process
 from reconciler.linux.files import staging_name
 from reconciler.model.errors import ProgramFailed, ProgramMissing
 from reconciler.model.key import Key, Kind, kind_of, named_key, stack_of
@@ -36,6 +36,7 @@ _NOWHERE = "127.255.255.255"
 """The resolver of who is on internal networks only: nothing can be sent there, so no question of theirs leaves the host."""
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 _DEADLINE = 5.0
+_LOOK = "`reconcile doctor` looks at the programs; apply again when it is mended"
 _PORT = 53
 
 
@@ -118,16 +119,29 @@ def ensure_names(layout: Layout, files: dict[str, str]) -> None:
         _write_files(layout, there, files)
     pid = find_resolver(layout)
     gateways = {text.split(None, 1)[0] for text in files.values()}
+    news = list(_news(there, files))
     if not pid:
         _start(layout, gateways)
     elif there != files:
         with suppress(ProcessLookupError), failpoint.change("signal"):
             os.kill(pid, signal.SIGHUP)
-    if not _wait(lambda: gateways <= _listening()):
+    served = _serves_all(gateways, news)
+    if pid and not served and not _read_holders(layout, gateways):
+        # It hangs; and as it has the port, nobody else can answer.
+        _stop(layout, pid)
+        _start(layout, gateways)
+        served = _serves_all(gateways, news)
+    if not gateways <= _listening():
         raise _silent(layout, gateways)
-    for gateway, name, address in _news(there, files):
-        if not _wait(partial(_answers, gateway, name, address)):
-            raise ProgramFailed("names", "load them into aardvark-dns", f"{gateway} does not answer {name} with {address}")
+    if not served:
+        words = "; ".join(f"{gateway} does not answer {name} with {address}" for gateway, name, address in news)
+        raise ProgramFailed("names", "load them into aardvark-dns", words, _LOOK)
+
+
+def _serves_all(gateways: set[str], news: Sequence[tuple[str, str, str]]) -> bool:
+    """Whether it listens everywhere and answers what is new, in time."""
+    listens = _wait(lambda: gateways <= _listening())
+    return listens and all(_wait(partial(_answers, gateway, name, address)) for gateway, name, address in news)
 
 
 def _news(there: dict[str, str], files: dict[str, str]) -> Iterator[tuple[str, str, str]]:
@@ -208,10 +222,11 @@ def _start(layout: Layout, gateways: set[str]) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as late:
-        raise ProgramFailed("names", "start aardvark-dns", f"not in the background after {_DEADLINE:g} s") from late
+        words = f"it was not in the background after {_DEADLINE:g} s and was killed"
+        raise ProgramFailed("names", "start aardvark-dns", words, _LOOK) from late
     if done.returncode:
         # Compat: a newer one ends where it can't listen, an older one goes on without.
-        raise _silent(layout, gateways, f"exit code {done.returncode}; its words are in syslog")
+        raise _silent(layout, gateways, f"{process.describe_end(done.returncode)}; its words are in syslog")
     _move_out(layout)
 
 
@@ -243,14 +258,20 @@ def _wait(condition: Callable[[], bool]) -> bool:
 
 def _silent(layout: Layout, gateways: set[str], otherwise: str = "") -> ProgramFailed:
     silent = sorted(gateways - _listening())
-    holders = read_port_holders([f"{gateway}:{_PORT}/udp" for gateway in silent], layout=layout)
-    words = "; ".join(f"{port} is held by {holder}" for port, holder in sorted(holders.items()))
+    words = "; ".join(f"{port} is held by {holder}" for port, holder in sorted(_read_holders(layout, gateways).items()))
     return ProgramFailed(
         "names",
         "start aardvark-dns",
         words or otherwise or f"it does not listen on {', '.join(silent)}",
-        hint="a resolver of the host that listens on every address must leave the bridges' addresses free",
+        hint="a resolver of the host that listens on every address must leave the bridges' addresses free"
+        if words
+        else _LOOK,
     )
+
+
+def _read_holders(layout: Layout, gateways: set[str]) -> Mapping[str, str]:
+    """Who else has the port where it does not listen."""
+    return read_port_holders([f"{gateway}:{_PORT}/udp" for gateway in gateways - _listening()], layout=layout)
 
 
 def remove_names(layout: Layout) -> None:

@@ -78,7 +78,8 @@ def _load(ruleset: str) -> None:
     except FileNotFoundError as gone:
         raise ProgramMissing("nft", "nftables", "firewall") from gone
     except OSError as refusal:
-        raise ProgramFailed("firewall", "load the rules", refusal.strerror or str(refusal)) from refusal
+        hint = "what is loaded stays as it is; `reconcile doctor` looks at the programs, then apply again"
+        raise ProgramFailed("firewall", "load the rules with nft", refusal.strerror or str(refusal), hint) from refusal
 
 
 # ---------------------------------------------------------------- comparing

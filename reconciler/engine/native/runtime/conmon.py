@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_SECONDS = 60.0
+_SECONDS = 30.0
+"""For conmon to go to the background, and then for the runtime to create: many times what either takes on a machine that
+works. What hangs is killed then."""
 _LOG = "conmon.log"
+_SIGKILL = 9
+"""By number, for importing `signal` costs the exit command time."""
 
 
 def launch(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
@@ -131,13 +135,58 @@ def _create(path: str, monitor: "dict[str, Any]") -> "dict[str, Any]":
             os.close(sync_write)
             os.close(start_read)
             os.close(log)
-        _place(pid, monitor["monitors"])
-        os.write(start_write, b"\0")
-        os.waitpid(pid, 0)  # It forks what stays and ends.
-        return _read_state(path, sync_read)
+        try:
+            _begin_monitor(path, pid, start_write, monitor)
+            return _read_state(path, sync_read, monitor["runtime"])
+        except BaseException:
+            _kill_unfinished(path, monitor)
+            raise
     finally:
         os.close(start_write)
         os.close(sync_read)
+
+
+def _begin_monitor(path: str, pid: int, start: int, monitor: "dict[str, Any]") -> None:
+    """Let a conmon go that waits for its start pipe. It forks what stays, and ends. Raises RuntimeFailed."""
+    try:
+        _place(pid, monitor["monitors"])
+        os.write(start, b"\0")
+    except (ProcessLookupError, BrokenPipeError):
+        pass  # It has ended: why is asked below.
+    except BaseException:
+        process.reap(pid, seconds=0)
+        raise
+    try:
+        code = process.reap(pid, seconds=_SECONDS)
+    except TimeoutError:
+        raise runc.RuntimeFailed("conmon", f"it was not in the background after {_SECONDS:g} s and was killed") from None
+    if code:
+        raise runc.RuntimeFailed("conmon", _monitor_words(path) or process.describe_end(code))
+
+
+def _kill_unfinished(path: str, monitor: "dict[str, Any]") -> None:
+    """Kill what is still making a container that nobody has on record: conmon, the runtime, and what they have begun."""
+    # Race: its last conmon may live, whose exit command we are.
+    recorded = bundle.read_json(path, bundle.STATE).get("monitor")
+    for pid in find_makers(monitor["monitors"], monitor["id"]):
+        if pid != recorded:
+            process.send_signal(pid, process.read_start_time(pid), _SIGKILL)
+    cgroups.kill(monitor["cgroup"], seconds=2.0)
+
+
+def find_makers(monitors: str, incarnation: str) -> "list[int]":
+    """The conmons and runtimes of an incarnation, by their command lines, of which it is a word; only processes in our own
+    cgroup of monitors are looked at."""
+    found = []
+    for pid in sorted(cgroups.list_processes(monitors)):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+        except OSError:  # It has gone.
+            continue
+        if incarnation.encode() in words:
+            found.append(pid)
+    return found
 
 
 def arm(path: str, monitor: "dict[str, Any]") -> None:
@@ -184,17 +233,20 @@ def render_command(path: str, monitor: "dict[str, Any]") -> list[str]:
     return [*command, "--terminal", "--stdin", "--leave-stdin-open"] if monitor["tty"] else [*command, "--stdin"]
 
 
-def _read_state(path: str, sync: int) -> "dict[str, Any]":
+def _read_state(path: str, sync: int, runtime: str) -> "dict[str, Any]":
     """What conmon says once the runtime has created the container. Raises RuntimeFailed with the runtime's words."""
-    said = _read_line(sync)
+    said = _read_line(sync, runtime)
     try:
-        answer = parse_json(said)
+        # Compat: conmon puts the runtime's words in as they are, UTF-8 or not.
+        answer = parse_json(said.decode("utf-8", "replace").encode())
         pid = int(answer["pid"])
     except (ValueError, KeyError, TypeError):
-        raise runc.RuntimeFailed("conmon", _monitor_words(path) or "it ended without a word") from None
+        # Compat: of a runtime that says nothing conmon says nothing either.
+        words = _monitor_words(path) or "it ended without a word, or conmon did"
+        raise runc.RuntimeFailed(f"{runtime} create", words) from None
     if pid <= 0:
         words = runc.choose_words(str(answer.get("message", ""))) or _monitor_words(path)
-        raise runc.RuntimeFailed("create", words or f"the runtime ended with {-pid}")
+        raise runc.RuntimeFailed(f"{runtime} create", words or f"it ended with {-pid}")
     monitor_pid = read_pid(path)
     return {
         "pid": pid,
@@ -215,12 +267,13 @@ def read_pid(path: str) -> int | None:
         return None
 
 
-def _read_line(sync: int) -> bytes:
+def _read_line(sync: int, runtime: str) -> bytes:
     deadline = time.monotonic() + _SECONDS
     said = b""
     while not said.endswith(b"\n"):
         if not process.wait_readable(sync, seconds=deadline - time.monotonic()):
-            raise runc.RuntimeFailed("create", f"the runtime did not answer within {_SECONDS:g} s")
+            words = f"it did not end within {_SECONDS:g} s and was killed"
+            raise runc.RuntimeFailed(f"{runtime} create", words)
         chunk = os.read(sync, 65_536)
         if not chunk:
             break

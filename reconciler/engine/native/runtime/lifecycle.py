@@ -87,7 +87,9 @@ def _hint_for(words: str) -> str:
     code = runc.exit_code_of(words)
     if "executable file not found" in words or (code == 127 and "exec" in words):
         return "the image has no such program: look at `command` and `entrypoint`"
-    return "the program may not be executed: look at its mode and format in the image" if code == 126 else ""
+    if code == 126:
+        return "the program may not be executed: look at its mode and format in the image"
+    return "`reconcile doctor` looks at the programs and the kernel; what is mended is taken up by the next apply"
 
 
 def _set_policy(path: str, rules: policy.Policy, *, mark: str, apply: ApplyId | None = None) -> None:
@@ -259,16 +261,5 @@ def end_without_bundle(cgroup: str, monitors: str, incarnation: str, runtime_roo
 
 
 def _kill_monitors(monitors: str, incarnation: str) -> None:
-    for pid in find_monitors(monitors, incarnation):
+    for pid in conmon.find_makers(monitors, incarnation):
         process.send_signal(pid, process.read_start_time(pid), signal.SIGKILL)
-
-
-def find_monitors(monitors: str, incarnation: str) -> list[int]:
-    """The conmons of an incarnation, by their command line; only processes in our own cgroup of monitors are looked at."""
-    found = []
-    for pid in sorted(cgroups.list_processes(monitors)):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
-            words = file.read().split(b"\0")
-            if b"--cid" in words and words[words.index(b"--cid") + 1] == incarnation.encode():
-                found.append(pid)
-    return found

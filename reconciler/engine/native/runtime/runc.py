@@ -33,9 +33,9 @@ def call(program: str, root: str, verb: str, arguments: "Sequence[str]" = ()) ->
     try:
         code, output = process.run([program, "--root", root, verb, *arguments], seconds=_SECONDS, env=RUNTIME_ENV)
     except OSError as error:
-        raise RuntimeFailed(f"{program} {verb}", str(error)) from error
+        raise RuntimeFailed(f"{program} {verb}", words_of(error)) from error
     if code != 0:
-        raise RuntimeFailed(f"{program} {verb}", choose_words(output) or f"it ended with {code}")
+        raise RuntimeFailed(f"{program} {verb}", choose_words(output) or process.describe_end(code))
 
 
 def start(program: str, root: str, container_id: str, init: "tuple[int, int]") -> None:
@@ -109,7 +109,11 @@ def choose_words(output: str) -> str:
 
 def words_of(error: Exception) -> str:
     """What a failed launch said: the runtime's words or the kernel's."""
-    return error.words if isinstance(error, RuntimeFailed) else str(error)
+    if isinstance(error, RuntimeFailed):
+        return error.words
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename2 or error.filename}" if error.filename else error.strerror
+    return str(error)
 
 
 def exit_code_of(words: str) -> int:
