@@ -289,6 +289,17 @@ def find_place(pid: int, controller: str) -> str:
     return ""
 
 
+_GOVERNING = frozenset({"memory", "pids", "cpu", "freezer"})
+
+
+def find_places(pid: int) -> set[str]:
+    """The cgroups that a process is in: on v2 one, on v1 those of the hierarchies that limit or freeze, which are one too
+    unless somebody moved it. Empty when it has gone."""
+    v2 = is_v2()
+    lines = [line.split(":", 2) for line in _read_value(f"/proc/{pid}/cgroup").splitlines()]
+    return {place for number, names, place in lines if (number == "0" if v2 else _GOVERNING & set(names.split(",")))}
+
+
 _UNLIMITED_V1 = 2**62
 """v1 says `no limit` as the largest page-aligned number."""
 

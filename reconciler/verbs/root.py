@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from reconciler.converge.ground import Ground, let_begin
@@ -125,6 +125,8 @@ def opened_root(path: Path, *, create: bool = False, frees: bool = False, engine
     freed = frees and release_reserve(path)
     # Order: the database before the id, for an id without a database means that it was lost.
     store = open_store(path, create=create)
+    if root_id is None:
+        _check_not_lost(path, store)
     if root_id is None and create:
         root_id = _create(path)
     opened = open_engine(engine, path, RUN, root_id or "", read_content=store.read_content)
@@ -171,6 +173,25 @@ def _check_free(path: Path) -> None:
             detail="a root is a folder of its own, which nobody else may look into; nothing was changed",
             hint="give a new folder, or an empty one, with --root",
         )
+
+
+def _check_not_lost(path: Path, store: Store) -> None:
+    """Raise RootError for a root that lost its id: with another one, all that bears the old one would be a stranger's."""
+    if not store.path.exists():
+        return
+    with closing(store), store.read() as reading:
+        records = reading.records()
+    if not records:
+        return
+    grants = [record.grants for record in records.values()]
+    links = [link for each in grants for link in (each.link, *(end.link for end in each.endpoints.values())) if link]
+    root_id = next((link[1:6] for link in links), "ID")
+    raise RootError(
+        f"{path}: this root has lost its id, which {len(records)} resources on record bear; nothing was changed",
+        str(path / "id"),
+        f'if it is no copy of another root: `touch {path}/id && echo "{root_id} $(stat -c %i {path}/id)" >{path}/id`'
+        + ("" if links else ", with the id of the folder in /run/reconcile"),
+    )
 
 
 def _create(path: Path) -> str:

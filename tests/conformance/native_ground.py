@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -283,6 +283,81 @@ def config_removed(site: Site) -> None:
     Path(ground_of(site).bundle(site.web), bundle.CONFIG).unlink()
 
 
+def bundle_of_web(site: Site) -> Path:
+    return Path(ground_of(site).bundle(site.web))
+
+
+def overwrite(name: str) -> Callable[[Site], None]:
+    """With what is no JSON, in place."""
+
+    def hand(site: Site) -> None:
+        (bundle_of_web(site) / name).write_bytes(b"\xff nobody wrote this\n")
+
+    return hand
+
+
+def say(name: str) -> Callable[[Site], None]:
+    """With JSON that says something else."""
+
+    def hand(site: Site) -> None:
+        (bundle_of_web(site) / name).write_text('{"id": 7, "pid": "1", "restart": 5, "code": "x", "at": []}')
+
+    return hand
+
+
+def remove(name: str) -> Callable[[Site], None]:
+    def hand(site: Site) -> None:
+        (bundle_of_web(site) / name).unlink()
+
+    return hand
+
+
+def hosts_replaced(site: Site) -> None:
+    """As an editor does: another file takes its name."""
+    file = bundle_of_web(site) / "hosts"
+    other = file.with_name("hosts~")
+    other.write_bytes(file.read_bytes())
+    other.rename(file)
+
+
+def runtime_forgets(site: Site) -> None:
+    shutil.rmtree(ground_of(site).layout.runc / site.web.incarnation)
+
+
+def cgroup_of_web(site: Site, controller: str) -> Path:
+    point = cgroups.find_controller("unified" if cgroups.is_v2() else controller)
+    return Path(point + cgroups.find_place(site.pids()["web"], controller))
+
+
+def pids_limited(site: Site) -> None:
+    (cgroup_of_web(site, "pids") / "pids.max").write_text("3")
+
+
+def moved_out_of_pids(site: Site) -> None:
+    """On v2 out of all."""
+    Path(cgroups.find_controller("pids"), "cgroup.procs").write_text(str(site.pids()["web"]))
+
+
+def writable_layer_removed(site: Site) -> None:
+    shutil.rmtree(ground_of(site).layout.containers / site.web.incarnation / "upper")
+
+
+def ipv6_on(site: Site) -> None:
+    Path(f"/proc/sys/net/ipv6/conf/{site.front.grants.link}/disable_ipv6").write_text("0")
+
+
+def advertisements_believed(site: Site) -> None:
+    Path(f"/proc/sys/net/ipv6/conf/{site.back.grants.link}/accept_ra").write_text("2")
+
+
+def forwarding_off(site: Site) -> None:
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
+
+
+def hairpin_off(site: Site) -> None:
+    run("bridge", "link", "set", "dev", veth(site), "hairpin", "off")
+
+
 def volume_file_removed(site: Site) -> None:
     (ground_of(site).layout.volumes / site.data.grants.volume_id / "volume.json").unlink()
 
@@ -332,8 +407,29 @@ HARMS = (
     Harm("resolver killed", resolver_killed, ("front names", "back names"), reach=("front", "back", "web", "db")),
     Harm("names removed", names_removed, ("front names",), reach=("front", "web")),
     Harm("limit raised", limit_raised, ("web limits/memory",)),
-    Harm("policy removed", policy_removed, ("web bundle",)),
+    Harm("pids limited", pids_limited, ("web limits/pids",)),
+    Harm("moved out of a cgroup", moved_out_of_pids, ("web cgroup",)),
+    Harm("policy removed", policy_removed, ("web policy",)),
+    Harm("policy overwritten", overwrite("policy.json"), ("web policy",)),
+    Harm("policy says something else", say("policy.json"), ("web policy",)),
     Harm("config removed", config_removed, ("web bundle",)),
+    Harm("config overwritten", overwrite("config.json"), ("web bundle",)),
+    Harm("record overwritten", say("container.json"), ("web bundle",)),
+    Harm("monitor's file removed", remove("monitor.json"), ("web all",)),
+    Harm("monitor's file says something else", say("monitor.json"), ("web all",)),
+    Harm("resolv.conf overwritten", overwrite("resolv.conf"), ("web bundle",)),
+    Harm("hosts overwritten", overwrite("hosts"), ("web bundle",)),
+    Harm("hostname overwritten", overwrite("hostname"), ("web bundle",)),
+    Harm("hosts removed", remove("hosts"), ("web bundle",), "restart"),
+    Harm("hosts replaced", hosts_replaced, ("web bundle",), "restart"),
+    Harm("list of files overwritten", say("left.json"), ("web bundle",)),
+    Harm("exit command removed", remove("on-exit"), ("web exit-command",)),
+    Harm("runtime forgets", runtime_forgets, ("web runtime",), "restart"),
+    Harm("writable layer removed", writable_layer_removed, ("web mount",), "restart"),
+    Harm("ipv6 on", ipv6_on, ("front ipv6",), reach=("front",)),
+    Harm("advertisements believed", advertisements_believed, ("back ipv6",), reach=("back",)),
+    Harm("forwarding off", forwarding_off, ("front forwarding", "back forwarding"), reach=("front", "back")),
+    Harm("hairpin off", hairpin_off, ("web link/front",)),
     Harm("volume's file removed", volume_file_removed, ("data file",), reach=("data",)),
     Harm("volume's key changed", volume_renamed, ("data file",), reach=("data",)),
     Harm("layer unmounted", layer_unmounted, ("web mount", "db mount"), reach=("web", "db")),

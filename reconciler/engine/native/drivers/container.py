@@ -163,6 +163,7 @@ class ContainerDriver:
             if now.phase in _LIVE:
                 veth.mend_links(self.layout, new, uses, pid=now.pid)
                 limits.ensure_limits(path, new, pid=now.pid)
+                lifecycle.follow(path)
                 # Order: after the files, which are what it looks at when it is sent one.
                 for number in sorted(contents.choose_signals(old, new, changed)):
                     lifecycle.send(path, number)

@@ -19,6 +19,8 @@ from reconciler.model.spec import NetworkSpec
 
 _FORWARDING = "ipv4/ip_forward"
 _DEFAULT_MTU = 1500
+_IPV6 = {"disable_ipv6": "1", "accept_ra": "0"}
+"""Of a bridge: no address, no route and no neighbour of a container's making."""
 
 
 def read_uplink_mtu(routes: Sequence[netlink.Route], links: Mapping[str, netlink.Link]) -> int:
@@ -54,9 +56,9 @@ def ensure_bridge(made: Made) -> None:
 
 
 def _write_sysctls(link: str) -> None:
-    for name, value in ((f"ipv6/conf/{link}/disable_ipv6", "1"), (f"ipv6/conf/{link}/accept_ra", "0")):
+    for name, value in _IPV6.items():
         try:
-            write_sysctl(name, value)
+            write_sysctl(f"ipv6/conf/{link}/{name}", value)
         except FileNotFoundError:  # Kernel: without IPv6 there is nothing to switch off.
             continue
     # Containers go out through the host only if it forwards. Nobody's setting is taken back: others may rely on it.
@@ -102,7 +104,7 @@ def remove_bridge(made: Made) -> None:
 
 
 def observe_bridge(made: Made, glimpse: Glimpse, *, uplink_mtu: int, forwarding: bool) -> dict[str, Part]:
-    """The parts `bridge`, `address` and `forwarding` of one network."""
+    """The parts `bridge`, `address`, `forwarding` and `ipv6` of one network."""
     spec = made.spec
     assert isinstance(spec, NetworkSpec)
     link = glimpse.links.get(made.grants.link)
@@ -117,7 +119,19 @@ def observe_bridge(made: Made, glimpse: Glimpse, *, uplink_mtu: int, forwarding:
         "bridge": _diff_link(made, link, spec.mtu or uplink_mtu),
         "address": address,
         "forwarding": PRESENT if forwarding else altered(_FORWARDING, "1", "0"),
+        "ipv6": _diff_ipv6(made.grants.link),
     }
+
+
+def _diff_ipv6(link: str) -> Part:
+    for name, wanted in _IPV6.items():
+        try:
+            found = read_sysctl(f"ipv6/conf/{link}/{name}")
+        except FileNotFoundError:  # Without IPv6, or it went just now: that the bridge is gone is said already.
+            return PRESENT
+        if found != wanted:
+            return altered(name, wanted, found)
+    return PRESENT
 
 
 def _diff_link(made: Made, link: netlink.Link, mtu: int) -> Part:

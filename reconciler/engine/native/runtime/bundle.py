@@ -8,6 +8,7 @@ files but the health check's result are written under the lock; anybody reads wi
     exit.json        the last exit, by the exit command    container.json  the record (driver; for `recover`)
     contents/        configs, secrets and bound files         contents.json  what each was given: contents.py
     on-exit          the interpreter of the exit command, a link: conmon.py
+    left.json        how the files that others may change were left: left.py
     pid, conmon.pid, ctl, winsz, exits/, INCARNATION/      conmon's own    rootfs/, hosts, hostname, resolv.conf
 """
 
@@ -26,15 +27,28 @@ EXIT, CONTAINER, HEALTH, LOCK = "exit.json", "container.json", "health.json", "l
 PID, CONMON_PID, EXITS, CTL, ERROR = "pid", "conmon.pid", "exits", "ctl", "error"
 ON_EXIT, ROOTFS, ATTACH = "on-exit", "rootfs", "attach"
 
+_TEXTS = ("id", "key", "runtime", "runtime_root", "conmon", "log", "cgroup", "monitors")
+_NUMBER = (int, float)
+_SHAPES: "dict[str, dict[str, Any]]" = {
+    MONITOR: {**dict.fromkeys(_TEXTS, str), "exit_command": list, "links": list},
+    POLICY: {"restart": str, "mark": str, "attempts": int, "restarts": int},
+    STATE: {"pid": int, "start_time": int, "monitor_start": int, "started_at": _NUMBER, "boot_id": str},
+    EXIT: {"code": int, "at": _NUMBER},
+    HEALTH: {"pid": int, "at": _NUMBER, "streak": int},
+}
+"""What a file must say to count as one: somebody may have written anything into it."""
+
 
 def read_json(bundle: str, name: str) -> "dict[str, Any]":
-    """A file of a bundle; empty when it is not there, or is no JSON object."""
+    """A file of a bundle; empty when it is not there, or is no JSON object of its kind."""
     try:
         with open(f"{bundle}/{name}", "rb", buffering=0) as file:
             read = parse_json(file.readall())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
-    return read if isinstance(read, dict) else {}
+    if not isinstance(read, dict):
+        return {}
+    return read if all(isinstance(read.get(field), kind) for field, kind in _SHAPES.get(name, {}).items()) else {}
 
 
 def write_json(bundle: str, name: str, value: object) -> None:

@@ -111,9 +111,14 @@ def read_part(path: str, spec: ContainerSpec) -> dict[str, Part]:
     for target, file in sorted(wanted.items()):
         name = _name(target)
         there = listed.get(name)
-        if there is None or not os.path.lexists(f"{path}/{FOLDER}/{name}"):
+        inode = _read_inode(path, name)
+        if not inode:
             # What is bound in the container is a file without a name: only a start shows it another one.
             return {"contents": missing("restart")}
+        if there is None:
+            return {"contents": altered(target, "as written", "not listed")}
+        if inode != there.inode:
+            return {"contents": altered(target, "as written", "another file", "restart")}
         if not _fits(there, file):
             return {"contents": altered(target, "as wanted", "another one")}
         if not _is_left(path, name, there):
@@ -135,7 +140,18 @@ def _name(target: str) -> str:
 
 
 def _read_list(path: str) -> Mapping[str, Written]:
-    return msgspec.convert(bundle.read_json(path, LIST), dict[str, Written])
+    try:
+        return msgspec.convert(bundle.read_json(path, LIST), dict[str, Written])
+    except msgspec.ValidationError:  # Somebody wrote something else there: nothing is known, and all is written anew.
+        return {}
+
+
+def _read_inode(path: str, name: str) -> int:
+    """0 where there is none of this name."""
+    try:
+        return os.lstat(f"{path}/{FOLDER}/{name}").st_ino
+    except OSError:
+        return 0
 
 
 def _fits(there: Written, file: FileMount) -> bool:

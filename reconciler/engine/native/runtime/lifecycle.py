@@ -100,11 +100,19 @@ def _set_policy(path: str, rules: policy.Policy, *, mark: str, apply: ApplyId | 
 
 def write_rules(path: str, restart: str) -> None:
     """Put a restart policy in force, keeping counts and mark. Called under the lock, or before anybody knows the bundle."""
-    rules = policy.read_policy(path) or policy.Policy()
-    if rules.restart != restart or not os.path.exists(f"{path}/{bundle.POLICY}"):  # noqa: PTH110
+    rules = policy.read_policy(path)
+    if rules is None or rules.restart != restart:
+        rules = rules or policy.Policy()
         rules.restart = restart
         rules.gave_up = False
         policy.write_policy(path, rules)
+
+
+def follow(path: str) -> None:
+    """Have the exit of what runs followed, unless a mark says that nothing is to. Called under the lock."""
+    rules = policy.read_policy(path)
+    if rules is not None and not rules.mark and not os.path.exists(f"{path}/{bundle.ON_EXIT}"):  # noqa: PTH110
+        conmon.arm(path, bundle.read_json(path, bundle.MONITOR))
 
 
 def unmark(path: str) -> None:

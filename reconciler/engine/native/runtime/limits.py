@@ -25,7 +25,7 @@ def ensure_limits(path: str, made: Made, *, pid: int) -> None:
     monitor = bundle.read_json(path, bundle.MONITOR)
     cgroup = monitor["cgroup"]
     try:
-        if cgroups.find_place(pid, "memory") != cgroup:
+        if cgroups.find_places(pid) != {cgroup}:
             cgroups.create(cgroup)
             cgroups.move(pid, cgroup)
         if cgroups.read_limits(cgroup) == render_limits(made.spec):

@@ -67,7 +67,7 @@ def choose_after_exit(policy: Policy, *, code: int) -> str:
     name, _, most = policy.restart.partition(":")
     if name == "no" or (name == "on-failure" and code == 0):
         return STAY
-    if most and policy.restarts >= int(most):
+    if most.isdigit() and policy.restarts >= int(most):
         return GIVE_UP
     return AGAIN
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.engine.native.runtime import bundle, health, policy, runc
+from reconciler.engine.native.runtime import bundle, health, left, policy, runc
 from reconciler.engine.native.runtime.ended import read_ended
 from reconciler.engine.native.runtime.spec import render_resources
 from reconciler.linux import cgroups, process
@@ -18,7 +18,8 @@ from reconciler.model.observation import PRESENT, Health, Part, Phase, Status, a
 from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec, Healthcheck
 
-_KEPT_FILES = (bundle.CONFIG, bundle.POLICY, bundle.CONTAINER)
+_KEEPING_STATE = ("runc", "crun")
+"""Runtimes known to keep a folder of their root for each container."""
 
 
 def read_status(path: str, incarnation: str, *, kept: str = "") -> Status:
@@ -154,25 +155,40 @@ def _read_health(path: str, monitor: dict[str, Any], state: dict[str, Any]) -> H
 
 
 def read_parts(path: str, made: Made, status: Status) -> dict[str, Part]:
-    """The runtime's parts of a container: `bundle`, `policy`, and while it should run `process`, `monitor`, `cgroup` and
-    `limits/…`."""
+    """The runtime's parts of a container: `bundle`, `policy`, and while it should run `process`, `monitor`, `exit-command`,
+    `runtime`, `cgroup` and `limits/…`."""
     assert isinstance(made.spec, ContainerSpec)
     monitor = bundle.read_json(path, bundle.MONITOR)
-    whole = bool(monitor) and all(os.path.exists(f"{path}/{name}") for name in _KEPT_FILES)  # noqa: PTH110
-    parts = {"bundle": PRESENT if whole else missing()}
     rules = policy.read_policy(path)
-    if rules is not None and rules.restart != made.spec.restart:
+    live = status.phase in (Phase.RUNNING, Phase.PAUSED)
+    parts = {"bundle": left.read_part(path, bound=left.choose_bound(made.spec) if live else ())}
+    if rules is None:
+        parts["policy"] = missing()
+    elif rules.restart != made.spec.restart:
         parts["policy"] = altered("restart", made.spec.restart, rules.restart)
     state = bundle.read_json(path, bundle.STATE)
     if not monitor or not state:
         return parts
     followed = is_followed(state)
-    if status.phase in (Phase.RUNNING, Phase.PAUSED):
+    if live:
         parts["process"] = PRESENT
         parts["monitor"] = PRESENT if followed else missing("restart")
+        parts |= _read_follower(path, monitor, rules)
         parts |= _read_cgroup(monitor["cgroup"], made.spec, status.pid)
     elif status.phase is Phase.EXITED and _should_run(rules, status) and not followed:
         parts["process"] = parts["monitor"] = missing("restart")
+    return parts
+
+
+def _read_follower(path: str, monitor: dict[str, Any], rules: policy.Policy | None) -> dict[str, Part]:
+    """What is needed of a running container once it ends, or is spoken to: our exit command, and what its runtime knows."""
+    parts = {}
+    # A program that is gone, as after an update of Python, is as bad as no link to it.
+    if (rules is None or not rules.mark) and not os.path.exists(f"{path}/{bundle.ON_EXIT}"):  # noqa: PTH110
+        parts["exit-command"] = missing()
+    known = os.path.isdir(f"{monitor['runtime_root']}/{monitor['id']}")  # noqa: PTH112
+    if os.path.basename(monitor["runtime"]) in _KEEPING_STATE and not known:  # noqa: PTH119
+        parts["runtime"] = missing("restart")
     return parts
 
 
@@ -184,9 +200,9 @@ def _should_run(rules: policy.Policy | None, status: Status) -> bool:
 
 
 def _read_cgroup(cgroup: str, spec: ContainerSpec, pid: int) -> dict[str, Part]:
-    place = cgroups.find_place(pid, "memory")
-    if place != cgroup:
-        return {"cgroup": missing() if not place else altered("path", cgroup, place)}
+    places = cgroups.find_places(pid)
+    if places != {cgroup}:
+        return {"cgroup": altered("path", cgroup, min(places - {cgroup})) if places else missing()}
     parts = {"cgroup": PRESENT}
     there = cgroups.read_limits(cgroup)
     for name, wanted in render_limits(spec).items():

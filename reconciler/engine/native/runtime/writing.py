@@ -17,14 +17,13 @@ import msgspec
 from msgspec import Struct
 
 from reconciler.engine.native.layout import Layout
-from reconciler.engine.native.runtime import bundle, conmon, etc, health, lifecycle, monitor, runc, spec, trees, users
+from reconciler.engine.native.runtime import bundle, conmon, etc, health, left, lifecycle, monitor, runc, spec, trees, users
 from reconciler.linux import files, mounts, paths
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, split_key
 from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec, Mount
 
-_ETC = {"hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf", "hostname": "/etc/hostname"}
 _PINS = "pins"
 _VOLUME_OPTIONS = ("nosuid", "nodev")
 """Compat: Docker gives a volume neither. Nothing that a container leaves in one is a setuid program or a device."""
@@ -106,6 +105,7 @@ def write_bundle(
     lifecycle.write_rules(path, made.spec.restart)
     record = {**msgspec.to_builtins(made), "stop_signal": inner.get("StopSignal"), "root": layout.root_id}
     _write(path, bundle.CONTAINER, record)
+    left.note(path)
 
 
 def _write(path: str, name: str, value: object) -> None:
@@ -150,9 +150,8 @@ def _choose_mounts(
     path: str, wanted: ContainerSpec, sources: Mapping[str, str], own: Options
 ) -> tuple[spec.Bind | spec.Tmpfs, ...]:
     files = [
-        spec.Bind(f"{path}/{name}", target, ("nosuid", "nodev", "noexec", "rw"))
-        for name, target in _ETC.items()
-        if target not in (wanted.mounts | wanted.configs | wanted.secrets)
+        spec.Bind(f"{path}/{name}", left.ETC[name], ("nosuid", "nodev", "noexec", "rw"))
+        for name in left.choose_bound(wanted)
     ]
     return (
         *files,

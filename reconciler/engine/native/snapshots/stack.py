@@ -43,9 +43,12 @@ def mount_root(layout: Layout, incarnation: str, diff_ids: Sequence[str]) -> Pat
     lowers = choose_lowers(layout, diff_ids)
     try:
         layer_mounts.hold_layers(layout, incarnation, lowers)
-        if mounts.is_mount_point(rootfs):
-            return rootfs
         folder = layout.containers / incarnation
+        if mounts.is_mount_point(rootfs):
+            if (folder / "upper").is_dir() and (folder / "work").is_dir():
+                return rootfs
+            # What was written is lost; a root whose writable layer is no longer anywhere takes nothing more.
+            layer_mounts.unmount_all(rootfs)
         upper = _ensure_upper(layout, folder, diff_ids)
         _ensure_folder(folder / "work")
         files.make_folders(rootfs.parent)
@@ -194,7 +197,11 @@ def _observe_root(layout: Layout, incarnation: str, glimpse: Glimpse) -> Part:
         return altered("file system", "overlay", entry.fstype, "restart")
     if entry.read_only:
         return altered("options", "rw", entry.options, "restart")
-    upper = f"{layout.containers}/{incarnation}/upper"
+    folder = f"{layout.containers}/{incarnation}"
+    upper = f"{folder}/upper"
+    for name in ("upper", "work"):
+        if not os.path.isdir(f"{folder}/{name}"):  # noqa: PTH112 - asked for each container
+            return altered(f"folder {name}", "there", "missing", "restart")
     found = next((option[9:] for option in entry.super_options.split(",") if option.startswith("upperdir=")), "")
     return PRESENT if found == upper else altered("upperdir", upper, found, "restart")
 
