@@ -30,6 +30,7 @@ def drift(ctx: click.Context, *, stack: str, form: str, root: Path | None) -> in
                 **plan_json(seen.plan),
                 "lost": list(seen.plan.lost),
                 "strays": [f"{stray.kind} {stray.name}" for stray in seen.strays],
+                "warnings": list(seen.warnings),
             }
         )
     else:
@@ -37,6 +38,8 @@ def drift(ctx: click.Context, *, stack: str, form: str, root: Path | None) -> in
             show(line)
         for stray in seen.strays:
             show(f"{stray.kind} {stray.name}: belongs to nobody  (apply: remove)")
+        for text in seen.warnings:
+            show(f"warning: {text}")
         if not (seen.plan.actions or seen.plan.lost or seen.strays):
             show("no drift")
     return 2 if seen.plan.actions or seen.plan.lost or seen.strays else 0

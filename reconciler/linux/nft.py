@@ -98,6 +98,20 @@ def load_ruleset(ruleset: str) -> None:
         raise OSError(errno.EINVAL, "nft: " + (words or process.describe_end(done.returncode)))
 
 
+def print_table(family: str, name: str) -> str:
+    """A table in nft's words, for what is asked seldom. Raises as `load_ruleset`."""
+    program = shutil.which("nft", path=_PATH)
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, "the program nft is not installed", "nft")
+    command = [program, "-n", "list", "table", family, name]
+    done = subprocess.run(
+        command, capture_output=True, timeout=_DEADLINE, check=False, cwd="/", env={"LC_ALL": "C", "PATH": _PATH}
+    )
+    if done.returncode:
+        raise OSError(errno.EINVAL, "nft: " + done.stderr.decode(errors="replace")[:2000].strip())
+    return done.stdout.decode(errors="replace")
+
+
 def read_tables(tables: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Table]:
     """Those of the tables (family, name) that are there, whole."""
     with NetlinkSocket(NETFILTER) as opened:

@@ -161,8 +161,8 @@ def _await_jobs(root: Root, plan: Plan, options: ApplyOptions, face: Face) -> Re
 
 
 def warn(root: Root, plan: Plan, face: Face) -> None:
-    """Say what on this machine would keep a new network from working."""
-    if any(action.verb is Verb.CREATE and kind_of(action.key) is Kind.NETWORK for action in plan.actions):
+    """Say what on this machine would keep what is new from being reached."""
+    if any(action.verb is Verb.CREATE and kind_of(action.key) in (Kind.NETWORK, Kind.CONTAINER) for action in plan.actions):
         for text in root.engine.read_warnings():
             face.emit(Note(text=text, level="warning"))
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from reconciler.engine.native.net.foreign import read_forward_droppers
 from reconciler.linux import cgroups, linkkinds
+from reconciler.verbs.root import read_root_id
 
 GIB = 1 << 30
 
@@ -168,7 +169,7 @@ def _check_cgroups(root: Path) -> Iterator[Finding]:  # noqa: ARG001
             yield Finding(what=f"cgroup {hierarchy}: {name}", state="missing", found=text, mend=mend)
 
 
-def _check_network(root: Path) -> Iterator[Finding]:  # noqa: ARG001
+def _check_network(root: Path) -> Iterator[Finding]:
     bridged = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
     if bridged.exists():
         yield Finding(
@@ -182,12 +183,12 @@ def _check_network(root: Path) -> Iterator[Finding]:  # noqa: ARG001
         else:
             text = "can't be made; needed for bridge networks"
             yield Finding(what=f"kernel: {kind} links", state="missing", found=text, mend=f"modprobe {kind}")
-    for chain in read_forward_droppers():
+    for dropper in read_forward_droppers(read_root_id(root) or "ID"):
         yield Finding(
             what="firewall",
             state="warning",
-            found=f"{chain} drops what our bridges forward",
-            mend="let it accept their traffic, for example `iptables -I DOCKER-USER -j ACCEPT` where that is right",
+            found=f"{dropper.chain} drops what our bridges forward",
+            mend=f"{dropper.mend} (our own table goes on dropping what is not published)",
         )
 
 

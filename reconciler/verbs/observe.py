@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from reconciler.converge.view import made_of
 from reconciler.model.errors import NotFound
 from reconciler.model.health import active_check
-from reconciler.model.key import Key, Kind, sort_key, split_key, split_replica_volume
+from reconciler.model.key import Key, Kind, kind_of, sort_key, split_key, split_replica_volume
 from reconciler.model.observation import MISSING, Health, Phase, Status, Stray
 from reconciler.model.plan import Plan
 from reconciler.model.record import Hold, Record
@@ -49,6 +49,8 @@ class Drift(Struct, frozen=True, kw_only=True):
     """Its actions are what an apply would do about it."""
     strays: tuple[Stray, ...]
     """What bears the root's id and belongs to nobody."""
+    warnings: tuple[str, ...] = ()
+    """What other programs do to what is as it was made: no apply mends it."""
 
 
 def get(root: Root, kind: Kind | None = None, name: str = "", *, measure: bool = False) -> list[Seen]:
@@ -236,4 +238,5 @@ def drift(root: Root, stack: str = "") -> Drift:
     records = {key: record for key, record in looked.records.items() if split_key(key).stack in names}
     known = {name: record for name, record in looked.stacks.items() if name in names}
     plan = make_drift_plan(stacks=known, records=records, observation=looked.observation, now=time.time())
-    return Drift(plan=plan, strays=looked.observation.strays)
+    warnings = root.engine.read_warnings() if any(kind_of(key) is Kind.NETWORK for key in records) else ()
+    return Drift(plan=plan, strays=looked.observation.strays, warnings=tuple(warnings))

@@ -401,7 +401,24 @@ def test_parameters_of_a_namespace_are_written_once(blog):
     assert blog.inside(blog.web, lambda: read_sysctl("ipv6/conf/eth0/disable_ipv6")) == "1"
 
 
-def test_foreign_policy_that_drops_is_named(blog):
-    assert read_forward_droppers() == []
+def test_foreign_policy_that_drops_is_named_with_what_mends_it(blog):
+    root_id = blog.layout.root_id
+    assert read_forward_droppers(root_id) == []
     nft("table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }")
-    assert read_forward_droppers() == ["table ip filter chain FORWARD"]
+    [dropper] = read_forward_droppers(root_id)
+    assert dropper.chain == "table ip filter chain FORWARD"
+    assert dropper.mend == "iptables -I FORWARD -i 'babcde+' -j ACCEPT && iptables -I FORWARD -o 'babcde+' -j ACCEPT"
+    nft('insert rule ip filter FORWARD iifname "babcde*" accept; insert rule ip filter FORWARD oifname "bzzzzz*" accept')
+    assert len(read_forward_droppers(root_id)) == 1, "half a way is none"
+    nft('insert rule ip filter FORWARD oifname "b*" counter accept')
+    assert read_forward_droppers(root_id) == []
+
+
+def test_the_mend_of_a_foreign_policy_is_one_that_works(blog):
+    blog.serve(blog.web, 80)
+    nft("table inet walled { chain onward { type filter hook forward priority 0; policy drop; }; }")
+    assert blog.silent(blog.neighbour, "192.0.2.2", 8080)
+    [dropper] = read_forward_droppers(blog.layout.root_id)
+    subprocess.run(["/bin/sh", "-ec", dropper.mend], check=True, env={"PATH": "/usr/sbin:/usr/bin"})
+    assert read_forward_droppers(blog.layout.root_id) == []
+    assert blog.call(blog.neighbour, "192.0.2.2", 8080) == "192.0.2.9"

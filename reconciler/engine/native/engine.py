@@ -144,8 +144,9 @@ class NativeEngine:
     def read_warnings(self) -> Sequence[str]:
         """Chains of other programs that drop what our bridges forward."""
         return [
-            f"{chain} drops forwarded packets: published ports may not answer; let it accept them"
-            for chain in foreign.read_forward_droppers()
+            f"{dropper.chain} drops forwarded packets: published ports may not answer, and containers reach nobody outside;"
+            f" `{dropper.mend}` lets ours pass"
+            for dropper in foreign.read_forward_droppers(self.layout.root_id)
         ]
 
     def close(self) -> None:
