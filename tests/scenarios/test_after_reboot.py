@@ -211,6 +211,33 @@ def test_x2_layers_that_the_disk_did_not_get_are_pulled_again_by_their_digest(sh
     assert "It works" in shop.fetch("http://127.0.0.1:8080/")
 
 
+UNSYNCED = (
+    "content/sha256/*",
+    "layers/*",
+    "images/*.json",
+    "containers/*/record.json",
+    "networks/*.json",
+    "locks/*",
+    "serial",
+)
+
+
+def test_x2_files_that_a_power_cut_left_empty_are_made_anew(shop: World):
+    """What ext4 makes of a new file that was renamed and not synced: its name is there, and nothing in it."""
+    shop.run("pull", "127.0.0.1:5000/web:2", check=0)
+    shop.reboot()
+    files = [path for pattern in UNSYNCED for path in shop.root.glob(pattern) if path.is_file()]
+    for path in files:
+        path.write_bytes(b"")
+    assert len(files) > 20
+    shop.run("boot", check=0)
+    assert "It works" in shop.fetch("http://127.0.0.1:8080/")
+    assert shop.plan("stack.yaml")["actions"] == []
+    shop.run("images", "prune", check=0)
+    shop.run("pull", "127.0.0.1:5000/web:2", check=0)
+    assert "web:2" in shop.run("images", "ls", check=0).out
+
+
 def test_x2_run_directory_of_another_boot_is_not_believed(shop: World):
     """Should it ever survive: pids, monitors and policies in it mean nothing."""
     pids = {name: shop.pid(f"shop/{name}") for name in ("store", "web")}

@@ -13,6 +13,7 @@ from reconciler.engine.native.layers import layer as layers
 from reconciler.engine.native.layers import stored
 from reconciler.engine.native.layout import Layout
 from reconciler.linux import mounts
+from reconciler.model.errors import ContentError
 
 
 class Going(Struct, frozen=True):
@@ -29,7 +30,7 @@ def prune_content(layout: Layout, used: Sequence[str], *, dry_run: bool = False)
     """Remove what no image of `used` needs: what each was called, and its bytes. Raises LockTimeout.
 
     With `dry_run` it only says what would go. What two unused images share is counted with the first. A layer that is
-    mounted stays. Raises ContentError, and removes nothing, where it can't be known what a used image needs.
+    mounted stays. A used image of which neither record nor manifest is whole has nothing: it has to be fetched anew.
     """
     if not layout.blobs.is_dir() and not layout.layers.is_dir():
         return []
@@ -64,7 +65,10 @@ def _content(layout: Layout, kept: images.Kept) -> tuple[set[str], set[str]]:
     found = {kept.digest, *kept.targets.values(), *kept.blobs}
     if kept.blobs:
         return found, set(kept.diff_ids)
-    content = images.read_content(layout, kept.digest)
+    try:
+        content = images.read_content(layout, kept.digest)
+    except ContentError:  # A power cut spoils both. An error would end every prune until somebody pulls that image again.
+        content = None
     if content is None:
         return found, set()
     found |= {content.manifest.config.digest, *(layer.digest for layer in content.manifest.layers)}
