@@ -238,8 +238,8 @@ class ContainerDriver:
         with contextlib.suppress(OSError):
             if any(self.layout.bundles.iterdir()):
                 return
-        # An exit command may be on its way out of it.
-        cgroups.remove(monitors_path(self.layout), seconds=2.0)
+        # An exit command may be on its way out of it: 20 ms of Python, seconds where everything is slow.
+        cgroups.remove(monitors_path(self.layout), seconds=10.0)
         cgroups.remove_if_empty(cgroup_parent(self.layout))
 
     # ------------------------------------------------------------ looking
