@@ -35,6 +35,8 @@ class Kind:
     """Whether it brings another version of the stack."""
     small: bool = True
     """Whether the stack is a small one, which is up sooner."""
+    first_flushes: int = 0
+    """Where one of the first flushes is where it is cut: so many. 0 for any moment."""
     fresh: bool = False
     """Whether each cut finds an empty disk."""
 
@@ -146,5 +148,5 @@ KINDS = {
     "apply": Kind(apply_another, small=False),
     "first": Kind(apply_another, fresh=True),
     "pull": Kind(pull_big, after=judge_pull, draws=False),
-    "migration": Kind(apply_another, before=make_older, after=judge_migration),
+    "migration": Kind(apply_another, before=make_older, after=judge_migration, first_flushes=10),
 }

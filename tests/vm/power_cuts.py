@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ class Score:
     rounds: int = 0
     lost: int = 0
     leaked: int = 0
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(self.rounds + other.rounds, self.lost + other.lost, self.leaked + other.leaked)
 
     def __str__(self) -> str:
         return f"rounds {self.rounds}, lost {self.lost}, leaked {self.leaked}"
@@ -126,6 +130,8 @@ class Cuts:
     """How long what is cut took at most so far."""
     flushes: int = 40
     """How many times it flushed the disk then."""
+    first_flushes: int = 0
+    """Where it is cut in one of so many, the first ones."""
     state: dict[str, Any] = field(default_factory=dict)
     synced: int = 0
     finished: bool = False
@@ -173,15 +179,15 @@ class Cuts:
 
     def _cut(self, machine: Machine, number: int) -> bool:
         chance = random.Random(f"{self.seed}/{self.kind}/{number}/cut")
-        fate, by_flush = chance.choice(FATES), chance.random() < 0.5
+        fate, moment = chance.choice(FATES), chance.random()
         began, flushed = time.monotonic(), machine.disk.flushes
-        if by_flush:
-            flush = chance.randrange(self.flushes)
-            machine.disk.strike_at(flush)
-            event = self._until(machine, machine.disk.struck.is_set, PATIENCE)
-        else:
+        enough: Callable[[], bool] = machine.disk.struck.is_set
+        if self.first_flushes or moment < 0.4:
+            machine.disk.strike_at(chance.randrange(self.first_flushes or self.flushes))
+        elif moment < 0.8:
             deadline = began + self.seconds * 1.1 * chance.random()
-            event = self._until(machine, lambda: time.monotonic() > deadline, PATIENCE)
+            enough = partial(_is_past, deadline)
+        event = self._until(machine, enough, PATIENCE)
         if event.get("event") not in (None, "done"):
             self._found(machine, number, event)
             return False
@@ -221,3 +227,7 @@ class Cuts:
         for name in ("disk.img", "console.log", "orders.json"):
             shutil.copy(self.folder / name, where / name)
         self.out(f"FOUND {story[0]}\n  {story[1][:2000]}\n  its story, disk and console: {where}")
+
+
+def _is_past(deadline: float) -> bool:
+    return time.monotonic() > deadline

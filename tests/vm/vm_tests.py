@@ -40,7 +40,10 @@ def main() -> int:
     if wanted.part in ("cuts", "all"):
         storage = _fill_registry(folder, wanted.seed, wanted.rounds)
         for kind in wanted.kind or KINDS:
-            Cuts(kind, folder, storage, wanted.seed, wanted.rounds, out, score).go()
+            first = KINDS[kind].first_flushes
+            found = Cuts(kind, folder, storage, wanted.seed, wanted.rounds, out, first_flushes=first).go()
+            out(f"{kind}: {found}")
+            score += found
     if wanted.part in ("cgroup2", "all"):
         suite = run_suite(folder, out)
         failed = len(suite.failed) or suite.code
