@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LENT = (Kind.NETWORK, Kind.VOLUME)
 
+_A_MOMENT = 1e-3
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -191,7 +192,8 @@ def _make_new(tx: "Writing", action: Action, plan: Plan, records: Records, groun
         incarnation=record.incarnation if record else "",
         held=old.held and not resumed,
         paused=old.paused and not resumed,
-        created_at=ground.now(),
+        # What replaces a thing is younger than it also where the clock was set back: names and ports go by that.
+        created_at=max(ground.now(), record.created_at + _A_MOMENT if record else 0.0),
     )
     fresh = action.verb is Verb.REPLACE
     if isinstance(spec, ContainerSpec):

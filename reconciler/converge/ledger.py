@@ -90,7 +90,7 @@ class Ledger:
             grants=made.grants,
             incarnation=made.incarnation,
             status=msgspec.to_builtins(status) if status else {},
-            created_at=job.created_at if job.action.verb is not Verb.REPLACE else self.ground.now(),
+            created_at=job.created_at if job.action.verb is not Verb.REPLACE else made.created_at,
         )
         tx.put_record(record)
 

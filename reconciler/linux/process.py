@@ -33,6 +33,16 @@ def read_start_time(pid: int) -> int:
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def read_uptime() -> float:
+    """Seconds since the boot, those of a suspension too: whoever sets the clock does not change it (CLOCK_BOOTTIME)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def read_age(start_time: int) -> float:
+    """Seconds since a process with this start time began, whatever the clock says."""
+    return max(0.0, read_uptime() - start_time / os.sysconf("SC_CLK_TCK"))
+
+
 def is_alive(pid: int, start_time: int) -> bool:
     """Whether the very process that had this pid and start time still lives; a zombie does not."""
     return pid > 0 and start_time > 0 and read_start_time(pid) == start_time

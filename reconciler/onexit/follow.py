@@ -9,7 +9,7 @@ import time
 
 from reconciler.engine.native.runtime import bundle, conmon, policy, runc
 from reconciler.engine.native.runtime.ended import write_ended
-from reconciler.linux import cgroups
+from reconciler.linux import cgroups, process
 from reconciler.onexit import heal
 from reconciler.onexit.waiting import Sleeper
 
@@ -57,7 +57,7 @@ def _act(path: str, monitor_pid: int) -> Pause | None:
     ended = bundle.read_json(path, bundle.EXIT)
     if ended.get("pid") != state["pid"] or ended.get("start_time") != state["start_time"]:
         ended = _record_exit(path, monitor, state)
-        policy.count_exit(rules, ran=ended["at"] - state["started_at"])
+        policy.count_exit(rules, ran=process.read_age(state["start_time"]))
         policy.write_policy(path, rules)
     return _follow_marks(path, monitor, rules, ended)
 
@@ -65,7 +65,13 @@ def _act(path: str, monitor_pid: int) -> Pause | None:
 def _record_exit(path: str, monitor: "dict[str, Any]", state: "dict[str, Any]") -> "dict[str, Any]":
     code, at = read_exit_file(path, monitor["id"])
     oom = code == _KILLED and cgroups.count_oom_kills(monitor["cgroup"]) > 0
-    ended = {"pid": state["pid"], "start_time": state["start_time"], "code": code, "at": at, "oom": oom}
+    run = {"pid": state["pid"], "start_time": state["start_time"]}
+    return _write_exit(path, {**run, "code": code, "at": at, "oom": oom})
+
+
+def _write_exit(path: str, ended: "dict[str, Any]") -> "dict[str, Any]":
+    # `at` is for people; pauses are counted by a clock that nobody sets.
+    ended = {**ended, "uptime": process.read_uptime()}
     bundle.write_json(path, bundle.EXIT, ended)
     return ended
 
@@ -112,9 +118,7 @@ def _follow_policy(path: str, monitor: "dict[str, Any]", rules: policy.Policy, e
     if verdict == policy.STAY or rules.gave_up:
         _rest(path, monitor, rules, ended)
         return None
-    # Kernel: the clock may be set while we sleep; a pause is never longer than it was to be.
-    pause = policy.choose_pause(rules.attempts)
-    left = min(pause, ended["at"] + pause - time.time())
+    left = policy.choose_pause(rules.attempts) - (process.read_uptime() - ended.get("uptime", 0.0))
     return Pause(left) if left > 0 else _restart(path, monitor, rules)
 
 
@@ -133,7 +137,7 @@ def _restart(path: str, monitor: "dict[str, Any]", rules: policy.Policy) -> Paus
         conmon.launch(path, monitor)
     except (runc.RuntimeFailed, OSError) as error:
         words = runc.words_of(error)
-        ended = bundle.read_json(path, bundle.EXIT) | {"code": runc.exit_code_of(words), "at": time.time(), "oom": False}
-        bundle.write_json(path, bundle.EXIT, ended)
+        failed = {"code": runc.exit_code_of(words), "at": time.time(), "oom": False}
+        ended = _write_exit(path, bundle.read_json(path, bundle.EXIT) | failed)
         return _follow_policy(path, monitor, rules, ended)
     return None

@@ -59,6 +59,17 @@ def test_replacement_that_does_not_start_leaves_the_old_one_running(bench: Bench
     assert "the old one runs again" in bench.failures()[0].detail
 
 
+def test_x4_replacement_is_younger_than_what_it_replaces_also_where_the_clock_was_set_back(bench: Bench) -> None:
+    bench.machine.now = 100_000.0
+    bench.apply(blog())
+    before = bench.records()[WEB]
+    bench.machine.now = 5_000.0
+    bench.apply(blog(command=("b",)))
+    after = bench.records()[WEB]
+    assert after.incarnation != before.incarnation
+    assert after.created_at > before.created_at
+
+
 def test_replacement_that_ends_at_once_is_undone(bench: Bench) -> None:
     bench.apply(blog())
     before = bench.records()[WEB]

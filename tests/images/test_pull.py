@@ -1,5 +1,6 @@
 """Pulling from a real registry, and from one that counts what it is asked."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hostile_registry import (
 )
 
 from lab import images as lab
+from lab.clock import build_clock
 from lab.images import Entry, Image
 from reconciler.engine.native.content import blobs
 from reconciler.engine.native.content import images as here
@@ -360,6 +362,20 @@ def test_tls_on_loopback_is_found_out_and_checked(driver, layout, serve, tmp_pat
     fresh = ImageDriver(layout)
     assert bring(fresh, server.reference) == SMALL.manifest().digest
     fresh.close()
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="skipped because gcc is not installed")
+def test_x4_certificate_of_another_time_points_at_the_clock(driver, layout, serve, tmp_path, monkeypatch):
+    (tmp_path / "offset").write_text("-864000")
+    with monkeypatch.context() as past:
+        past.setenv("LD_PRELOAD", str(build_clock(tmp_path)))
+        past.setenv("CLOCK_FILE", str(tmp_path / "offset"))
+        tls = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.certificate))
+    server = serve(tls=tls)
+    with pytest.raises(RegistryError, match="certificate has expired") as error:
+        resolve(driver, server.reference)
+    assert "this machine's clock says 20" in error.value.hint
 
 
 @pytest.mark.parametrize("pull", ["missing", "always"])

@@ -248,6 +248,10 @@ class World:
         lines = Path(f"/proc/{self.holder}/mountinfo").read_text().splitlines()
         return frozenset(" ".join(line.split()[i] for i in (0, 4)) for line in lines)
 
+    def note_mounts(self) -> None:
+        """What is mounted now was mounted by the lab."""
+        self._mounts_at_first = self._read_mounts()
+
     def links(self) -> frozenset[str]:
         """Links of the world's network, without its loopback."""
         lines = Path(f"/proc/{self.holder}/net/dev").read_text().splitlines()[2:]

@@ -73,6 +73,7 @@ def test_health_is_the_last_result_while_it_is_fresh() -> None:
     assert judge(streak=1) is Health.HEALTHY
     assert judge(streak=2) is Health.UNHEALTHY
     assert judge(now=111.0) is Health.UNKNOWN
+    assert judge(now=99.0) is Health.UNKNOWN, "nothing is from the future"
     assert judge(pid=8) is Health.UNKNOWN
     assert judge(streak=1, was_healthy=False) is Health.STARTING
     assert judge(streak=2, was_healthy=False) is Health.UNHEALTHY

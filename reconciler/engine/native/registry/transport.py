@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -29,6 +30,8 @@ SLOW_BYTES = 256 * 1024
 """A stream that brings less than SLOW_BYTES within SLOW_SECONDS is given up."""
 CHUNK = 256 << 10
 CERTS = Path("/etc/docker/certs.d")
+_NOT_YET_VALID, _EXPIRED = 9, 10
+"""X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED (openssl, x509_vfy.h)."""
 
 
 class TransportError(Exception):
@@ -346,6 +349,11 @@ def _explain(error: BaseException, tried: str) -> TransportError:
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = f"put its CA's certificate into {CERTS}/HOST[:PORT]/ca.crt, or name it in SSL_CERT_FILE"
         why = error.verify_message
+        if error.verify_code in (_NOT_YET_VALID, _EXPIRED):
+            now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+            hint = (
+                f"this machine's clock says {now}: if that is wrong, set it; otherwise the registry needs a new certificate"
+            )
         return TransportError(f"{before}its certificate is not trusted: {why}", retry=False, hint=hint)
     if isinstance(error, socket.gaierror):
         return TransportError(f"{before}{error.strerror}", retry=True, at_once=error.errno == socket.EAI_AGAIN)

@@ -38,10 +38,13 @@ def _from_image(image: Any) -> Healthcheck | None:
     return Healthcheck(test=tuple(str(word) for word in image["Test"]), **given)
 
 
-def note_result(path: str, check: Healthcheck, state: dict[str, Any], *, healthy: bool, at: float, text: str) -> None:
-    """Keep the result of a probe that began at `at`, of the run that `state` tells of."""
+def note_result(
+    path: str, check: Healthcheck, state: dict[str, Any], *, healthy: bool, age: float, at: float, text: str
+) -> None:
+    """Keep the result of a probe, of the run that `state` tells of, which was `age` seconds old then; `at` is when, in
+    seconds since the boot."""
     before = bundle.read_json(path, bundle.HEALTH)
-    streak = note_probe(_streak_of(before, state["pid"]), check, healthy=healthy, age=at - state["started_at"])
+    streak = note_probe(_streak_of(before, state["pid"]), check, healthy=healthy, age=age)
     result = {
         "pid": state["pid"],
         "at": at,
@@ -61,10 +64,11 @@ def _streak_of(result: dict[str, Any], pid: int) -> Streak:
 
 
 def choose_health(check: Healthcheck | None, result: dict[str, Any], *, pid: int, now: float) -> Health:
-    """What a result says now: UNKNOWN where there is none of this run, or nobody has probed for a while."""
+    """What a result says `now`, seconds after the boot: UNKNOWN where there is none of this run, or nobody has probed for a
+    while."""
     if check is None:
         return Health.NONE
-    if result.get("pid") != pid or now - result["at"] > _STALE_AFTER * max(check.interval, check.timeout):
+    if result.get("pid") != pid or not 0 <= now - result["at"] <= _STALE_AFTER * max(check.interval, check.timeout):
         return Health.UNKNOWN
     streak = _streak_of(result, pid)
     if is_unhealthy(check, streak):

@@ -127,13 +127,14 @@ class NativeInside:
         check = status.read_check(monitor)
         if check is None:
             return Health.NONE, ""
-        state, at = bundle.read_json(path, bundle.STATE), time.time()
+        state, at = bundle.read_json(path, bundle.STATE), process.read_uptime()
+        age = process.read_age(state["start_time"])
         if check.test[0] in (HTTP, TCP):
             init = (state["pid"], state["start_time"])
             healthy, text = probes.ask(check.test, init=init, address=_own_address(made), timeout=timeout)
         else:
             healthy, text = self._run_check(path, monitor, check.test, timeout)
-        health.note_result(path, check, state, healthy=healthy, at=at, text=text)
+        health.note_result(path, check, state, healthy=healthy, age=age, at=at, text=text)
         return (Health.HEALTHY if healthy else Health.UNHEALTHY), text
 
     def _run_check(self, path: str, monitor: Mapping[str, Any], test: Sequence[str], timeout: float) -> tuple[bool, str]:

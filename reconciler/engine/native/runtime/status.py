@@ -109,12 +109,19 @@ def _read_exited(
         oom_killed=bool(ended.get("oom")),
         restarts=rules.restarts,
         restarting=restarting,
-        restart_at=ended["at"] + policy.choose_pause(rules.attempts) if restarting and ended else 0.0,
+        restart_at=_choose_restart(rules, ended) if restarting and ended else 0.0,
         stopped=bool(state.get("halted")),
         gave_up=rules.gave_up,
         health=Health.NONE if read_check(monitor) is None else Health.UNKNOWN,
         error=_read_error(path),
     )
+
+
+def _choose_restart(rules: policy.Policy, ended: dict[str, Any]) -> float:
+    """When its pause is over, by the clock as it is set now."""
+    now = process.read_uptime()
+    since = now - float(ended.get("uptime", now))
+    return time.time() + max(0.0, policy.choose_pause(rules.attempts) - since)
 
 
 def read_exit(path: str, container_id: str, state: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +155,7 @@ def _read_health(path: str, monitor: dict[str, Any], state: dict[str, Any]) -> H
     if check is None:
         return Health.NONE
     result = bundle.read_json(path, bundle.HEALTH)
-    return health.choose_health(check, result, pid=state["pid"], now=time.time())
+    return health.choose_health(check, result, pid=state["pid"], now=process.read_uptime())
 
 
 # ---------------------------------------------------------------- parts
