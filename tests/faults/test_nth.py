@@ -30,3 +30,4 @@ def test_x3_nth_call_that_fails_is_told_and_taken_up_by_two_applies(world: World
         outcome = failing.try_cell(cell)
         print(f"{cell}: {outcome.hit or 'not reached'}: {outcome.told}")
         assert outcome.wrong == [], "\n".join([str(cell), outcome.hit, *outcome.wrong])
+    assert failing.finish() == []
