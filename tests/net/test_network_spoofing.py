@@ -1,11 +1,15 @@
 """E2: frames that are not from their sender's own addresses die at the port."""
 
+import errno
 import socket
 import struct
+import subprocess
 import time
 from contextlib import closing
 
 import pytest
+
+from reconciler.linux import netlink
 
 pytestmark = pytest.mark.root
 
@@ -104,3 +108,74 @@ def test_e2_spoofed_frames_are_dropped(wire):
         "another protocol": frame(mac(victim), mac(evil), 0x88B5, b"MARK-exp"),
     }
     assert wire(*spoofed.values()) == []
+
+
+def from_himself(wire, machine, change, work):
+    """What comes of `work` in the namespace of `evil` once `change` was made there; then everything is as before."""
+    machine.inside(wire.evil, change)
+    try:
+        return machine.inside(wire.evil, work)
+    finally:
+        machine.inside(wire.evil, undo)
+        machine.mend()
+
+
+def undo():
+    """His own link goes, and all addresses; to bring back those that he should have is the engine's."""
+    if "own0" in netlink.read_links():
+        ip("link", "delete", "own0")
+    ip("address", "flush", "dev", "eth0")
+
+
+def ip(*arguments):
+    subprocess.run(["/usr/sbin/ip", *arguments], check=True)
+
+
+def test_e2_who_administrates_his_own_links_speaks_for_nobody_else(wire, either_machine):
+    """With NET_ADMIN: another MAC, another's address, a link of his own on top."""
+    machine, victim = either_machine, wire.victim
+    machine.serve(victim, 80)
+    theirs, his = socket.inet_ntoa(address(wire.friend)), socket.inet_ntoa(address(victim))
+    assert machine.call(wire.evil, his, 80) == socket.inet_ntoa(address(wire.evil))
+
+    def call(source=""):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as channel:
+            channel.settimeout(0.4)
+            channel.bind((source, 0))
+            return channel.connect_ex((his, 80))
+
+    def another_mac():
+        ip("link", "set", "eth0", "address", mac(wire.friend).hex(":"))
+
+    def another_address():
+        ip("address", "add", f"{theirs}/24", "dev", "eth0")
+
+    def link_of_his_own():
+        ip("link", "add", "link", "eth0", "name", "own0", "type", "macvlan", "mode", "bridge")
+        ip("address", "add", f"{theirs}/24", "dev", "own0")
+        ip("link", "set", "own0", "up")
+        ip("route", "replace", f"{his}/32", "dev", "own0")
+
+    silence = (errno.EAGAIN, errno.EHOSTUNREACH)
+    for change, source in ((another_mac, ""), (another_address, theirs), (link_of_his_own, theirs)):
+        assert from_himself(wire, machine, change, lambda source=source: call(source)) in silence, change.__name__
+    assert machine.drift() == {}
+    assert machine.call(wire.evil, his, 80) == socket.inet_ntoa(address(wire.evil))
+
+
+def test_e2_a_dhcp_server_in_a_container_is_asked_by_nobody_and_heard_by_nobody(wire, either_machine):
+    evil, victim = wire.evil, wire.victim
+
+    def dhcp(source, source_port, mark):
+        data = struct.pack("!HHHH", source_port, 135 - source_port, 8 + len(mark), 0) + mark
+        head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(data), 1, 0, 64, 17, 0, source, b"\xff" * 4)
+        total = sum(struct.unpack("!10H", head))
+        total = (total & 0xFFFF) + (total >> 16)
+        return head[:10] + struct.pack("!H", ~total & 0xFFFF) + head[12:] + data
+
+    broadcast, nobody = b"\xff" * 6, bytes(4)
+    gateway = socket.inet_aton("10.64.1.1")
+    # Who asks has no address yet, and who has one does not ask: all are given theirs by the engine.
+    assert wire(frame(broadcast, mac(evil), IP, dhcp(nobody, 68, b"MARK-discover"))) == []
+    assert wire(frame(mac(victim), mac(evil), IP, dhcp(gateway, 67, b"MARK-offer"))) == []
+    assert wire(frame(mac(victim), mac(evil), IP, dhcp(nobody, 67, b"MARK-offer0"))) == []
