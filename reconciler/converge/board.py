@@ -4,6 +4,7 @@ A container that runs and was not seen long enough is `STARTED`: that is enough 
 anything else.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from enum import Enum
 
@@ -31,7 +32,10 @@ class Board:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.actions = {action.id: action for action in plan.actions}
-        self.states = dict.fromkeys(self.actions, State.WAITING)
+        self._states = dict.fromkeys(self.actions, State.WAITING)
+        # Both are asked with every outcome, of plans of any size: neither is counted out of all states.
+        self._waiting = dict(self.actions)
+        self._counts = Counter({State.WAITING: len(self.actions)})
         self.held: set[Key] = set()
         """Containers that their actions have only made: a hold keeps them from starting."""
         self._making = {action.key: action for action in plan.actions if action.verb is not Verb.DELETE}
@@ -42,22 +46,33 @@ class Board:
         """The action that makes or changes a resource; a key that is deleted and made again has two."""
         return self._making.get(key)
 
+    def state(self, action: Action) -> State:
+        """Where an action is."""
+        return self._states[action.id]
+
+    def put(self, action: Action, state: State) -> None:
+        """An action is in another state from now on; none waits again."""
+        self._counts[self._states[action.id]] -= 1
+        self._counts[state] += 1
+        self._states[action.id] = state
+        self._waiting.pop(action.id, None)
+
     def count(self, state: State) -> int:
         """How many actions are in a state."""
-        return sum(each is state for each in self.states.values())
+        return self._counts[state]
 
     def keys(self, *states: State) -> tuple[Key, ...]:
         """The keys of the actions in some states, in the plan's order."""
-        return tuple(action.key for action in self.actions.values() if self.states[action.id] in states)
+        return tuple(action.key for action in self.actions.values() if self._states[action.id] in states)
 
     def waiting(self) -> list[Action]:
-        """Actions that have not begun."""
-        return [action for action in self.actions.values() if self.states[action.id] is State.WAITING]
+        """Actions that have not begun, in the plan's order."""
+        return list(self._waiting.values())
 
     def hopeless_for(self, action: Action) -> Key | None:
         """What an action comes after and that failed or was skipped, if there is something."""
         bad = (State.FAILED, State.SKIPPED)
-        return next((self.actions[number].key for number in action.after if self.states[number] in bad), None)
+        return next((self.actions[number].key for number in action.after if self._states[number] in bad), None)
 
     def may_begin(self, action: Action) -> bool:
         """Whether everything that an action comes after is far enough."""
@@ -65,7 +80,7 @@ class Board:
 
     def _met(self, action: Action, number: int) -> bool:
         """A replacement that was started may still be undone, and the old one holds its ports and addresses until then."""
-        state, dependency = self.states[number], self.actions[number]
+        state, dependency = self._states[number], self.actions[number]
         if state is State.STARTED and dependency.verb is not Verb.REPLACE:
             return self.condition(action, dependency.key) == "started"
         return state is State.DONE

@@ -33,7 +33,7 @@ class Folded(Struct, frozen=True, kw_only=True):
     dropped: tuple[Key, ...] = ()
     """Records to remove: their delete was done."""
     remove: tuple[Made, ...] = ()
-    """Things to remove: the loser of two incarnations."""
+    """Things to remove: the loser of two incarnations, and where a volume was that is gone or never came to be."""
     revive: tuple[Made, ...] = ()
     """Containers that a replace had stopped and that are to run again."""
     intents: tuple[Intent, ...] = ()
@@ -53,13 +53,15 @@ def fold_intents(records: Mapping[Key, Record], intents: Iterable[Intent], obser
             if _status(observation, intent.old).phase is Phase.MISSING:
                 folded.pop(key, None)
                 dropped.append(key)
+                remove += [intent.old] if kind_of(key) is Kind.VOLUME else []
             elif record is not None:
                 folded[key] = msgspec.structs.replace(record, unfinished="delete")
                 changed.append(key)
             continue
-        if _never_was(intent, observation):
+        if intent.new is not None and _never_was(intent, observation):
             folded.pop(key, None)
             dropped.append(key)
+            remove.append(intent.new)
             continue
         winner, loser = _winner(intent, observation)
         if loser is not None:
@@ -165,3 +167,6 @@ def _remove(made: Made, ground: Ground) -> None:
         ground.engine.containers.delete(made)
     elif kind_of(made.key) is Kind.NETWORK:
         ground.engine.networks.delete(made)
+    elif kind_of(made.key) is Kind.VOLUME:
+        # There was no data when it was looked at; no sweep looks for the folder that data was in.
+        ground.engine.volumes.delete(made, data=True)

@@ -177,7 +177,7 @@ class Walk:
         """What may begin; what never will is skipped, and told."""
         while skipped := [action for action in self.board.waiting() if self.board.hopeless_for(action)]:
             for action in skipped:
-                self.board.states[action.id] = State.SKIPPED
+                self.board.put(action, State.SKIPPED)
                 because = self.board.hopeless_for(action)
                 assert because is not None
                 self.emit(ActionSkipped(id=action.id, verb=action.verb.value, key=action.key, because=because))
@@ -206,7 +206,7 @@ class Walk:
         for job in jobs:
             action = job.action
             self.jobs[action.id] = job
-            self.board.states[action.id] = State.RUNNING
+            self.board.put(action, State.RUNNING)
             if job.new is not None and job.new.held:
                 self.board.held.add(action.key)
             self.began[action.id] = self.ground.clock()
@@ -237,7 +237,7 @@ class Walk:
                 outcome.error = _explain(f"{job.action.key}: {job.action.verb.value}", error)
             self.outcomes.put(outcome)
 
-        self.board.states[job.action.id] = State.RUNNING
+        self.board.put(job.action, State.RUNNING)
         self.executor.submit(run)
 
     def _begin(self, job: Job) -> Status:
@@ -273,7 +273,7 @@ class Walk:
         elif self._waits(job):
             assert job.new is not None
             assert outcome.status is not None
-            self.board.states[action.id] = State.STARTED
+            self.board.put(action, State.STARTED)
             self.ledger.statuses[action.id] = outcome.status
             self.watchlist.add(job.new, outcome.status)
         elif perform.replaces_container(job):
@@ -298,9 +298,8 @@ class Walk:
     def _judged(self, verdict: Verdict) -> None:
         """A wait ended: a gate opens or not, a replacement is finished or undone, anything else is done or failed."""
         action = self.board.making(verdict.key)
-        if action is None or self.board.states[action.id] is not State.STARTED:
+        if action is None or self.board.state(action) is not State.STARTED:
             self._see_gate(verdict)
-            self._advance([])
             return
         job = self.jobs[action.id]
         if verdict.status is not None:
@@ -325,7 +324,6 @@ class Walk:
             self._done(action)
         else:
             self._fail(action, self.wrong[action.id])
-        self._advance([])
 
     def _obey(self, verdict: Verdict) -> Verdict:
         """What was stopped or paused by hand while it was waited for is as somebody wants it."""
@@ -355,12 +353,12 @@ class Walk:
         )  # fmt: skip
 
     def _done(self, action: Action) -> None:
-        self.board.states[action.id] = State.DONE
+        self.board.put(action, State.DONE)
         took = self.ground.clock() - self.began[action.id]
         self.emit(ActionDone(id=action.id, verb=action.verb.value, key=action.key, took=took))
 
     def _fail(self, action: Action, error: ReconcileError) -> None:
-        self.board.states[action.id] = State.FAILED
+        self.board.put(action, State.FAILED)
         self.errors[action.key] = error
         self.ledger.settle_again = True
         self.emit(

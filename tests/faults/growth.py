@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from census import inside
+from census import INCARNATION, inside
 
 from lab.world import World
 
@@ -127,11 +127,12 @@ def _kernel(world: World) -> Iterator[tuple[str, float]]:
     yield "loop devices", sum(line.startswith("loop ") for line in world.leftovers())
     folders = world.cgroups()
     yield "cgroups", len(folders)
-    # Kernel: what a removed cgroup had is its parent's then, as long as the kernel keeps it in its caches.
-    used = {path.parent: int(path.read_text()) for folder in folders for path in Path(folder).glob("memory.kmem.usage*")}
-    alive = {path: size for path, size in used.items() if path.parent in used}
-    yield "KiB kernel memory of containers' cgroups", sum(alive.values()) / 1024
-    yield f"{TOLD}KiB kernel memory of the root's cgroup", sum(used.values()) / 1024 - sum(alive.values()) / 1024
+    used = {path.parent.name: int(path.read_text()) for one in folders for path in Path(one).glob("memory.kmem.usage*")}
+    containers = {name: size for name, size in used.items() if INCARNATION.fullmatch(name)}
+    yield "KiB kernel memory of containers' cgroups", sum(containers.values()) / 1024
+    # Kernel: names and inodes of files that are gone stay in its caches, on the account of who made them.
+    others = sum(used.values()) - sum(containers.values())
+    yield f"{TOLD}KiB kernel memory of the root's other cgroups", others / 1024
     for folder in folders:
         stat = Path(folder, "cgroup.stat")  # v2 only: v1 tells it of the whole machine
         if stat.exists() and "/" not in folder.partition("reconcile-")[2]:

@@ -115,7 +115,9 @@ def prepare(folder: Path) -> dict[str, Ground]:
     return grounds
 
 
-def run_child(folder: Path, ground: Ground, step: str, armed: str) -> tuple[Machine, list[str], bool]:
+def run_child(
+    folder: Path, ground: Ground, step: str, armed: str, hangs_at: tuple[str, int] = ("", 0)
+) -> tuple[Machine, list[str], bool]:
     """Run a step in a child with failpoints armed: the machine that is left, the hits, and whether it was killed."""
     root, frozen, trace = folder / "root", folder / "machine", folder / "trace"
     shutil.copytree(ground.root, root)
@@ -125,9 +127,12 @@ def run_child(folder: Path, ground: Ground, step: str, armed: str) -> tuple[Mach
         child = os.fork()
     if child == 0:
         _work(root, frozen, ground, step, f"{armed};trace={trace}")
-    code = _await(child, trace, hangs="hang" in armed)
-    hits = [line.split(" ", 1)[1] for line in trace.read_text().splitlines()] if trace.exists() else []
-    return thaw(frozen.read_bytes()), hits, code == -signal.SIGKILL
+    code = _await(child, trace, *hangs_at)
+    return thaw(frozen.read_bytes()), _hits(trace), code == -signal.SIGKILL
+
+
+def _hits(trace: Path) -> list[str]:
+    return [line.partition(" ")[2] for line in trace.read_text().splitlines()] if trace.exists() else []
 
 
 def _work(root: Path, frozen: Path, ground: Ground, step: str, armed: str) -> None:
@@ -162,15 +167,16 @@ def _work(root: Path, frozen: Path, ground: Ground, step: str, armed: str) -> No
         os._exit(0)
 
 
-def _await(child: int, trace: Path, *, hangs: bool) -> int:
-    """Its exit code; one that hangs is killed once nothing goes on in it."""
+def _await(child: int, trace: Path, point: str, nth: int) -> int:
+    """Its exit code; one that hangs at the nth hit of a point is killed once it is there and nothing else goes on in it."""
     deadline = time.monotonic() + 30
     size, since = -1, time.monotonic()
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
         now = trace.stat().st_size if trace.exists() else 0
         if now != size:
             size, since = now, time.monotonic()
-        if time.monotonic() > deadline or (hangs and size and time.monotonic() - since > _STILL):
+        still = nth and time.monotonic() - since > _STILL and _hits(trace).count(point) >= nth
+        if still or time.monotonic() > deadline:
             os.kill(child, signal.SIGKILL)
             ended = os.waitpid(child, 0)
             break
@@ -253,7 +259,8 @@ def list_cells(folder: Path, grounds: dict[str, Ground], most: int) -> Iterator[
 def run_cell(folder: Path, ground: Ground, step: str, point: str, nth: int, action: str) -> tuple[list[str], bool]:
     """What is wrong after it, and whether the point was reached so often this time."""
     folder.mkdir()
-    machine, hits, killed = run_child(folder, ground, step, f"{point}={nth - 1}*off->{TERMS[action]}")
+    armed, hangs_at = f"{point}={nth - 1}*off->{TERMS[action]}", (point, nth if action == "hang" else 0)
+    machine, hits, killed = run_child(folder, ground, step, armed, hangs_at)
     reached = hits.count(point) >= nth
     wrong = list(look(folder / "root", machine, ground, step))
     if reached and action in ("kill", "hang") and not killed:

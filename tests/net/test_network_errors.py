@@ -7,7 +7,7 @@ import pytest
 
 from reconciler.engine.native import settle
 from reconciler.engine.native.net import dns, veth
-from reconciler.linux import netlink, nft
+from reconciler.linux import failpoint, netlink, nft
 from reconciler.model.errors import Failed, ProgramFailed, ProgramMissing, Usage
 
 pytestmark = pytest.mark.root
@@ -26,6 +26,17 @@ def test_missing_aardvark_is_named_with_its_package(machine, build, monkeypatch)
     monkeypatch.setattr(dns, "_PROGRAMS", "/nowhere")
     with pytest.raises(ProgramMissing, match="aardvark-dns is not installed"):
         machine.up(build.network("front", 1))
+
+
+def test_x1_a_resolver_that_cannot_be_told_is_named_with_what_was_tried(machine, build):
+    front = build.network("front", 1)
+    machine.up(front)
+    failpoint.arm("engine.native.net.dns.ensure_names/signal=1*raise(EIO)")
+    try:
+        with pytest.raises(Failed, match=r"names: tell aardvark-dns \(pid \d+\): Input/output error"):
+            machine.up(build.network("back", 2))
+    finally:
+        failpoint.arm("")
 
 
 def test_words_of_nft_are_kept(machine, build):

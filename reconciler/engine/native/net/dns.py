@@ -123,7 +123,7 @@ def ensure_names(layout: Layout, files: dict[str, str]) -> None:
     if not pid:
         _start(layout, gateways)
     elif there != files:
-        with suppress(ProcessLookupError), failpoint.change("signal"):
+        with saying("names", f"tell aardvark-dns (pid {pid})"), suppress(ProcessLookupError), failpoint.change("signal"):
             os.kill(pid, signal.SIGHUP)
     served = _serves_all(gateways, news)
     if pid and not served and not _read_holders(layout, gateways):
