@@ -188,7 +188,7 @@ class Nth:
             "RECONCILE_DEBUG": "",
         }
         try:
-            return self.world.run(*self.scenario.command(step), env=environment, timeout=100)
+            return self.world.run(*self.scenario.command(step), env=environment, timeout=60)
         except AssertionError as hung:
             if _PYTHONS_OWN not in str(hung):
                 raise
@@ -205,6 +205,8 @@ def _answers(world: World, port: int) -> bool:
 
 def _judge_words(said: Result) -> Iterator[str]:
     """What is wrong with how a command ended."""
+    if _PYTHONS_OWN in said.err:
+        return
     if said.code not in _ENDS:
         yield f"exit {said.code}\n{said}"
     elif said.code and not re.search(r"^\s*(error|.*failed)", said.err + said.out, re.MULTILINE):

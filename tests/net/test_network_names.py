@@ -11,8 +11,8 @@ import pytest
 
 from reconciler.engine.native import settle
 from reconciler.engine.native.net import dns
-from reconciler.linux import mounts
-from reconciler.model.errors import ProgramFailed
+from reconciler.linux import failpoint, mounts
+from reconciler.model.errors import Failed, ProgramFailed
 from reconciler.model.key import Kind, make_key
 
 pytestmark = pytest.mark.root
@@ -179,6 +179,23 @@ def test_a_new_name_answers_at_once_after_settle(machine, build):
         made = build.container(f"c{number}", front, host=10 + number)
         machine.up(made)
         assert ask(machine, None, "10.64.1.1", f"c{number}") == [f"10.64.1.{10 + number}"]
+
+
+def test_x1_who_died_before_he_told_the_resolver_is_seen_and_the_next_settle_tells_it(machine, build):
+    front = build.network("front", 1)
+    web = build.container("web", front)
+    machine.up(front, web)
+    late = build.container("late", front, host=3)
+    failpoint.arm("engine.native.net.dns.ensure_names/signal=1*raise(EIO)")
+    try:
+        with pytest.raises(Failed, match="tell aardvark-dns"):
+            machine.up(front, web, late)
+    finally:
+        failpoint.arm("")
+    assert {name for name in machine.drift() if name.endswith(" names")} == {"network/blog/front names"}
+    machine.mend()
+    assert machine.drift() == {}
+    assert ask(machine, web, "10.64.1.1", "late") == ["10.64.1.3"]
 
 
 def test_resolver_keeps_no_descriptor_and_no_folder_of_ours(machine, build):

@@ -5,6 +5,7 @@ Names come from records only, never from what a container says of itself. The pr
 and ends with the last network; it keeps no descriptor and no folder of ours.
 """
 
+import json
 import os
 import re
 import select
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from hashlib import sha256
 
 from reconciler.engine.names import names_on
 from reconciler.engine.native.layout import Layout
@@ -23,7 +25,7 @@ from reconciler.engine.native.net.question import ask_addresses
 from reconciler.engine.native.net.rules import bridge_networks
 from reconciler.engine.native.net.words import saying
 from reconciler.linux import cgroups, failpoint, process
-from reconciler.linux.files import staging_name
+from reconciler.linux.files import staging_name, write_atomic
 from reconciler.model.errors import ProgramFailed, ProgramMissing
 from reconciler.model.key import Key, Kind, kind_of, named_key, stack_of
 from reconciler.model.observation import PRESENT, Part, altered, missing
@@ -31,6 +33,7 @@ from reconciler.model.record import Made, View
 from reconciler.model.spec import ContainerSpec, NetworkSpec
 
 _PID_FILE = "aardvark.pid"
+_TOLD = "names.told"
 _PROGRAMS = "/usr/lib/podman:/usr/libexec/podman:/usr/local/libexec/podman:/usr/bin"
 _NOWHERE = "127.255.255.255"
 """The resolver of who is on internal networks only: nothing can be sent there, so no question of theirs leaves the host."""
@@ -116,13 +119,16 @@ def ensure_names(layout: Layout, files: dict[str, str]) -> None:
     with saying("names", f"write {layout.names}"):
         layout.names.mkdir(mode=0o700, parents=True, exist_ok=True)
         there = _read_files(layout)
+        # Race: who wrote them may have died before it told the resolver.
+        told = _read_told(layout)
+        known = {name: text for name, text in there.items() if told.get(name) == _digest(text)}
         _write_files(layout, there, files)
     pid = find_resolver(layout)
     gateways = {text.split(None, 1)[0] for text in files.values()}
-    news = list(_news(there, files))
+    news = list(_news(known, files))
     if not pid:
         _start(layout, gateways)
-    elif there != files:
+    elif known != files:
         with saying("names", f"tell aardvark-dns (pid {pid})"), suppress(ProcessLookupError), failpoint.change("signal"):
             os.kill(pid, signal.SIGHUP)
     served = _serves_all(gateways, news)
@@ -136,6 +142,21 @@ def ensure_names(layout: Layout, files: dict[str, str]) -> None:
     if not served:
         words = "; ".join(f"{gateway} does not answer {name} with {address}" for gateway, name, address in news)
         raise ProgramFailed("names", "load them into aardvark-dns", words, _LOOK)
+    if known != files:
+        with saying("names", "note what aardvark-dns was told"):
+            write_atomic(layout.run / _TOLD, json.dumps({name: _digest(text) for name, text in files.items()}).encode())
+
+
+def _read_told(layout: Layout) -> dict[str, str]:
+    """Which files the resolver was told of last, and answered, by the digest of each; none where that is not known."""
+    try:
+        return dict(json.loads((layout.run / _TOLD).read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
 
 
 def _serves_all(gateways: set[str], news: Sequence[tuple[str, str, str]]) -> bool:
@@ -285,6 +306,7 @@ def remove_names(layout: Layout) -> None:
             for entry in layout.names.iterdir():
                 entry.unlink(missing_ok=True)
             layout.names.rmdir()
+        (layout.run / _TOLD).unlink(missing_ok=True)
 
 
 def _stop(layout: Layout, pid: int) -> None:
@@ -310,6 +332,7 @@ def _stop(layout: Layout, pid: int) -> None:
 def observe_names(layout: Layout, view: View, files: dict[str, str]) -> dict[Key, dict[str, Part]]:
     """The part `names` of each network that has a file, and of each container in one."""
     there = _read_files(layout)
+    told = _read_told(layout)
     serving = find_resolver(layout) != 0
     listening = _listening() if serving else set()
     parts: dict[Key, dict[str, Part]] = {}
@@ -318,6 +341,8 @@ def observe_names(layout: Layout, view: View, files: dict[str, str]) -> dict[Key
         wanted, found = files.get(network.grants.link), there.get(network.grants.link)
         if wanted is not None:
             part = _observe_network(network, wanted, found, serving=serving, listening=listening)
+            if part == PRESENT and told.get(network.grants.link, _digest(wanted)) != _digest(wanted):
+                part = altered("aardvark-dns", "told of its file", "not told")
             parts[network.key] = {"names": part}
     for network, line, key in _lines(view):
         if network.grants.link in files:
