@@ -248,16 +248,3 @@ def test_without_root_it_says_so(world: World):
 
 def python_reconcile() -> list[str]:
     return [sys.executable, "-m", "reconciler.cli.main"]
-
-
-@pytest.mark.parametrize("program", ["runc", "conmon", "nft"])
-def test_x6_missing_program_is_named_with_its_package(world: World, program: str):
-    world.use("shop")
-    for folder in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"):
-        world.nsenter("sh", "-c", f"[ ! -e {folder}/{program} ] || mount --bind /dev/null {folder}/{program}", check=False)
-    result = world.run("apply", "stack.yaml", "--yes", check=1)
-    assert program in result.err + result.out, str(result)
-    assert "apt" in result.err + result.out or "doctor" in result.err + result.out
-    for folder in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"):
-        world.nsenter("umount", f"{folder}/{program}", check=False)
-    world.run("apply", "stack.yaml", "--yes", check=0)
