@@ -5,14 +5,15 @@ and a number: of all such calls that the process makes from the moment it touche
 included, that one fails, or (`12+`) that one and all after it. nth.c does it, preloaded into the one process.
 
 What must come of it: done all the same, or an error in words; who was not named keeps its pid; then at most two applies
-converge, and after a delete nothing is left. `PYTHONPATH=.:tests:tests/faults python -m nth --minutes 20 --seed 3` runs
-random cells, `--cell 'second write ENOSPC 12+'` runs one.
+converge, and after a delete nothing is left. `scripts/torture --only nth` runs random cells,
+`PYTHONPATH=.:tests:tests/faults python -m nth 'second write ENOSPC 12+'` one.
 """
 
 import argparse
 import errno
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -216,57 +217,48 @@ def _judge_words(said: Result) -> Iterator[str]:
 
 
 def main() -> int:
-    """Random cells for a while, or one; 1 where anything is wrong."""
-    parser = argparse.ArgumentParser(description="the n-th call of a kind fails")
-    parser.add_argument("--minutes", type=float, default=1)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cell", help="'second write ENOSPC 12+': this one alone")
-    parser.add_argument("--folder", type=Path, help="where findings are kept")
-    options = parser.parse_args()
+    """One cell; 1 where anything is wrong."""
+    parser = argparse.ArgumentParser(description="the n-th call of a kind fails; scripts/torture --only nth draws cells")
+    parser.add_argument("cell", help="'second write ENOSPC 12+'")
+    cell = Cell.parse(parser.parse_args().cell)
     from conftest import fill_storage
 
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="nth-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    storage = folder / "registry"
-    fill_storage(storage, folder)
-    if options.cell:
-        return _try_one(folder / "world", storage, Cell.parse(options.cell))
-    return _try_many(folder, storage, random.Random(options.seed), options.minutes * 60)
-
-
-def _try_one(folder: Path, storage: Path, cell: Cell) -> int:
-    world = open_world(folder, storage)
+    folder = Path(tempfile.mkdtemp(prefix="nth-"))
+    fill_storage(folder / "registry", folder)
+    world = open_world(folder / "world", folder / "registry")
     try:
         outcome = Nth(world).try_cell(cell)
     finally:
         world.close()
+        shutil.rmtree(folder)
     print(outcome.said, f"failed: {outcome.hit or 'nothing'}", *outcome.wrong, sep="\n")
     return bool(outcome.wrong)
 
 
-def _try_many(folder: Path, storage: Path, chance: random.Random, seconds: float) -> int:
-    deadline = time.monotonic() + seconds
+def try_many(folder: Path, storage: Path, seed: int, seconds: float) -> tuple[Counter[str], list[str]]:
+    """Cells for so long: how many were taken how, and those that were wrong."""
+    chance, deadline = random.Random(seed), time.monotonic() + seconds
     told: Counter[str] = Counter()
-    worlds = 0
+    wrong: list[str] = []
     while time.monotonic() < deadline:
-        worlds += 1
-        world = open_world(folder / f"world{worlds}", storage)
+        world = open_world(folder / f"world{len(wrong)}", storage)
         try:
-            _try_until_wrong(Nth(world), chance, told, deadline)
+            _try_until_wrong(Nth(world), chance, told, wrong, deadline)
         finally:
             world.close()
-    wrong = told.pop("wrong", 0)
-    tried = sum(told.values())
-    print(f"cells {tried}, " + ", ".join(f"{name} {count}" for name, count in sorted(told.items())) + f"; wrong {wrong}")
-    return bool(wrong)
+    return told, wrong
 
 
-def _try_until_wrong(nth: Nth, chance: random.Random, told: Counter[str], deadline: float) -> None:
+def _try_until_wrong(nth: Nth, chance: random.Random, told: Counter[str], wrong: list[str], deadline: float) -> None:
     """Cells of one step after another. A world in which one was wrong may hold what was left."""
     while True:
         step = chance.choice(STEPS)
         for _ in range(_ROUNDS if step == "second" else 2):
-            if time.monotonic() > deadline or not _tell(nth, nth.draw(chance, step), told):
+            if time.monotonic() > deadline:
+                return
+            cell = nth.draw(chance, step)
+            if not _tell(nth, cell, told):
+                wrong.append(f"{cell}")
                 return
 
 
@@ -280,7 +272,6 @@ def _tell(nth: Nth, cell: Cell, told: Counter[str]) -> bool:
     except AssertionError as error:
         wrong, how = [str(error)], "ended the lab"
     told[how] += 1
-    told["wrong"] += bool(wrong)
     print(f"{'wrong' if wrong else 'well '} {cell}: {hit}: {how}: {words}", *wrong, sep="\n", flush=True)
     return not wrong
 

@@ -1,7 +1,8 @@
 """Faults on the real kernel for as long as asked, judged after each: what scripts/torture runs.
 
 `random` and its parts draw rounds of harm (harms.py) to two stacks (ordeal.py); `matrix` goes through the cells of the
-matrix of failpoints (matrix.py) in an order that the seed draws; `leaks` makes rounds without a fault (leaks.py).
+matrix of failpoints (matrix.py) in an order that the seed draws; `leaks` makes rounds without a fault (leaks.py);
+`nth` fails single system calls (nth.py).
 The same seed draws the same rounds; the kernel's timing is not drawn. What is found is kept in a folder that is named.
 """
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import matrix
+import nth
 from census import inside
 from harms import FAULTS
 from leaks import LONG, run_leaks
@@ -204,6 +206,11 @@ def run_rounds(part: str, folder: Path, storage: Path, seed: int, seconds: float
     if part == "leaks":
         leaks = run_leaks(folder, storage, out)
         return Score(sum(rounds for rounds, _ in LONG.values()), leaked=len(leaks), wrong=leaks)
+    if part == "nth":
+        told, wrong = nth.try_many(folder, storage, seed, seconds)
+        return Score(
+            rounds=told.total(), faults=told.total() - told["not reached"], kinds=told, lost=len(wrong), wrong=wrong
+        )
     if part != "matrix":
         return Run(folder, storage, seed, PARTS[part], enough, out).go()
     cells = Cells(folder, storage, seed, enough, out)
@@ -217,7 +224,9 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="scripts/torture", description=__doc__)
     options.add_argument("--minutes", type=float, default=1.0, help="how long in all (of leaks: as long as they take)")
     options.add_argument("--seed", type=int, default=1, help="the same seed draws the same rounds")
-    options.add_argument("--only", choices=sorted([*PARTS, "matrix", "leaks"]), default="random", help="only this part")
+    options.add_argument(
+        "--only", choices=sorted([*PARTS, "matrix", "leaks", "nth"]), default="random", help="only this part"
+    )
     options.add_argument("--folder", type=Path, help="where findings are kept (default: a new one)")
     wanted = options.parse_args()
     folder = wanted.folder or Path(tempfile.mkdtemp(prefix="torture-"))
