@@ -130,7 +130,8 @@ class Lock:
         number, self._number = self._number, -1
         if number >= 0:
             # Race: a child that was forked meanwhile has a copy of the descriptor, and a close here would not end its hold.
-            fcntl.flock(number, fcntl.LOCK_UN)
+            with suppress(OSError):  # Some network file system has none left; the close ends it then.
+                fcntl.flock(number, fcntl.LOCK_UN)
             os.close(number)
 
     def __enter__(self) -> "Lock":
@@ -168,7 +169,11 @@ def lock(path: str | Path, timeout: float = 30.0, *, doing: str = "") -> Lock:
             os.close(number)
             continue
         held = Lock(name, number)
-        held.describe(doing)
+        try:
+            held.describe(doing)
+        except BaseException:
+            held.release()
+            raise
         return held
 
 
