@@ -107,9 +107,8 @@ def _processes(world: World) -> Iterator[tuple[str, float]]:
                     found[f"KiB {name} of {program}"] += int(rest.split()[0])
             spaces |= {(kind, (place / "ns" / kind).readlink()) for kind in ("net", "mnt", "pid", "ipc", "uts")}
             found[f"processes {program}"] += 1
-    yield from ((name, value) for name, value in found.items() if " Pss " not in name)
-    # Kernel: a page that others map too is shared out among all who do: it depends on what else runs.
-    yield from ((TOLD + name, value) for name, value in found.items() if " Pss " in name)
+    # Kernel: pages of files come and go by what others map and how full memory is; what a process asked for is Anonymous.
+    yield from ((TOLD * ("Rss" in name or "Pss" in name) + name, value) for name, value in found.items())
     yield from ((f"namespaces {kind}", value) for kind, value in Counter(kind for kind, _ in spaces).items())
     yield "processes that ended and nobody waited for", sum(_is_zombie(path) for path in world.proc.glob("[0-9]*/stat"))
 

@@ -36,8 +36,8 @@ def test_what_grows_is_named(world: World) -> None:
 def test_slope_tells_growth_from_noise() -> None:
     series = Series()
     for number in range(0, 10 * ROUNDS_OF_MEMORY, 10):
-        counts = {"mounts": 7, "links": 3 + (number == 90), "loops": 1 + number // 100, "KiB Rss of x": 900 + number}
-        series.add(number, {**counts, "KiB Rss of y": 900 + number % 30, "(told) z": number})
-    assert [one.name for one in series.growths() if one.is_leak] == ["KiB Rss of x", "loops"]
+        counts = {"mounts": 7, "links": 3 + (number == 90), "loops": 1 + number // 100, "KiB Anonymous of x": 900 + number}
+        series.add(number, {**counts, "KiB Anonymous of y": 900 + number % 30, "(told) z": number})
+    assert [one.name for one in series.growths() if one.is_leak] == ["KiB Anonymous of x", "loops"]
     assert fit_slope([1, 2, 3], [2, 4, 6]) == 2
     assert fit_slope([5], [2]) == 0
