@@ -206,13 +206,17 @@ def remove_abandoned(root: Path) -> None:
         for name in os.listdir(root):  # noqa: PTH208 - names only
             _, staged, rest = name.partition(".new-")
             pid = rest.partition("-")[0]
-            # Race: a pid of another namespace is not seen here; what it makes is done within milliseconds.
-            if staged and pid.isdigit() and not Path(f"/proc/{pid}").exists() and _is_old(root / name):
+            if staged and pid.isdigit() and _is_abandoned(root / name, pid):
                 (root / name).unlink()
 
 
-def _is_old(path: Path) -> bool:
-    return time.time() - path.stat().st_mtime > _ABANDONED
+def _is_abandoned(path: Path, pid: str) -> bool:
+    age = time.time() - path.stat().st_mtime
+    # Race: a pid of another namespace is not seen here; what it makes is done within milliseconds.
+    if age < _ABANDONED:
+        return False
+    # Who bears the pid of before the boot is another process, and may live as long as the machine.
+    return age > time.clock_gettime(time.CLOCK_BOOTTIME) or not Path(f"/proc/{pid}").exists()
 
 
 def write_private(path: Path, data: bytes) -> None:
