@@ -7,6 +7,7 @@ goes with the world.
 
 import os
 import shutil
+from pathlib import Path
 
 from lab.world import Result, World, wait_until
 
@@ -86,10 +87,18 @@ class Peer:
     def _alive(self, name: str) -> bool:
         return any(name in command for command in self.world.processes().values())
 
-    def podman(self, *arguments: str, check: bool = True) -> Result:
+    def podman(self, *arguments: str, check: bool = True, timeout: float = 60) -> Result:
         """podman with the runtime that we use too."""
         places = ["--root", "/run/podman-data", "--runroot", "/run/podman", "--tmpdir", "/run/podman-tmp"]
-        return self.run("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", *places, *arguments, check=check)
+        return self.run(
+            "podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", *places, *arguments, check=check, timeout=timeout
+        )
+
+    def path(self, inside: str) -> Path:
+        """A path of theirs as it is seen from outside."""
+        nsenter = self.holder.pid
+        [holder] = Path(f"/proc/{nsenter}/task/{nsenter}/children").read_text().split()
+        return Path(f"/proc/{holder}/root{inside}")
 
     def close(self) -> None:
         """End what is theirs and take away what they leave in the world: links, tables, namespaces."""
