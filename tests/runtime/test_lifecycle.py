@@ -52,6 +52,22 @@ def test_exit_code_and_log_are_kept(bundles: Bundles) -> None:
     assert sorted(lines) == [["stderr", "F", "err"], ["stdout", "F", "out"]]
 
 
+@pytest.mark.parametrize("others", [b"", b"[]", b"\xff", b'{"code": "0", "at": "now"}', b'{"code": 0}', None], ids=repr)
+def test_x9_record_of_an_exit_that_somebody_wrote_over_is_not_believed(bundles: Bundles, others: bytes | None) -> None:
+    """conmon's own file tells it then."""
+    made = bundles.make("sh", "-c", "exit 7", restart="on-failure:1")
+    bundles.run(made)
+    wait_for(lambda: bundles.status(made).gave_up)
+    for name in (bundle.EXIT, bundle.HEALTH):
+        file = bundles.path(made) / name
+        file.write_bytes(others) if others is not None else file.unlink(missing_ok=True)
+    now = bundles.status(made)
+    assert (now.phase, now.exit_code, now.restarts, now.gave_up) == (Phase.EXITED, 7, 1, True)
+    assert bundles.run(made).phase is Phase.RUNNING
+    wait_for(lambda: bundles.status(made).gave_up)
+    assert bundles.status(made).exit_code == 7
+
+
 def test_stop_asks_first_and_kills_after_the_grace(bundles: Bundles) -> None:
     polite = bundles.make("sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.02; done", stop_grace=10.0)
     deaf = bundles.make("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.02; done", stop_grace=0.1)
