@@ -81,6 +81,25 @@ def test_container_is_made_observed_stopped_and_gone(on_machine: Callable[..., N
     on_machine(work)
 
 
+@pytest.mark.parametrize("name", ["monitor.json", "state.json", "policy.json", "container.json", "config.json", "lock"])
+def test_x9_container_of_which_a_file_was_removed_is_stopped_and_deleted_all_the_same(
+    on_machine: Callable[..., None], name: str
+) -> None:
+    def work(machine: Machine) -> None:
+        for verb in ("stop", "delete"):
+            made = machine.make("web")
+            pid = machine.up(made).pid
+            (machine.layout.bundles / made.incarnation / name).unlink()
+            if verb == "stop":
+                machine.containers.stop(made, mark="hold", apply=this_apply())
+                assert not process.read_start_time(pid), "it runs"
+            machine.containers.delete(made)
+            assert not process.read_start_time(pid), "it runs"
+            assert machine.look(made)[made.key].phase is Phase.MISSING
+
+    on_machine(work)
+
+
 def test_inside_is_as_docker_has_it(on_machine: Callable[..., None]) -> None:
     def work(machine: Machine) -> None:
         made = machine.make("web", init=True, extra_hosts={"db": "10.1.1.1"}, shm_size=1 << 20)

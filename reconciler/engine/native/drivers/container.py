@@ -141,6 +141,7 @@ class ContainerDriver:
         if not writing.is_complete(path):
             self._end_lost(made)
             return self._read_status(made)
+        self._end_unrecorded(made)
         number, patience = _ending(made, path)
         with lifecycle.locked(path, made.key, doing="stop"):
             now = lifecycle.halt(path, mark=mark, apply=apply, number=number, grace=patience if grace is None else grace)
@@ -204,12 +205,19 @@ class ContainerDriver:
         """Stop it if it runs, remove everything of this incarnation, its bundle last. What is gone is no error."""
         path = self._bundle(made)
         if writing.is_complete(path):
+            self._end_unrecorded(made)
             number, grace = _ending(made, path)
             lifecycle.end(path, key=made.key, apply=_this_process(), number=number, grace=grace)
         else:
             self._end_lost(made)
         veth.remove_links(self.layout, made)
         self._remove(made.incarnation)
+
+    def _end_unrecorded(self, made: Made) -> None:
+        """End what runs though the record of its run is gone: by its cgroup, for nobody knows its pid."""
+        unrecorded = not bundle.read_json(self._bundle(made), bundle.STATE)
+        if unrecorded and cgroups.list_processes(cgroup_path(self.layout, made.incarnation)):
+            self._end_lost(made)
 
     def _end_lost(self, made: Made) -> None:
         lifecycle.end_without_bundle(

@@ -41,8 +41,8 @@ class Network(Struct, frozen=True, kw_only=True):
 
 
 def is_complete(path: str) -> bool:
-    """Whether a bundle was finished once."""
-    return os.path.exists(f"{path}/{bundle.CONTAINER}")  # noqa: PTH110 - asked for each container
+    """Whether a bundle was finished once, and says still how its container is run."""
+    return os.path.exists(f"{path}/{bundle.CONTAINER}") and bool(bundle.read_json(path, bundle.MONITOR))  # noqa: PTH110
 
 
 def read_netns(path: str) -> str:
