@@ -7,6 +7,7 @@ goes with the world.
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from lab.world import Result, World, wait_until
@@ -47,6 +48,7 @@ class Peer:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self._cgroups_before = _list_cgroups()
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _SET_UP, "sh", ROOT]
         self.holder = world.spawn([*command, str(world.folder)])
         assert self.holder.stdout
@@ -115,3 +117,12 @@ class Peer:
         self.world.kill(self.pid)
         self.holder.communicate(timeout=20)
         self.world.nsenter("sh", "-c", "umount -l /run/peer; rmdir /run/peer", check=False)
+        for folder in sorted(_list_cgroups() - self._cgroups_before, key=lambda folder: len(str(folder)), reverse=True):
+            with suppress(OSError):  # One that is in use is somebody else's.
+                folder.rmdir()
+
+
+def _list_cgroups() -> set[Path]:
+    """The cgroups of Docker and podman on this machine."""
+    tops = [top for name in ("docker", "libpod_parent") for top in Path("/sys/fs/cgroup").glob(f"*/{name}")]
+    return {folder for top in tops for folder in (top, *top.rglob("*/"))}
