@@ -208,9 +208,10 @@ def _judge_words(said: Result) -> Iterator[str]:
     """What is wrong with how a command ended."""
     if _PYTHONS_OWN in said.err:
         return
-    if said.code not in _ENDS:
+    unreadable = said.code == 65 and "can't be read" in said.err  # the manifest
+    if said.code not in _ENDS and not unreadable:
         yield f"exit {said.code}\n{said}"
-    elif said.code and not re.search(r"^\s*(error|.*failed)", said.err + said.out, re.MULTILINE):
+    elif said.code and not unreadable and not re.search(r"^\s*(error|.*failed)", said.err + said.out, re.MULTILINE):
         yield f"it failed without a word\n{said}"
     if "mistake in reconcile" in said.err + said.out or re.search(r"\b[A-Z]\w+Error\b|\[Errno", said.err + said.out):
         yield f"told as a mistake of ours\n{said}"
