@@ -48,8 +48,11 @@ def note(path: str) -> None:
 
 
 def read_part(path: str, *, bound: Collection[str]) -> Part:
-    """Whether all files are as they were left. `bound` are those that a process sees over its own: it goes on seeing the
-    file that was bound, whatever takes its name, and only a start shows it another one."""
+    """Whether all files are as they were left, and those that a container may write are there.
+
+    `bound` are those that a process sees over its own: it goes on seeing the file that was bound, whatever takes its name,
+    and only a start shows it another one.
+    """
     listed = _read_list(path)
     if not listed:
         return altered(LIST, "as written", "missing")
@@ -57,7 +60,9 @@ def read_part(path: str, *, bound: Collection[str]) -> Part:
         there = listed.get(name)
         found = _look(f"{path}/{name}", known=there)
         torn = name in bound and there is not None and (found is None or found.inode != there.inode)
-        if found is None or there is None or found.digest != there.digest or torn:
+        # What is in those of ETC is the container's to change, as in Docker: a VPN client writes its own resolv.conf.
+        written = found is not None and there is not None and name in _OWN and found.digest != there.digest
+        if found is None or there is None or written or torn:
             how = "missing" if found is None else "another file" if torn else "changed by others"
             return altered(name, "as written", how, "restart" if torn else "in-place")
     return PRESENT
