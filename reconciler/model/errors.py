@@ -319,6 +319,7 @@ class RolledBack(ReconcileError):
         detail = f"{failed.brief}\n{failed.detail}".strip()
         super().__init__(f"{names}: the apply failed", detail, "mend the cause and apply again")
         self.back = dict(back)
+        self.failed = failed
 
 
 class LockTimeout(ReconcileError):

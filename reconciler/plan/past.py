@@ -69,17 +69,20 @@ def find_applied(pasts: Sequence[Past]) -> Past | None:
     return next((past for past in reversed(pasts) if not past.went_back), None)
 
 
-def choose_taken_back(plan: Plan, failed: Collection[Key], skipped: Collection[Key]) -> tuple[str, ...]:
-    """The stacks of a plan that go back: one of their containers says `on_failure: rollback` and did not get there."""
+def choose_taken_back(
+    plan: Plan, failed: Collection[Key], skipped: Collection[Key], *, default: str = "stop"
+) -> tuple[str, ...]:
+    """The stacks of a plan that go back: one of their containers did not get there, and says `on_failure: rollback`, or
+    nothing where that is the `default`. A stack of which something else failed goes back with the default."""
     return tuple(
-        sorted(
-            {
-                stack_of(key)
-                for key in (*failed, *skipped)
-                if isinstance(spec := plan.specs.get(key), ContainerSpec) and spec.update.on_failure == "rollback"
-            }
-        )
+        sorted({stack_of(key) for key in (*failed, *skipped) if _on_failure(plan.specs.get(key), default) == "rollback"})
     )
+
+
+def _on_failure(spec: Spec | None, default: str) -> str:
+    if isinstance(spec, ContainerSpec):
+        return spec.update.on_failure or default
+    return default
 
 
 def take_back(past: Past, records: Mapping[Key, Record], *, origin: str) -> Stack:

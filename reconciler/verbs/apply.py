@@ -39,6 +39,9 @@ class ApplyOptions(Struct, frozen=True, kw_only=True):
     timeout: float = 300.0
     keep: int = KEPT
     """How many revisions of a stack stay."""
+    sourced: bool = False
+    """What is applied is a source's: a stack that says nothing of failures goes back, and is held there until the source
+    says something else."""
 
 
 class Applied(Struct, frozen=True, kw_only=True):
@@ -146,7 +149,10 @@ def carry_out(
         raise_for(result)
     except ConvergeFailed as error:
         if not any(stack.source.startswith(GOING_BACK) for stack in plan.wanted):
-            go_back(root, plan, result, error, numbers=revisions.numbers, options=how, keep=options.keep, face=face)
+            go_back(
+                root, plan, result, error, numbers=revisions.numbers, options=how, keep=options.keep,
+                sourced=options.sourced, face=face,
+            )  # fmt: skip
         raise
     return Applied(plan=plan, result=result)
 

@@ -14,6 +14,7 @@ from reconciler.model.errors import Failed, ReconcileError, RolledBack
 from reconciler.model.events import Note, PlanMade
 from reconciler.model.key import stack_of
 from reconciler.model.plan import Plan
+from reconciler.model.record import Hold
 from reconciler.plan.decide import PlanOptions
 from reconciler.plan.forms import plan_json
 from reconciler.plan.make import make_plan
@@ -22,6 +23,7 @@ from reconciler.verbs.carrying import converge_plan
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import look
 from reconciler.verbs.pasts import desire_past, read_pasts
+from reconciler.verbs.record import who
 from reconciler.verbs.root import Root
 
 
@@ -34,15 +36,17 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 def go_back(
     root: Root, plan: Plan, result: Result, failed: ReconcileError, *, numbers: Mapping[str, int], options: Options,
-    keep: int, face: Face,
+    keep: int, face: Face, sourced: bool = False,
 ) -> None:  # fmt: skip
-    """Take back the stacks that say so. Returns where none does; raises RolledBack where all that failed are back, and
-    Failed where some are not. `numbers` are the failed revisions by stack."""
-    stacks = choose_taken_back(plan, result.failed, result.skipped)
+    """Take back the stacks that say so, of a source's those that do not say otherwise. Returns where none does; raises
+    RolledBack where all that failed are back, Failed where some are not. `numbers` are the failed revisions by stack."""
+    stacks = choose_taken_back(plan, result.failed, result.skipped, default="rollback" if sourced else "stop")
     if not stacks:
         return
     attempts = {
-        stack: _take_back(root, stack, _cause(stack, result, failed), numbers[stack], options, keep=keep, face=face)
+        stack: _take_back(
+            root, stack, _cause(stack, result, failed), numbers[stack], options, keep=keep, held=sourced, face=face
+        )
         for stack in stacks
     }
     back = {stack: attempt.number for stack, attempt in attempts.items() if not attempt.why}
@@ -67,7 +71,7 @@ def _cause(stack: str, result: Result, failed: ReconcileError) -> str:
 
 
 def _take_back(
-    root: Root, stack: str, cause: str, number: int, options: Options, *, keep: int, face: Face
+    root: Root, stack: str, cause: str, number: int, options: Options, *, keep: int, held: bool, face: Face
 ) -> Attempt:  # fmt: skip
     pasts = read_pasts(root, stack)
     target = choose_last_good(pasts, before=number)
@@ -78,8 +82,10 @@ def _take_back(
             why=f"there is nothing to go back to: the last revision that was reached, {target.number}, is the same"
         )
     face.emit(Note(text=f"stack {stack} goes back to revision {target.number}: {cause}", level="warning"))
+    # A source wants it again with the next look; by hand nobody does unless he says so.
+    hold = Hold(kind="rollback", who=who(), when=time.time(), why=cause) if held else None
     try:
-        done = _converge_back(root, stack, target.number, options, keep=keep, face=face)
+        done = _converge_back(root, stack, target.number, options, keep=keep, hold=hold, face=face)
     except ReconcileError as error:
         return Attempt(why=f"going back to revision {target.number} failed too: {error.brief} {error.detail}".strip())
     if done.failed or done.skipped:
@@ -90,7 +96,9 @@ def _take_back(
     return Attempt(number=target.number)
 
 
-def _converge_back(root: Root, stack: str, number: int, options: Options, *, keep: int, face: Face) -> Result:
+def _converge_back(
+    root: Root, stack: str, number: int, options: Options, *, keep: int, hold: Hold | None, face: Face
+) -> Result:
     looked = look(root, stacks=[stack], locked=True)
     target = next(past for past in read_pasts(root, stack) if past.number == number)
     plan = make_plan(
@@ -103,5 +111,5 @@ def _converge_back(root: Root, stack: str, number: int, options: Options, *, kee
     )
     face.emit(PlanMade(plan=plan_json(plan)))
     face.show(plan)
-    _, result = converge_plan(root, plan, looked, options, emit=face.emit, keep=keep)
+    _, result = converge_plan(root, plan, looked, options, emit=face.emit, keep=keep, hold=hold)
     return result

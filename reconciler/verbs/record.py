@@ -3,7 +3,9 @@
 import getpass
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import msgspec
 from msgspec import Struct, structs
@@ -20,10 +22,22 @@ from reconciler.store.rows import KEPT
 from reconciler.verbs.look import Look
 from reconciler.verbs.root import Root
 
+_ACTING: ContextVar[str] = ContextVar("acting", default="")
+
+
+@contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """Have what this thread does recorded as done by somebody else than the process's user."""
+    token = _ACTING.set(name)
+    try:
+        yield
+    finally:
+        _ACTING.reset(token)
+
 
 def who() -> str:
     """Who does this, for revisions and holds."""
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+    return _ACTING.get() or os.environ.get("SUDO_USER") or getpass.getuser()
 
 
 class Revisions(Struct, frozen=True, kw_only=True):

@@ -61,6 +61,12 @@ class Root:
         return files.read_lock_holder(self.path / "locks" / _lock_file(stack))
 
     @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Be the root's controller. Raises LockTimeout naming the one that is."""
+        with self._lock("owner", f"root {self.path}", "serve", timeout=0):
+            yield
+
+    @contextmanager
     def lock_root(self, doing: str) -> Iterator[None]:
         """Hold the root's lock."""
         with self._lock("root", f"root {self.path}", doing):

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from reconciler.model.errors import NotFound
@@ -15,6 +16,7 @@ from reconciler.plan.make import make_drift_plan
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.observe import status_of
 from reconciler.verbs.root import Root
+from reconciler.verbs.serving import Serving, read_serving
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -23,16 +25,19 @@ class Report(Struct, frozen=True, kw_only=True):
     stacks: tuple[Condition, ...]
     strays: tuple[Stray, ...] = ()
     """What bears the root's id and belongs to nobody; only where all stacks were asked for."""
+    serving: Serving | None = None
+    """What the controller says, where one lives: of the stack that was asked for, or of all."""
 
     @property
     def found_something(self) -> bool:
         """Whether anybody must look."""
-        return bool(self.strays) or any(condition.findings for condition in self.stacks)
+        served = self.serving is not None and self.serving.found_something
+        return served or bool(self.strays) or any(condition.findings for condition in self.stacks)
 
 
 def status(root: Root, stack: str = "") -> Report:
     """How one stack is, or all of them are, by name. Raises NotFound for a stack that is not on record."""
-    looked = look(root)
+    looked, serving = look(root), read_serving(root.path)
     known = {**{split_key(key).stack: StackRecord(name=split_key(key).stack, origin="") for key in looked.records}}
     known |= looked.stacks
     if stack and stack not in known:
@@ -52,7 +57,9 @@ def status(root: Root, stack: str = "") -> Report:
         )
         for name in ([stack] if stack else known)
     )
-    return Report(stacks=conditions, strays=() if stack else looked.observation.strays)
+    if serving is not None and stack:
+        serving = serving.only(stack)
+    return Report(stacks=conditions, strays=() if stack else looked.observation.strays, serving=serving)
 
 
 def _by_stack(looked: Look) -> tuple[dict[str, dict[Key, Record]], dict[str, dict[Key, Status]]]:
@@ -79,7 +86,12 @@ def report_json(report: Report) -> dict[str, Any]:
     return {
         "stacks": [_condition_json(condition) for condition in report.stacks],
         "strays": [f"{stray.kind} {stray.name}" for stray in report.strays],
+        "controller": None if report.serving is None else _serving_json(report.serving),
     }
+
+
+def _serving_json(serving: Serving) -> dict[str, Any]:
+    return {"pid": serving.process.pid, **{k: v for k, v in msgspec.to_builtins(serving).items() if k != "process"}}
 
 
 def _condition_json(condition: Condition) -> dict[str, Any]:

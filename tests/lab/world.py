@@ -327,7 +327,7 @@ class World:
         refused = 0
         while stacks:
             stack = stacks.pop(0)
-            refused = refused + 1 if self.run("delete", stack, "--volumes", "--yes").code == 3 else 0
+            refused = refused + 1 if self.run("delete", stack, "--volumes", "--yes", "--take-over").code == 3 else 0
             assert refused <= len(stacks), f"nobody can be deleted\n{self.transcript[-1]}"
             stacks += [stack] if refused else []
             assert refused or self.transcript[-1].code == 0, str(self.transcript[-1])

@@ -1,0 +1,80 @@
+"""What the controller says of itself to others: `ROOT/controller.json`, whole at any moment.
+
+`status` reads it. It counts only while the process that wrote it lives; the next controller writes it anew.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from reconciler.linux import files, process
+from reconciler.model.record import ApplyId
+
+NAME = "controller.json"
+
+
+class SourceState(Struct, frozen=True, kw_only=True):
+    """How a source is."""
+
+    name: str
+    kind: str = "directory"
+    broken: str = ""
+    """Why it can't be read."""
+    problems: dict[str, str] = {}
+    """By file: why its last version stays."""
+
+
+class StackState(Struct, frozen=True, kw_only=True):
+    """How a stack stands with its source."""
+
+    stack: str
+    source: str
+    file: str
+    synced: bool
+    """Whether what the source wants was applied."""
+    since: float
+    problem: str = ""
+    gone: bool = False
+
+
+class Serving(Struct, frozen=True, kw_only=True):
+    """All of it."""
+
+    process: ApplyId
+    since: float
+    at: float
+    """When this was written."""
+    sources: tuple[SourceState, ...] = ()
+    stacks: tuple[StackState, ...] = ()
+
+    @property
+    def found_something(self) -> bool:
+        """Whether anybody must look."""
+        sources = any(source.broken or source.problems for source in self.sources)
+        return sources or any(stack.problem or stack.gone for stack in self.stacks)
+
+    def only(self, stack: str) -> "Serving":
+        """What it says of one stack, and of its source."""
+        stacks = tuple(one for one in self.stacks if one.stack == stack)
+        names = {one.source for one in stacks}
+        sources = tuple(source for source in self.sources if source.name in names)
+        return msgspec.structs.replace(self, sources=sources, stacks=stacks)
+
+
+def write_serving(root: Path, state: Serving) -> None:
+    """Put it in the root. Raises OSError."""
+    files.write_atomic(root / NAME, msgspec.json.encode(msgspec.structs.replace(state, at=time.time())))
+
+
+def read_serving(root: Path) -> Serving | None:
+    """What the controller of a root says; None where none lives."""
+    try:
+        state: Any = msgspec.json.decode((root / NAME).read_bytes(), type=Serving)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    who = state.process
+    lives = who.boot_id == process.read_boot_id() and process.is_alive(who.pid, who.start_time)
+    return state if lives else None
