@@ -29,11 +29,17 @@ def load_manifests(
     """Read manifests with the variables of flags, environment and `.env`. `-` is standard input."""
     from reconciler.verbs.plan import load
 
+    stdin = sys.stdin.read() if Path("-") in paths else None
+    given = read_variables(variables)
+    return load(paths, variables=given, environment=dict(os.environ), stdin=stdin, judged=judged, pinned=pinned)
+
+
+def read_variables(pairs: Sequence[str]) -> dict[str, str]:
+    """What `--var K=V` gives. Raises UsageError."""
     given = {}
-    for pair in variables:
+    for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise click.UsageError(f"--var {name or pair}: expected NAME=VALUE")
         given[name] = value
-    stdin = sys.stdin.read() if Path("-") in paths else None
-    return load(paths, variables=given, environment=dict(os.environ), stdin=stdin, judged=judged, pinned=pinned)
+    return given

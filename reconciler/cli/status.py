@@ -9,6 +9,7 @@ from reconciler.cli.options import complete_stacks, opened, output_option, root_
 
 if TYPE_CHECKING:
     from reconciler.plan.condition import Condition
+    from reconciler.verbs.serving import Serving
     from reconciler.verbs.status import Report
 
 HEAD = ("STACK", "STATE", "REVISION", "APPLIED", "CONTAINERS", "ORIGIN")
@@ -56,9 +57,35 @@ def _show(report: "Report") -> None:
             show(f"  {finding.key}  {finding.text}" if finding.key else f"  {finding.text}")
         if len(condition.findings) > MOST:
             show(f"  and {len(condition.findings) - MOST} more: reconcile status {condition.stack.name} -o json")
+    if report.serving is not None:
+        show()
+        _show_serving(report.serving)
     if report.strays:
         show()
         show(f"{len(report.strays)} things belong to nobody: `reconcile drift` names them, the next apply removes them")
+
+
+def _show_serving(serving: "Serving") -> None:
+    from reconciler.cli.render import clean, show, since
+
+    show(f"served by pid {serving.process.pid} for {since(serving.since)}:")
+    for source in serving.sources:
+        of_it = [stack for stack in serving.stacks if stack.source == source.name]
+        synced = sum(stack.synced for stack in of_it)
+        how = "; ".join(clean(source.broken).splitlines()) or f"{synced} of {len(of_it)} stacks as it wants them"
+        show(f"  {clean(source.name)}  {how}")
+        for name, problem in sorted(source.problems.items()):
+            show(f"    {clean(name)}: invalid, its last version stays")
+            for line in problem.splitlines():
+                show(f"      {clean(line)}")
+        for stack in of_it:
+            if stack.gone:
+                show(f"    {stack.stack}: not in it any more; it stays until `reconcile delete {stack.stack} --take-over`")
+            elif stack.problem:
+                first, *rest = stack.problem.splitlines()
+                show(f"    {stack.stack}: {clean(first)}")
+                for line in rest:
+                    show(f"      {clean(line)}")
 
 
 def _row(condition: "Condition") -> list[str]:

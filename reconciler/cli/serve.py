@@ -1,0 +1,94 @@
+"""`reconcile serve`."""
+
+import gc
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from reconciler.cli.manifests import read_variables
+from reconciler.cli.options import COUNT, Duration, not_built, opened, root_option
+
+if TYPE_CHECKING:
+    from reconciler.model.events import AnyEvent
+
+_AT_WORK = 75
+"""Our exit code where work was left to the next one: EX_TEMPFAIL (sysexits.h)."""
+
+
+@click.command(epilog="Example: reconcile serve --watch /etc/reconcile/stacks")
+@click.option(
+    "--watch", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of manifests; repeatable."
+)
+@click.option("--git", "git", metavar="URL", help="A branch of a repository.")
+@click.option("--config", "config", type=click.Path(path_type=Path), help="A file that says all of this.")
+@click.option("--listen", "listen", metavar="SOCKET", help="Where the API answers.")
+@click.option("--var", "variables", multiple=True, metavar="K=V", help="A variable for ${K} in manifests.")
+@click.option("--drift", type=click.Choice(("heal", "warn")), default="heal", show_default=True, help="Mend it, or tell.")
+@click.option("--prune", is_flag=True, help="Delete a stack whose file is gone; volumes stay.")
+@click.option("--max-delete", type=COUNT, help="How many stacks may go at once.  [default: half of them]")
+@click.option("--resync", type=Duration(), default="5m", show_default=True, help="How often everything is looked at.")
+@click.option("--poll", type=Duration(), default="1m", show_default=True, help="How often a silent folder is read.")
+@click.option("--timeout", type=Duration(), default="5m", show_default=True, help="How long until a container is seen.")
+@root_option
+@click.pass_context
+def serve(
+    ctx: click.Context, *, folders: tuple[Path, ...], git: str | None, config: Path | None, listen: str | None,
+    variables: tuple[str, ...], drift: str, prune: bool, max_delete: int | None,
+    resync: float, poll: float, timeout: float, root: Path | None,
+) -> int:  # fmt: skip
+    """Keep the machine as watched folders say: apply what changes, mend what drifts, until stopped.
+
+    Each *.yaml in a folder is a stack, and each folder in it. Stopping this stops no container.
+    """
+    from reconciler.controller.keeper import Policy
+    from reconciler.controller.serve import ServeOptions
+    from reconciler.controller.serve import serve as verb
+
+    not_built(ctx, git=git, config=config, listen=listen)
+    if not folders:
+        raise click.UsageError("nothing to serve: give --watch DIR")
+    for seconds, flag in ((resync, "--resync"), (poll, "--poll"), (timeout, "--timeout")):
+        if seconds <= 0:
+            raise click.UsageError(f"{flag}: expected more than 0s")
+    options = ServeOptions(
+        folders=tuple(Path(os.path.abspath(folder)) for folder in folders),  # noqa: PTH100 links stay as they are named
+        variables=read_variables(variables),
+        policy=Policy(
+            heal=drift == "heal", prune=prune, max_delete=max_delete or 0, resync=resync, poll=poll, timeout=timeout
+        ),
+    )
+    gc.set_threshold(700, 10, 10)  # This one lives long.
+    log = Log()
+    with opened(ctx, root, create=True) as found:
+        ended = verb(found, options, tell=log)
+        # Threads may be at work in it still: they end with us, as by a kill, and not while files are being closed.
+        sys.stderr.flush()
+        os._exit(0 if ended else _AT_WORK)
+
+
+class Log:
+    """A line an event on standard error; with a time where nobody else adds one, by priority where journald reads it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._journal = bool(os.environ.get("JOURNAL_STREAM"))
+
+    def __call__(self, event: "AnyEvent") -> None:
+        """Write it, if it is one that stays."""
+        from reconciler.cli.progress import final_lines
+        from reconciler.model.events import ActionFailed, Note
+
+        bad = isinstance(event, ActionFailed) or (isinstance(event, Note) and event.level == "warning")
+        head = f"<{4 if bad else 6}>" if self._journal else time.strftime("%Y-%m-%d %H:%M:%S ")
+        with self._lock:
+            for line in final_lines(event):
+                for part in line.splitlines():
+                    print(f"{head}{part}", file=sys.stderr, flush=True)
+
+
+COMMANDS = {"serve": serve}

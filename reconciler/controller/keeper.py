@@ -1,0 +1,293 @@
+"""What a look at a key does: at a source, at a stack, at everything. Each ends in a verb: apply, heal.
+
+Keys: `source NAME` reads what a source says and renews the stacks that differ; `stack NAME` applies what its source wants,
+or mends what is recorded; `all` looks at the whole machine once and names the stacks that drifted. No decision is made here
+that a plan does not make.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+from msgspec import Struct
+
+from reconciler.controller.sources.sighting import Sighting, Version
+from reconciler.controller.standings import Differences, Standing, Standings
+from reconciler.model.errors import ConvergeFailed, LockTimeout, NotFound, ReconcileError, RolledBack
+from reconciler.model.events import AnyEvent, Note
+from reconciler.model.key import stack_of
+from reconciler.plan.limits import SOURCE
+from reconciler.plan.make import make_drift_plan
+from reconciler.verbs.apply import ApplyOptions, apply
+from reconciler.verbs.delete import Doomed, delete
+from reconciler.verbs.face import Face
+from reconciler.verbs.heal import heal
+from reconciler.verbs.look import Look, look
+from reconciler.verbs.plan import Wish
+from reconciler.verbs.record import Recorder, acting_as
+from reconciler.verbs.root import Root
+from reconciler.verbs.serving import SourceState, StackState
+
+ALL = "all"
+UNSETTLED = 0.2
+"""Seconds until what is being written is looked at again."""
+AFTERWARDS = 1.0
+"""Seconds after work on a stack until everything is looked at: what it started is watched from then on."""
+
+
+class Source(Protocol):
+    """Where stacks come from."""
+
+    name: str
+
+    def read(self) -> Sighting:
+        """What it says now."""
+        ...
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """What the controller does of itself."""
+
+    heal: bool = True
+    """Whether drift is mended, or only told."""
+    resync: float = 300.0
+    """Seconds between looks at everything for which there was no reason."""
+    prune: bool = False
+    """Whether a stack that its source has no more is deleted; its volumes never are."""
+    max_delete: int = 0
+    """How many stacks of a source may go at once; 0: as many as stay."""
+    poll: float = 60.0
+    """Seconds between looks at a source that told nothing: for file systems without inotify."""
+    timeout: float = 300.0
+    """Seconds that one container may take to be seen."""
+
+
+class Keeper:
+    """One root kept as its sources want it, and as it is recorded."""
+
+    def __init__(
+        self,
+        root: Root,
+        sources: Sequence[Source],
+        policy: Policy,
+        *,
+        renew: Callable[[str], None],
+        add: Callable[[str, float], None],
+        tell: Callable[[AnyEvent], None],
+        watch: Callable[[Look], None] = lambda _: None,
+        follow: Callable[[str], None] = lambda _: None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.root = root
+        self.policy = policy
+        self.sources = {source.name: source for source in sources}
+        self.sightings: dict[str, Sighting] = {}
+        self.standings = Standings()
+        self._renew = renew
+        self._add = add
+        self._tell = tell
+        self._watch = watch
+        self._follow = follow
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._told: dict[str, str] = {}
+
+    def work(self, key: str) -> float | None:
+        """One look. Raises ReconcileError where it failed, told already; the same words are told once."""
+        kind, _, name = key.partition(" ")
+        with self._telling(key, name if kind == "stack" else ""):
+            if kind == "source":
+                return self._read_source(name)
+            if kind == "stack":
+                return self._keep_stack(name)
+            return self._look_at_all()
+
+    # --- sources ---
+
+    def _read_source(self, name: str) -> float:
+        self._follow(name)  # Order: what changes behind this look is told.
+        sighting = self.sources[name].read()
+        with self._lock:
+            self.sightings[name] = sighting
+        self.say(f"broken {name}", sighting.broken, over=f"{name} can be read again")
+        for entry, problem in sighting.problems.items():
+            self.say(f"entry {name} {entry}", problem, over=f"{name}: {entry} is valid again")
+        for about in self._said(f"entry {name} "):
+            if about.removeprefix(f"entry {name} ") not in sighting.problems:
+                self.say(about, "", over=f"{about.removeprefix(f'entry {name} ')} of {name} is no problem any more")
+        if not sighting.broken:
+            self._take_over(name, sighting)
+        self._changed()
+        return UNSETTLED if sighting.unsettled else self.policy.poll
+
+    def _take_over(self, source: str, sighting: Sighting) -> None:
+        with self.root.store.read() as tx:
+            own = {name: stack for name, stack in tx.stacks().items() if stack.origin == f"{SOURCE}{source}"}
+        recorded = {name for name, stack in own.items() if stack.revision}  # Not those of which only volumes are left.
+        found = self.standings.take(source, sighting, recorded)
+        claimed = dict(found.claimed)
+        for about in self._said(f"claim {source} "):
+            stack = about.removeprefix(f"claim {source} ")
+            if stack not in claimed:
+                self.say(about, "", over=f"stack {stack} is in one source only")
+        for stack, owner in claimed.items():
+            words = f"stack {stack} of {source} is in {owner} already: rename one of them"
+            self.say(f"claim {source} {stack}", words, stack)
+        self._let_go(source, found, settled=not sighting.problems and not sighting.unsettled)
+        for stack in found.renewed:
+            self.say(f"gone {stack}", "", stack, over=f"stack {stack} is in {source} again")
+            self._renew(f"stack {stack}")
+
+    def _let_go(self, source: str, found: Differences, *, settled: bool) -> None:
+        """Tell what is gone, or have it deleted where that is asked for: never while something is invalid or being written,
+        for a file that was renamed may be on its way, and never more than the limit says."""
+        most = self.policy.max_delete or found.left
+        pruned = self.policy.prune and settled
+        for stack in found.gone:
+            held = self.standings.get(stack)
+            if held is None:
+                continue
+            if pruned and len(found.gone) <= most:
+                held.doomed = True
+                self._add(f"stack {stack}", 0.0)
+                continue
+            why = ""
+            if pruned:
+                why = f" ({len(found.gone)} are gone at once, {most} may be deleted: --max-delete)"
+            words = f"stack {stack} is no longer in {source}{why}: it stays until `reconcile delete {stack} --take-over`"
+            self.say(f"gone {stack}", words, stack)
+
+    # --- stacks ---
+
+    def _keep_stack(self, name: str) -> float | None:
+        held = self.standings.get(name)
+        version = held.version if held is not None else None
+        if held is not None and version is None and held.doomed:
+            self._delete(name, held)
+            return None
+        if held is None or version is None or held.reached == version.token:
+            self._heal(name)
+            return None
+        try:
+            with acting_as(f"serve {held.source}"):
+                wish = Wish(stacks=(version.stack,), take_over=self._is_by_hand(version))
+                apply(self.root, wish, self._options(), face=Face(emit=self._tell))
+        except RolledBack as error:  # Not again by itself: it waits for what its source says next.
+            self._reach(held, version, _words(error))
+            self.say(f"back {name}", f"stack {name} waits for another version: {_words(error)}", name)
+            return None
+        except ReconcileError as error:
+            self._reach(held, None, _words(error))
+            raise
+        self._reach(held, version, "")
+        self.say(f"back {name}", "", name, over=f"stack {name} is as {held.source} wants it")
+        self._add(ALL, AFTERWARDS)
+        return None
+
+    def _is_by_hand(self, version: Version) -> bool:
+        """Whether a person applied this very manifest before it was a source's: nobody else is to be asked then."""
+        with self.root.store.read() as tx:
+            recorded = tx.stacks().get(version.stack.name)
+        return recorded is not None and recorded.origin == version.by_hand
+
+    def _options(self) -> ApplyOptions:
+        return ApplyOptions(yes=True, timeout=self.policy.timeout, sourced=True)
+
+    def _reach(self, held: Standing, version: Version | None, problem: str) -> None:
+        self.standings.reach(held, version, problem)
+        self._changed()
+
+    def _delete(self, name: str, held: Standing) -> None:
+        with suppress(NotFound), acting_as(f"serve {held.source}"):  # What a person deleted is gone already.
+            delete(self.root, Doomed(stack=name, take_over=True), self._options(), face=Face(emit=self._tell))
+        self.standings.forget(name)
+        self.say(f"gone {name}", f"stack {name} was deleted, for it is no longer in {held.source}; its volumes stay", name)
+        self.say(f"gone {name}", "", name)
+        self._changed()
+
+    def _heal(self, name: str) -> None:
+        done = heal(self.root, [name], timeout=self.policy.timeout, face=Face(emit=self._tell))
+        if done.result is not None:
+            self._add(ALL, AFTERWARDS)
+
+    # --- what others are told ---
+
+    def read_state(self) -> tuple[tuple[SourceState, ...], tuple[StackState, ...]]:
+        """How sources and stacks are now."""
+        with self._lock:
+            sources = tuple(
+                SourceState(name=name, broken=sighting.broken, problems=sighting.problems)
+                for name, sighting in sorted(self.sightings.items())
+            )
+        return sources, self.standings.read()
+
+    # --- everything ---
+
+    def _look_at_all(self) -> float:
+        """One observation for all stacks: those that differ from the records are looked at by themselves."""
+        looked = look(self.root)
+        plan = make_drift_plan(
+            stacks=looked.stacks, records=looked.records, observation=looked.observation, now=time.time()
+        )
+        drifted = {stack_of(action.key) for action in plan.actions}
+        for stack in sorted(drifted):
+            if self.root.read_holder(stack):
+                continue  # What looks like drift is somebody's work; its end makes changes, and is looked at.
+            if self.policy.heal:
+                self._add(f"stack {stack}", 0.0)
+                continue
+            lines = [f"{action.verb.value} {action.key}" for action in plan.actions if stack_of(action.key) == stack]
+            self.say(f"drift {stack}", f"stack {stack} drifted, which is told only (apply: {', '.join(lines)})", stack)
+        for about in self._said("drift "):
+            if about.removeprefix("drift ") not in drifted:
+                self.say(about, "", over=f"stack {about.removeprefix('drift ')} has no drift any more")
+        if looked.observation.strays or any(intent.stack not in drifted for intent in looked.folded.intents):
+            heal(self.root, [], timeout=self.policy.timeout, face=Face(emit=self._tell))
+        self._watch(looked)
+        return self.policy.resync
+
+    # --- telling ---
+
+    @contextmanager
+    def _telling(self, key: str, stack: str) -> Iterator[None]:
+        try:
+            yield
+        except LockTimeout:  # Somebody is at work on it by hand: he is not in the way, we are.
+            raise
+        except ReconcileError as error:
+            self.say(key, f"{key}: {_words(error)}", stack)
+            raise
+        except Exception as error:
+            self.say(key, f"{key}: a mistake of ours: {type(error).__name__}: {error}", stack)
+            raise
+        self.say(key, "", stack, over=f"{key}: well again")
+
+    def _said(self, prefix: str) -> list[str]:
+        """What was told and is not over."""
+        with self._lock:
+            return [about for about in self._told if about.startswith(prefix)]
+
+    def say(self, about: str, words: str, stack: str = "", *, over: str = "") -> None:
+        """Tell it once, and with the words of `over`, if there are any, when there is nothing to tell any more."""
+        with self._lock:
+            before = self._told.get(about, "")
+            if before == words:
+                return
+            self._told[about] = words
+            if not words:
+                del self._told[about]
+        if not words and not over:
+            return
+        # A full disk, a busy database: the log has it all the same, and whoever works must go on.
+        with suppress(ReconcileError), Recorder(self.root, self._tell, [stack] if stack else []) as told:
+            told(Note(text=words or over, level="warning" if words else "info"))
+
+
+def _words(error: ReconcileError) -> str:
+    """What happened, why with the log's last lines, what to do next."""
+    failed = error.failed if isinstance(error, RolledBack) else error
+    causes = failed.causes if isinstance(failed, ConvergeFailed) else ()
+    lines = [f"{cause.brief}\n{cause.detail}".strip() for cause in causes] or ([error.detail] if error.detail else [])
+    return "\n".join([error.brief, *lines, *([f"hint: {error.hint}"] if error.hint else [])])

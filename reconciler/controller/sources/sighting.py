@@ -1,0 +1,28 @@
+"""What one look at a source gives, whatever kind it is."""
+
+from msgspec import Struct
+
+from reconciler.model.record import Stack
+
+
+class Version(Struct, frozen=True, kw_only=True):
+    """One stack as its source wants it now."""
+
+    stack: Stack
+    by_hand: str
+    """The origin that the manifest has where a person applies it: what that owns, its source may take over."""
+    token: str
+    """Differs where anything of it may differ: the manifest or a file that it names."""
+
+
+class Sighting(Struct, frozen=True, kw_only=True):
+    """All that a source says at one moment."""
+
+    versions: dict[str, Version]
+    """By the stack's name: what is valid now, and of what is not the last that was."""
+    problems: dict[str, str] = {}
+    """By entry: why its last version stays, as `validate` would say it."""
+    broken: str = ""
+    """Why the source itself can't be read: then nothing is new, and nothing is gone."""
+    unsettled: tuple[str, ...] = ()
+    """Entries that are being written: to be looked at again in a moment."""

@@ -1,0 +1,211 @@
+"""`reconcile serve` as a process, on the real kernel: files that change, things that drift, a controller that dies."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.world import World, wait_until
+
+pytestmark = pytest.mark.root
+
+MANIFEST = """\
+apiVersion: reconcile/v1
+name: {name}
+networks: {{front: {{}}}}
+containers:
+  web: {{image: "127.0.0.1:5000/web:1", networks: [front], ports: ["127.0.0.1:{port}:8080"]{more}}}
+"""
+
+
+class Served:
+    """A world in which a controller serves one folder."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.folder = world.folder / "stacks"
+        self.folder.mkdir()
+        self.log = world.folder / "serve.log"
+        self.running: subprocess.Popen[bytes] | None = None
+
+    def start(self, *flags: str) -> None:
+        self.running = self.world.popen("serve", "--watch", str(self.folder), *flags)
+        wait_until(lambda: self.status()["controller"] is not None, "it serves", self.said, seconds=30)
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        assert self.running is not None
+        self.world.signal(self.running, number)
+        _, err = self.running.communicate(timeout=60)
+        self.running, running = None, self.running
+        return running.returncode, err.decode()
+
+    def write(self, name: str, port: int, more: str = "") -> None:
+        path = self.folder / f"{name}.yaml"
+        staged = path.with_suffix(".new")
+        staged.write_text(MANIFEST.format(name=name, port=port, more=more))
+        staged.rename(path)
+
+    def status(self) -> dict:
+        return self.world.run("status", "-o", "json").json()
+
+    def said(self) -> str:
+        return self.world.run("status").out + self.world.run("events").out
+
+    def serves(self, port: int) -> bool:
+        answer = self.world.nsenter("curl", "-s", "-m", "2", f"http://127.0.0.1:{port}/", check=False)
+        return "It works" in answer.out
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        wait_until(condition, what, self.said, seconds=60)
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[Served]:
+    made = Served(world)
+    yield made
+    if made.running is not None:
+        world.signal(made.running)
+        made.running.communicate(timeout=30)
+
+
+def test_files_become_stacks_and_what_is_wrong_is_in_the_status(served: Served) -> None:
+    served.write("blog", 8081)
+    served.start()
+    served.wait(lambda: served.serves(8081), "blog is up")
+    pid = served.world.pid("blog/web")
+    served.write("shop", 8082)
+    served.wait(lambda: served.serves(8082), "shop is up, as soon as its file is there")
+    assert served.world.pid("blog/web") == pid
+    assert served.world.run("status", check=0).out.count("synced") == 2
+    served.write("shop", 8082, ', memry: "1G"')
+    served.wait(lambda: served.status()["controller"]["sources"][0]["problems"], "the status says it")
+    told = served.world.run("status", check=2).out
+    assert "shop.yaml: invalid, its last version stays" in told
+    assert "memry: unknown key" in told
+    assert served.serves(8082)
+    (served.folder / "shop.yaml").unlink()
+    served.wait(lambda: any(one["gone"] for one in served.status()["controller"]["stacks"]), "it is told to be gone")
+    assert served.serves(8082)
+    code, err = served.stop()
+    assert code == 0
+    assert "containers run on" in err
+    assert served.serves(8081)
+    assert served.world.run("status", "-o", "json").json()["controller"] is None
+
+
+def test_version_that_does_not_run_is_rolled_back_and_waits_for_another(served: Served) -> None:
+    served.write("blog", 8081)
+    served.start()
+    served.wait(lambda: served.serves(8081), "it is up")
+    served.write("blog", 8081, ', command: [sh, -c, "echo no such table; exit 3"]')
+    served.wait(lambda: "waits for another version" in served.world.run("events").out, "it went back")
+    assert served.serves(8081)
+    told = served.world.run("status", check=2).out
+    assert "held: rollback by serve" in told
+    assert "no such table" in told
+    served.write("blog", 8081, ', env: {MENDED: "1"}')
+    served.wait(lambda: served.world.run("status").code == 0, "the next version is taken, and all is well")
+
+
+def test_x8_controller_killed_at_work_is_followed_by_one_that_goes_on(served: Served) -> None:
+    for number in range(3):
+        served.write(f"s{number}", 8081 + number)
+    served.start()
+    served.stop(signal.SIGKILL)
+    served.start()
+    served.wait(lambda: all(served.serves(8081 + number) for number in range(3)), "all are up")
+    pids = [served.world.pid(f"s{number}/web") for number in range(3)]
+    served.stop(signal.SIGKILL)
+    assert all(served.serves(8081 + number) for number in range(3))
+    served.start()
+    served.wait(lambda: all(one["synced"] for one in served.status()["controller"]["stacks"]), "all is looked at")
+    assert [served.world.pid(f"s{number}/web") for number in range(3)] == pids
+
+
+def test_e4_flushed_firewall_and_what_was_killed_are_mended_unasked(served: Served) -> None:
+    served.write("blog", 8081)
+    served.start()
+    served.wait(lambda: served.serves(8081), "it is up")
+    pid = served.world.pid("blog/web")
+    served.world.nsenter("nft", "flush", "ruleset")
+    served.wait(lambda: served.serves(8081), "the rules are back")
+    assert served.world.pid("blog/web") == pid
+    link = next(one for one in served.world.nsenter("ls", "/sys/class/net").out.split() if one.startswith("b"))
+    served.world.nsenter("ip", "link", "set", link, "down")
+    served.wait(lambda: served.serves(8081), "the bridge is up again")
+    assert served.world.pid("blog/web") == pid
+
+
+def test_second_controller_is_refused_and_names_the_first(served: Served) -> None:
+    served.start()
+    other = served.world.run("serve", "--watch", str(served.folder), check=5)
+    assert "is locked by pid" in other.err
+    assert "(serve)" in other.err
+
+
+def test_folder_that_is_not_there_is_told_and_waited_for(served: Served) -> None:
+    served.folder.rmdir()
+    served.start("--poll", "1s")
+    served.wait(lambda: "can't be read" in json.dumps(served.status()), "it is told")
+    served.folder.mkdir()
+    served.write("blog", 8081)
+    served.wait(lambda: served.serves(8081), "what is in it now runs")
+    served.stop()
+    (served.folder / "blog.yaml").unlink()
+    served.start("--poll", "1h")
+    served.write("shop", 8082)
+    served.wait(lambda: served.serves(8082), "an empty folder is watched too")
+
+
+def test_ready_and_the_watchdog_are_told_to_systemd(served: Served) -> None:
+    """A socket stands for systemd's."""
+    script = (
+        "import socket,sys;s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM);s.bind(sys.argv[1]);"
+        "[print(s.recv(99).decode(),flush=True) for _ in range(3)]"
+    )
+    path = served.world.folder / "notify"
+    hears = served.world.spawn(["python3", "-c", script, str(path)])
+    wait_until(path.exists, "somebody listens")
+    served.running = served.world.popen(
+        "serve", "--watch", str(served.folder), env={"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}
+    )
+    out, _ = hears.communicate(timeout=60)
+    assert out.decode().split() == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((), "give --watch DIR"),
+        (("--git", "https://git.test/x"), "--git is not built yet"),
+        (("--watch", "x", "--resync", "0s"), "--resync: expected more than 0s"),
+    ],
+)
+def test_what_it_can_not_serve_is_a_usage_error(world: World, flags: tuple[str, ...], words: str) -> None:
+    assert words in world.run("serve", *flags, check=64).err
+    assert not Path(world.root).exists()
+
+
+def test_unhealthy_container_is_restarted_and_told_and_one_that_says_nothing_is_left(served: Served) -> None:
+    check = ', healthcheck: {{test: [CMD, test, "!", -e, /dev/shm/sick], interval: 500ms, retries: 2{more}}}'
+    served.write("blog", 8081, check.format(more=""))
+    served.write("shop", 8082, check.format(more=", on_unhealthy: nothing"))
+    served.start()
+    for name in ("blog", "shop"):
+        served.wait(
+            lambda name=name: served.world.record(f"{name}/web")["status"]["health"] == "healthy", f"{name} is probed"
+        )
+    pids = {name: served.world.pid(f"{name}/web") for name in ("blog", "shop")}
+    for name in pids:
+        served.world.run("exec", f"{name}/web", "touch", "/dev/shm/sick", check=0)
+    served.wait(lambda: served.world.pid("blog/web") not in (0, pids["blog"]), "it is restarted")
+    served.wait(lambda: served.world.record("blog/web")["status"]["health"] == "healthy", "and well again")
+    events = served.world.run("events").out
+    assert "container/blog/web/1: unhealthy" in events
+    assert "it is restarted" in events
+    served.wait(lambda: "container/shop/web/1: unhealthy" in served.world.run("events").out, "the other is told")
+    assert served.world.pid("shop/web") == pids["shop"]
+    assert "unhealthy: its health check fails" in served.world.run("status", check=2).out
