@@ -22,7 +22,7 @@ FAILS = container_key("blog", "c77")
 SECONDS = 40
 """Of this process's time, for an apply of all: it takes 7; what grows with the square of the number takes minutes."""
 MEBIBYTES = 400
-"""More memory than before, at the most: it takes 130."""
+"""More memory than before, at the most: it takes 100."""
 
 
 @pytest.fixture
