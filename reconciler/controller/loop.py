@@ -29,7 +29,7 @@ class Loop:
         self._timed = False
         self._threads: list[threading.Thread] = []
 
-    def add(self, key: str, *, after: float = 0.0) -> None:
+    def add(self, key: str, after: float = 0.0) -> None:
         """Have a key looked at, in so many seconds. From any thread."""
         with self._changed:
             self._queue.add(key, self._clock() + after)

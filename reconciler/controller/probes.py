@@ -83,7 +83,7 @@ class Probes:
                 if known is not None:
                     fresh.restarts, fresh.restarted = known.restarts, known.restarted
                 self._probed[key] = fresh
-                self.loop.add(key, after=random.random() * min(_gap(fresh, 0.0), 1.0))
+                self.loop.add(key, random.random() * min(_gap(fresh, 0.0), 1.0))
         for key in gone:
             self._say(f"health {key}", "", stack_of(key), over=f"{key}: it is no longer there to be probed")
 

@@ -4,6 +4,8 @@ It holds a lock of its own for its life, so that a root has one. Stopped or kill
 what was at work is taken up by the next one, or by the next command.
 """
 
+import os
+import select
 import signal
 import threading
 import time
@@ -45,26 +47,20 @@ def serve(root: Root, options: ServeOptions, *, tell: Callable[[AnyEvent], None]
 
     Raises LockTimeout where another controller has the root. Called from the main thread.
     """
-    stop = threading.Event()
     with ExitStack() as left:
         left.enter_context(root.owned())
         root.lock_timeout = LOCK_TIMEOUT
         sources = [DirectorySource(folder, variables=options.variables) for folder in options.folders]
         loop = Loop(lambda key: keeper.work(key), workers=options.workers)
-        watcher = Watcher(lambda key, after: loop.add(key, after=after))
-        probes = Probes(
-            root, say=lambda *words, **over: keeper.say(*words, **over), add=lambda key, after: loop.add(key, after=after)
-        )
+        watcher, folders = Watcher(loop.add), FolderWatcher(loop.add)
+        probes = Probes(root, say=lambda *words, **over: keeper.say(*words, **over), add=loop.add)
 
         def follow(looked: Look) -> None:
             watcher.follow(looked.observation)
             probes.follow(looked)
 
-        folders = FolderWatcher(lambda key, after: loop.add(key, after=after))
         keeper = Keeper(
-            root, sources, options.policy,
-            renew=loop.renew, add=lambda key, after: loop.add(key, after=after), tell=tell, watch=follow,
-            follow=folders.follow,
+            root, sources, options.policy, renew=loop.renew, add=loop.add, tell=tell, watch=follow, follow=folders.follow,
             changed=_Publisher(root, time.time(), lambda: keeper),
         )  # fmt: skip
         keys = [f"source {source.name}" for source in sources]
@@ -73,7 +69,7 @@ def serve(root: Root, options: ServeOptions, *, tell: Callable[[AnyEvent], None]
             for key in (*keys, ALL):
                 loop.renew(key)
 
-        left.enter_context(_Signals({signal.SIGTERM: stop.set, signal.SIGINT: stop.set, signal.SIGHUP: again}))
+        signals = left.enter_context(_Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         watcher.start()
         left.callback(watcher.stop)
         folders.start()
@@ -83,7 +79,7 @@ def serve(root: Root, options: ServeOptions, *, tell: Callable[[AnyEvent], None]
         probes.loop.start()
         notify("READY=1")
         tell(Note(text=f"serving {', '.join(source.name for source in sources)} into {root.path}"))
-        _wait(stop)
+        _wait(signals, again)
         notify("STOPPING=1")
         ended = loop.stop(LAST_WORK)
         probes.loop.stop(LAST_PROBE)  # One that hangs in its check changes nothing.
@@ -111,24 +107,42 @@ class _Publisher:
         return Serving(process=this_process(), since=self._since, at=0.0, sources=sources, stacks=stacks)
 
 
-def _wait(stop: threading.Event) -> None:
-    """Sleep until told; nothing wakes but the watchdog's turn."""
-    watchdog = read_watchdog()
-    while not stop.wait(watchdog / 2 if watchdog else None):
-        notify("WATCHDOG=1")
-
-
 class _Signals:
-    """Signals that call something, until the `with` ends."""
+    """Signals that are waited for. A handler would run in the middle of whatever holds a lock; a pipe has none."""
 
-    def __init__(self, calls: Mapping[signal.Signals, Callable[[], None]]) -> None:
-        self._calls = calls
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self._numbers = numbers
+        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
-    def __enter__(self) -> None:
-        self._before = {
-            number: signal.signal(number, lambda number, _: self._calls[signal.Signals(number)]()) for number in self._calls
-        }
+    def __enter__(self) -> "_Signals":
+        self._before = {number: signal.signal(number, lambda *_: None) for number in self._numbers}
+        self._before_fd = signal.set_wakeup_fd(self._wake)
+        return self
 
     def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._before_fd)
         for number, before in self._before.items():
             signal.signal(number, before)
+        os.close(self._woken)
+        os.close(self._wake)
+
+    def wait(self, seconds: float | None) -> frozenset[int]:
+        """Those that came, within so many seconds; none where none did."""
+        select.select([self._woken], [], [], seconds)
+        try:
+            return frozenset(os.read(self._woken, 512))
+        except BlockingIOError:
+            return frozenset()
+
+
+def _wait(signals: _Signals, again: Callable[[], None]) -> None:
+    """Sleep until told to stop; nothing wakes but a signal, and the watchdog's turn."""
+    watchdog = read_watchdog()
+    while True:
+        came = signals.wait(watchdog / 2 if watchdog else None)
+        if came & {signal.SIGTERM, signal.SIGINT}:
+            return
+        if signal.SIGHUP in came:
+            again()
+        if watchdog:
+            notify("WATCHDOG=1")
