@@ -96,7 +96,8 @@ def open_controlled(tmp_path: Path) -> Iterator[object]:
             "docker.io/library/box:1": Published(digest="sha256:b0"),
             "docker.io/library/done:1": Published(digest="sha256:d0", exits=3),
         }
-        with mock.patch.object(run, "GATHER", 0):
+        # Nobody waits here for a second of running to pass.
+        with mock.patch.object(run, "GATHER", 0), mock.patch("reconciler.converge.waits.SEEN_AFTER", 0.0):
             yield lambda **policy: Controlled(root, folder, Policy(**policy))
 
 
