@@ -198,7 +198,9 @@ def test_f4_no_core_of_a_command_is_written(world: World):
 
     def abort(sign: str, *command: str) -> None:
         """Have it end by SIGQUIT, where a core could be written, once a process runs whose command line is `sign`."""
-        process = world.spawn(["sh", "-c", 'ulimit -c unlimited; exec "$@"', "sh", *command])
+        # Whoever runs the suite in the background of a script has SIGQUIT ignored, and we would inherit that.
+        heard = ["env", "--default-signal=QUIT"]
+        process = world.spawn([*heard, "sh", "-c", 'ulimit -c unlimited; exec "$@"', "sh", *command])
         wait_until(lambda: sign in world.processes().values(), "it runs")
         pid = next(pid for pid, line in world.processes().items() if line == " ".join(command))
         world.nsenter("sh", "-c", f"kill -{signal.SIGQUIT.value} {pid}")
