@@ -111,7 +111,7 @@ def main() -> int:
         [pid] = [int(one) for one in subprocess.run(
             ["pgrep", "-f", f"serve --watch {folder}"], capture_output=True, text=True, check=True
         ).stdout.split() if "nsenter" not in Path(f"/proc/{one}/comm").read_text()]  # fmt: skip
-        time.sleep(15)  # what the last round made is looked at
+        time.sleep(25)  # A bridge tells of a new port once more, after its forward delay of 15 s.
         pss, calls = measure_idle(pid, asked.idle)
         print(f"idle with {STACKS} containers: {pss:.1f} MiB PSS, {calls} system calls in {asked.idle:g} s", flush=True)
     finally:
