@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from reconciler.linux.files import staging_name
+from reconciler.linux.files import STAGING, staging_name
 
 NAME = "reserve"
 MOST = 8 << 20
@@ -29,6 +29,9 @@ def keep_reserve(root: Path) -> None:
         size = min(MOST, _free(root) // SHARE)
         if size < LEAST:
             return
+        # One that died here left its own, of megabytes; one that is at it now finds no file to rename, and has ours.
+        for left in root.glob(f"{STAGING}{NAME}-*"):
+            left.unlink()
         staged = root / staging_name(NAME)
         number = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
