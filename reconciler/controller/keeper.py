@@ -7,7 +7,7 @@ that a plan does not make.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
@@ -112,11 +112,7 @@ class Keeper:
         with self._lock:
             self.sightings[name] = sighting
         self.say(f"broken {name}", sighting.broken, over=f"{name} can be read again")
-        for entry, problem in sighting.problems.items():
-            self.say(f"entry {name} {entry}", problem, over=f"{name}: {entry} is valid again")
-        for about in self._said(f"entry {name} "):
-            if about.removeprefix(f"entry {name} ") not in sighting.problems:
-                self.say(about, "", over=f"{about.removeprefix(f'entry {name} ')} of {name} is no problem any more")
+        self._say_all(f"entry {name} ", sighting.problems, over=lambda entry: f"{entry} of {name} is no problem any more")
         if not sighting.broken:
             self._take_over(name, sighting)
         self._changed()
@@ -127,14 +123,12 @@ class Keeper:
             own = {name: stack for name, stack in tx.stacks().items() if stack.origin == f"{SOURCE}{source}"}
         recorded = {name for name, stack in own.items() if stack.revision}  # Not those of which only volumes are left.
         found = self.standings.take(source, sighting, recorded)
-        claimed = dict(found.claimed)
-        for about in self._said(f"claim {source} "):
-            stack = about.removeprefix(f"claim {source} ")
-            if stack not in claimed:
-                self.say(about, "", over=f"stack {stack} is in one source only")
-        for stack, owner in claimed.items():
-            words = f"stack {stack} of {source} is in {owner} already: rename one of them"
-            self.say(f"claim {source} {stack}", words, stack)
+        claimed = {
+            stack: f"stack {stack} of {source} is in {owner} already: rename one of them" for stack, owner in found.claimed
+        }
+        self._say_all(
+            f"claim {source} ", claimed, over=lambda stack: f"stack {stack} is in one source only", of_stacks=True
+        )
         self._let_go(source, found, settled=not sighting.problems and not sighting.unsettled)
         for stack in found.renewed:
             self.say(f"gone {stack}", "", stack, over=f"stack {stack} is in {source} again")
@@ -168,7 +162,8 @@ class Keeper:
             self._delete(name, held)
             return None
         if held is None or version is None or held.reached == version.token:
-            self._heal(name)
+            if self.policy.heal:
+                self._heal(name)
             return None
         try:
             with acting_as(f"serve {held.source}"):
@@ -231,22 +226,27 @@ class Keeper:
         plan = make_drift_plan(
             stacks=looked.stacks, records=looked.records, observation=looked.observation, now=time.time()
         )
-        drifted = {stack_of(action.key) for action in plan.actions}
-        for stack in sorted(drifted):
-            if self.root.read_holder(stack):
-                continue  # What looks like drift is somebody's work; its end makes changes, and is looked at.
-            if self.policy.heal:
-                self._add(f"stack {stack}", 0.0)
-                continue
-            lines = [f"{action.verb.value} {action.key}" for action in plan.actions if stack_of(action.key) == stack]
-            self.say(f"drift {stack}", f"stack {stack} drifted, which is told only (apply: {', '.join(lines)})", stack)
-        for about in self._said("drift "):
-            if about.removeprefix("drift ") not in drifted:
-                self.say(about, "", over=f"stack {about.removeprefix('drift ')} has no drift any more")
-        if looked.observation.strays or any(intent.stack not in drifted for intent in looked.folded.intents):
-            heal(self.root, [], timeout=self.policy.timeout, face=Face(emit=self._tell))
+        drifted: dict[str, list[str]] = {}
+        for action in plan.actions:
+            drifted.setdefault(stack_of(action.key), []).append(f"{action.verb.value} {action.key}")
+        # What looks like drift of these is somebody's work; its end makes changes, and is looked at.
+        drifted = {stack: does for stack, does in drifted.items() if not self.root.read_holder(stack)}
+        if self.policy.heal:
+            self._mend(drifted, looked)
+        else:
+            told = {
+                stack: f"stack {stack} drifted, which is told only (apply: {', '.join(does)})"
+                for stack, does in drifted.items()
+            }
+            self._say_all("drift ", told, over=lambda stack: f"stack {stack} has no drift any more", of_stacks=True)
         self._watch(looked)
         return self.policy.resync
+
+    def _mend(self, drifted: Collection[str], looked: Look) -> None:
+        for stack in sorted(drifted):
+            self._add(f"stack {stack}", 0.0)
+        if looked.observation.strays or any(intent.stack not in drifted for intent in looked.folded.intents):
+            heal(self.root, [], timeout=self.policy.timeout, face=Face(emit=self._tell))
 
     # --- telling ---
 
@@ -264,10 +264,14 @@ class Keeper:
             raise
         self.say(key, "", stack, over=f"{key}: well again")
 
-    def _said(self, prefix: str) -> list[str]:
-        """What was told and is not over."""
+    def _say_all(
+        self, prefix: str, words: Mapping[str, str], *, over: Callable[[str], str], of_stacks: bool = False
+    ) -> None:
+        """Tell of all things of one kind, by name; of those that were told before and are no more, that it is over."""
         with self._lock:
-            return [about for about in self._told if about.startswith(prefix)]
+            before = [about.removeprefix(prefix) for about in self._told if about.startswith(prefix)]
+        for name in dict.fromkeys([*words, *before]):
+            self.say(f"{prefix}{name}", words.get(name, ""), name if of_stacks else "", over=over(name))
 
     def say(self, about: str, words: str, stack: str = "", *, over: str = "") -> None:
         """Tell it once, and with the words of `over`, if there are any, when there is nothing to tell any more."""

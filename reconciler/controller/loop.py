@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 
 from reconciler.controller.queue import WorkQueue
-from reconciler.model.errors import ReconcileError
 
 Work = Callable[[str], float | None]
 """Looks at a key. Returns in how many seconds it is to be looked at again, None where only something new is a reason.
@@ -69,9 +68,7 @@ class Loop:
             failed = False
             try:
                 again = self._work(key)
-            except ReconcileError:
-                failed = True
-            except Exception:  # noqa: BLE001 a mistake of ours in one look ends no worker; whoever works tells it
+            except Exception:  # noqa: BLE001 whoever works tells it; a mistake of ours in one look ends no worker
                 failed = True
             finally:
                 self._finish(key, again, failed=failed)

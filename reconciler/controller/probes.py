@@ -16,7 +16,7 @@ from reconciler.controller.loop import Loop
 from reconciler.converge.view import made_of
 from reconciler.model.errors import ReconcileError
 from reconciler.model.events import silent
-from reconciler.model.health import active_check
+from reconciler.model.health import Streak, active_check, choose_pause, last_line
 from reconciler.model.key import Key, stack_of
 from reconciler.model.observation import Health, Phase
 from reconciler.model.record import Made
@@ -83,7 +83,7 @@ class Probes:
                 if known is not None:
                     fresh.restarts, fresh.restarted = known.restarts, known.restarted
                 self._probed[key] = fresh
-                self.loop.add(key, random.random() * min(_gap(fresh, 0.0), 1.0))
+                self.loop.add(key, random.random() * min(self._pause(fresh), 1.0))
         for key in gone:
             self._say(f"health {key}", "", stack_of(key), over=f"{key}: it is no longer there to be probed")
 
@@ -99,7 +99,10 @@ class Probes:
             said = error.brief
         health = self._root.engine.containers.states([probed.made])[probed.made.incarnation].health
         self._judge(probed, health, said)
-        return _gap(probed, self._clock() - probed.began) * (1 + JITTER * (2 * random.random() - 1))
+        return self._pause(probed) * (1 + JITTER * (2 * random.random() - 1))
+
+    def _pause(self, probed: _Probed) -> float:
+        return choose_pause(probed.check, Streak(was_healthy=probed.was_healthy), age=self._clock() - probed.began)
 
     def _judge(self, probed: _Probed, health: Health, said: str) -> None:
         key, now = probed.made.key, self._clock()
@@ -112,7 +115,7 @@ class Probes:
         if health is not Health.UNHEALTHY:
             return
         probed.well_since = 0.0
-        words = f"{key}: unhealthy: {_last_line(said)}"
+        words = f"{key}: unhealthy: {last_line(said) or 'its check printed nothing'}"
         if probed.check.on_unhealthy != "restart":
             self._say(f"health {key}", words, stack_of(key))
             return
@@ -147,14 +150,3 @@ def _find_checked(looked: Look) -> list[tuple[Made, Healthcheck, int]]:
         if isinstance(record.spec, ContainerSpec) and (check := active_check(record.spec.healthcheck)) is not None:
             found.append((made_of(record), check, status.pid))
     return found
-
-
-def _gap(probed: _Probed, age: float) -> float:
-    """Seconds from one probe to the next at this age."""
-    check = probed.check
-    return check.start_interval if age < check.start_period and not probed.was_healthy else check.interval
-
-
-def _last_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "its check printed nothing"

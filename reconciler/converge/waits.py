@@ -21,6 +21,7 @@ from reconciler.model.health import (
     choose_impatient_pause,
     first_due,
     is_unhealthy,
+    last_line,
     note_probe,
 )
 from reconciler.model.key import Key, split_key
@@ -35,7 +36,6 @@ POLL = 0.1
 """Seconds between two looks."""
 LOG_LINES = 10
 """How many of a container's last lines an error shows."""
-_LONGEST_SAID = 200
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -119,7 +119,7 @@ class Watchlist:
     def _probe(self, watch: Watch, check: Healthcheck, now: float) -> Verdict | None:
         if watch.probe is not None and watch.probe.done():
             health, said = _result(watch.probe)
-            watch.said = _last_line(said)
+            watch.said = last_line(said)
             watch.probe = None
             if health is Health.HEALTHY:
                 return Verdict(key=watch.made.key, ok=True)
@@ -132,12 +132,6 @@ class Watchlist:
             watch.probe_age = now - watch.born
             watch.probe = self.executor.submit(self.engine.inside.probe, watch.made, timeout=check.timeout)
         return None
-
-
-def _last_line(text: str) -> str:
-    """Of what a check printed: the end of a traceback says more than its beginning."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:_LONGEST_SAID] if lines else ""
 
 
 def _result(probe: "Future[tuple[Health, str]]") -> tuple[Health, str]:

@@ -7,9 +7,11 @@ others write, and can't have them rename it into place, sees by this that it is 
 import errno
 import fcntl
 import os
+import signal
 from pathlib import Path
 
 _F_SETLEASE = 1024
+_F_SETSIG = 10
 
 
 def is_being_written(path: Path) -> bool:
@@ -20,6 +22,9 @@ def is_being_written(path: Path) -> bool:
     except OSError:
         return False
     try:
+        # Race: who opens it for writing while we have the lease breaks it, and the kernel's SIGIO would end us. Nobody is
+        # ended by SIGURG.
+        fcntl.fcntl(number, _F_SETSIG, signal.SIGURG)
         fcntl.fcntl(number, _F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         return error.errno == errno.EAGAIN

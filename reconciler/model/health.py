@@ -15,6 +15,7 @@ EARLY = 0.1
 """Seconds after the start at which somebody who waits looks for the first time."""
 
 USUAL = Healthcheck(test=())
+_LONGEST_SAID = 200
 
 
 class Streak(Struct, frozen=True, kw_only=True):
@@ -70,6 +71,12 @@ def choose_impatient_pause(check: Healthcheck, streak: Streak, *, age: float) ->
     """As `choose_pause`, for somebody who waits for the first success: gaps that double until Docker's first is due."""
     first = first_due(check)
     return min(max(EARLY, age), first - age) if age < first else choose_pause(check, streak, age=age)
+
+
+def last_line(said: str) -> str:
+    """Of what a check printed: the end of a traceback says more than its beginning."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1][:_LONGEST_SAID] if lines else ""
 
 
 def is_unhealthy(check: Healthcheck, streak: Streak) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.controller.sources import directory
 from reconciler.controller.sources.directory import DirectorySource
 
 TEXT = "apiVersion: reconcile/v1\nname: {name}\ncontainers:\n  web:\n    image: app:{tag}\n"
@@ -151,3 +152,20 @@ def test_pipe_and_folder_that_bear_a_manifests_name_hang_nobody(folder: Path) ->
     seen = source(folder).read()
     assert set(seen.versions) == {"blog"}
     assert "pipe.yaml" in seen.problems
+
+
+def test_what_changes_while_it_is_read_is_seen_with_the_next_look(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder / "blog.yaml", "blog")
+    made = source(folder)
+
+    def load_and_be_overtaken(files, **named):
+        monkeypatch.undo()
+        found = directory.load(files, **named)
+        write(folder / "blog.yaml", "blog", tag="2")
+        return found
+
+    monkeypatch.setattr(directory, "load", load_and_be_overtaken)
+    first = made.read().versions["blog"]
+    second = made.read().versions["blog"]
+    assert second.stack.specs != first.stack.specs
+    assert second.token != first.token

@@ -68,6 +68,9 @@ def test_with_warn_drift_is_told_once_and_left(open_controlled) -> None:
     controlled.notes()
     controlled.machine.drift(web("blog"), "monitor", missing())
     controlled.run(3 * controlled.policy.resync)
+    controlled.queue.add("stack blog", controlled.now)  # as the end of a process has it looked at
+    controlled.run(1)
+    assert controlled.machine.find(web("blog"))[0].parts["monitor"].state == "missing"
     [told] = controlled.notes()
     assert told == "stack blog drifted, which is told only (apply: update container/blog/web/1)"
 

@@ -60,8 +60,10 @@ class DirectorySource:
     def _read_entry(self, name: str, files: tuple[Path, ...]) -> bool:
         """Bring one entry to what its files say now; False where one of them is being written."""
         entry = self._entries.setdefault(name, _Entry())
-        signature = _sign((*files, *_beside(files), *entry.inputs))
-        if signature == entry.signature:
+        # Race: signed before they are read, for what changes behind that is to be seen with the next look. What is in the
+        # files that they name is read later, by who applies.
+        own = _sign((*files, *_beside(files)))
+        if own + _sign(entry.inputs) == entry.signature:
             return True
         if any(map(is_being_written, (*files, *entry.inputs))):
             return False
@@ -70,13 +72,12 @@ class DirectorySource:
             entry.stacks = load(files, variables=self._variables, environment={})
             entry.inputs = tuple(sorted({path for stack in entry.stacks for path in _find_inputs(stack)}))
             entry.problem = ""
-            # What is read of the files that it names is read later: a version of them that differs is another one.
-            entry.token = _sign((*files, *_beside(files), *entry.inputs))
+            entry.token = own + _sign(entry.inputs)
         except BadManifest as error:
             entry.problem = error.detail
         except ReconcileError as error:
             entry.problem = error.brief
-        entry.signature = _sign((*files, *_beside(files), *entry.inputs))
+        entry.signature = own + _sign(entry.inputs)
         return True
 
     def _sighting(self, *, broken: str = "", unsettled: tuple[str, ...] = ()) -> Sighting:
