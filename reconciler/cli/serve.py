@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from reconciler.cli.manifests import read_variables
 from reconciler.cli.options import COUNT, Duration, not_built, opened, root_option
 
 if TYPE_CHECKING:
+    from reconciler.controller.settings import Settings
     from reconciler.model.events import AnyEvent
 
 _AT_WORK = 75
@@ -25,7 +27,8 @@ _AT_WORK = 75
     "--watch", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of manifests; repeatable."
 )
 @click.option("--git", "git", metavar="URL", help="A branch of a repository.")
-@click.option("--config", "config", type=click.Path(path_type=Path), help="A file that says all of this.")
+@click.option("--config", "config", type=click.Path(path_type=Path), help="A file that says all of this, and more.")
+@click.option("--check", is_flag=True, help="Only say whether the --config file is right.")
 @click.option("--listen", "listen", metavar="SOCKET", help="Where the API answers.")
 @click.option("--var", "variables", multiple=True, metavar="K=V", help="A variable for ${K} in manifests.")
 @click.option("--drift", type=click.Choice(("heal", "warn")), default="heal", show_default=True, help="Mend it, or tell.")
@@ -37,38 +40,78 @@ _AT_WORK = 75
 @root_option
 @click.pass_context
 def serve(
-    ctx: click.Context, *, folders: tuple[Path, ...], git: str | None, config: Path | None, listen: str | None,
-    variables: tuple[str, ...], drift: str, prune: bool, max_delete: int | None,
+    ctx: click.Context, *, folders: tuple[Path, ...], git: str | None, config: Path | None, check: bool,
+    listen: str | None, variables: tuple[str, ...], drift: str, prune: bool, max_delete: int | None,
     resync: float, poll: float, timeout: float, root: Path | None,
 ) -> int:  # fmt: skip
     """Keep the machine as watched folders say: apply what changes, mend what drifts, until stopped.
 
-    Each *.yaml in a folder is a stack, and each folder in it. Stopping this stops no container.
+    Each *.yaml in a folder is a stack, and each folder in it. Stopping this stops no container. SIGHUP reads the
+    configuration and all folders anew.
     """
-    from reconciler.controller.keeper import Policy
-    from reconciler.controller.serve import ServeOptions
+    not_built(ctx, git=git, listen=listen)
+    if config is not None:
+        _check_alone(ctx)
+        settings = _read_config(config)
+        if check:
+            return _tell_right(config, settings)
+    else:
+        settings = _settings_of_flags(
+            folders, variables, heal=drift == "heal", prune=prune, max_delete=max_delete or 0,
+            resync=resync, poll=poll, timeout=timeout, check=check,
+        )  # fmt: skip
     from reconciler.controller.serve import serve as verb
 
-    not_built(ctx, git=git, config=config, listen=listen)
-    if not folders:
-        raise click.UsageError("nothing to serve: give --watch DIR")
-    for seconds, flag in ((resync, "--resync"), (poll, "--poll"), (timeout, "--timeout")):
-        if seconds <= 0:
-            raise click.UsageError(f"{flag}: expected more than 0s")
-    options = ServeOptions(
-        folders=tuple(Path(os.path.abspath(folder)) for folder in folders),  # noqa: PTH100 links stay as they are named
-        variables=read_variables(variables),
-        policy=Policy(
-            heal=drift == "heal", prune=prune, max_delete=max_delete or 0, resync=resync, poll=poll, timeout=timeout
-        ),
-    )
     gc.set_threshold(700, 10, 10)  # This one lives long.
     log = Log()
+    reread = None if config is None else partial(_read_config, config)
     with opened(ctx, root, create=True) as found:
-        ended = verb(found, options, tell=log)
+        ended = verb(found, settings, tell=log, reread=reread)
         # Threads may be at work in it still: they end with us, as by a kill, and not while files are being closed.
         sys.stderr.flush()
         os._exit(0 if ended else _AT_WORK)
+
+
+def _check_alone(ctx: click.Context) -> None:
+    """Refuse flags beside a file that says the same."""
+    beside = ("config", "check", "root")
+    for option in ctx.command.params:
+        given = ctx.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and option.name not in beside:
+            raise click.UsageError(f"{option.opts[0]}: the --config file says this; give one of the two")
+
+
+def _read_config(config: Path) -> "Settings":
+    from reconciler.controller.settings import read_settings
+
+    return read_settings(config)
+
+
+def _tell_right(config: Path, settings: "Settings") -> int:
+    from reconciler.cli.render import show
+
+    show(f"{config} is right: {', '.join(source.name for source in settings.sources)}")
+    return 0
+
+
+def _settings_of_flags(
+    folders: tuple[Path, ...], variables: tuple[str, ...], *, heal: bool, prune: bool, max_delete: int,
+    resync: float, poll: float, timeout: float, check: bool,
+) -> "Settings":  # fmt: skip
+    from reconciler.controller.policy import Policy
+    from reconciler.controller.settings import Settings, WatchOptions
+
+    if check:
+        raise click.UsageError("--check: give the --config FILE that is to be checked")
+    if not folders:
+        raise click.UsageError("nothing to serve: give --watch DIR, or --config FILE")
+    for seconds, flag in ((resync, "--resync"), (poll, "--poll"), (timeout, "--timeout")):
+        if seconds <= 0:
+            raise click.UsageError(f"{flag}: expected more than 0s")
+    given = read_variables(variables)
+    absolute = [Path(os.path.abspath(folder)) for folder in folders]  # noqa: PTH100 links stay as they are named
+    policy = Policy(heal=heal, prune=prune, max_delete=max_delete, resync=resync, poll=poll, timeout=timeout)
+    return Settings(sources=tuple(WatchOptions(folder=each, variables=given) for each in absolute), policy=policy)
 
 
 class Log:

@@ -69,6 +69,10 @@ def _show_serving(serving: "Serving") -> None:
     from reconciler.cli.render import clean, show, since
 
     show(f"served by pid {serving.process.pid} for {since(serving.since)}:")
+    if serving.problem:
+        show("  its configuration has a mistake; what was read before stays in force")
+        for line in serving.problem.splitlines():
+            show(f"    {clean(line)}")
     for source in serving.sources:
         of_it = [stack for stack in serving.stacks if stack.source == source.name]
         synced = sum(stack.synced for stack in of_it)

@@ -50,6 +50,7 @@ KINDS = (
     "get",
     "status",
     "events",
+    "serve",
 )
 
 

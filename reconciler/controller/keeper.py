@@ -7,19 +7,20 @@ that a plan does not make.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from msgspec import Struct
-
+from reconciler.controller.policy import Policy
 from reconciler.controller.sources.sighting import Sighting, Version
 from reconciler.controller.standings import Differences, Standing, Standings
 from reconciler.model.errors import ConvergeFailed, LockTimeout, NotFound, ReconcileError, RolledBack
 from reconciler.model.events import AnyEvent, Note
 from reconciler.model.key import stack_of
+from reconciler.model.plan import Action
 from reconciler.plan.limits import SOURCE
 from reconciler.plan.make import make_drift_plan
+from reconciler.plan.mending import keep_mended
 from reconciler.verbs.apply import ApplyOptions, apply
 from reconciler.verbs.delete import Doomed, delete
 from reconciler.verbs.face import Face
@@ -45,23 +46,6 @@ class Source(Protocol):
     def read(self) -> Sighting:
         """What it says now."""
         ...
-
-
-class Policy(Struct, frozen=True, kw_only=True):
-    """What the controller does of itself."""
-
-    heal: bool = True
-    """Whether drift is mended, or only told."""
-    resync: float = 300.0
-    """Seconds between looks at everything for which there was no reason."""
-    prune: bool = False
-    """Whether a stack that its source has no more is deleted; its volumes never are."""
-    max_delete: int = 0
-    """How many stacks of a source may go at once; 0: as many as stay."""
-    poll: float = 60.0
-    """Seconds between looks at a source that told nothing: for file systems without inotify."""
-    timeout: float = 300.0
-    """Seconds that one container may take to be seen."""
 
 
 class Keeper:
@@ -106,10 +90,33 @@ class Keeper:
 
     # --- sources ---
 
-    def _read_source(self, name: str) -> float:
-        self._follow(name)  # Order: what changes behind this look is told.
-        sighting = self.sources[name].read()
+    def reload(self, sources: Sequence[Source], policy: Policy) -> None:
+        """Take up other sources and another policy. Of a source that is gone every stack stays as it is; it is told."""
         with self._lock:
+            gone = self.sources.keys() - {source.name for source in sources}
+            self.policy = policy
+            self.sources = {source.name: source for source in sources}
+            for name in gone:
+                self.sightings.pop(name, None)
+                own = (f"broken {name}", f"entry {name} ", f"claim {name} ")
+                self._told = {about: words for about, words in self._told.items() if not about.startswith(own)}
+        for name in sorted(gone):
+            stacks = self.standings.release(name)
+            kept = f"; {', '.join(stacks)} stay as they are, and are mended as they are recorded" if stacks else ""
+            self.say(f"unserved {name}", f"{name} is not served any more{kept}")
+        for name in self.sources:
+            self.say(f"unserved {name}", "", over=f"{name} is served again")
+        self._changed()
+
+    def _read_source(self, name: str) -> float | None:
+        self._follow(name)  # Order: what changes behind this look is told.
+        source = self.sources.get(name)
+        if source is None:  # It was taken out of the configuration a moment ago.
+            return None
+        sighting = source.read()
+        with self._lock:
+            if self.sources.get(name) is not source:
+                return None
             self.sightings[name] = sighting
         self.say(f"broken {name}", sighting.broken, over=f"{name} can be read again")
         self._say_all(f"entry {name} ", sighting.problems, over=lambda entry: f"{entry} of {name} is no problem any more")
@@ -137,8 +144,9 @@ class Keeper:
     def _let_go(self, source: str, found: Differences, *, settled: bool) -> None:
         """Tell what is gone, or have it deleted where that is asked for: never while something is invalid or being written,
         for a file that was renamed may be on its way, and never more than the limit says."""
-        most = self.policy.max_delete or found.left
-        pruned = self.policy.prune and settled
+        rules = self.policy.source_rules(source)
+        most = rules.max_delete or found.left
+        pruned = rules.prune and settled
         for stack in found.gone:
             held = self.standings.get(stack)
             if held is None:
@@ -162,7 +170,7 @@ class Keeper:
             self._delete(name, held)
             return None
         if held is None or version is None or held.reached == version.token:
-            if self.policy.heal:
+            if self.policy.drift_rule(name).mends_some:
                 self._heal(name)
             return None
         try:
@@ -203,7 +211,8 @@ class Keeper:
         self._changed()
 
     def _heal(self, name: str) -> None:
-        done = heal(self.root, [name], timeout=self.policy.timeout, face=Face(emit=self._tell))
+        rule, face = self.policy.drift_rule, Face(emit=self._tell)
+        done = heal(self.root, [name], timeout=self.policy.timeout, face=face, rule_of=rule)
         if done.result is not None:
             self._add(ALL, AFTERWARDS)
 
@@ -226,19 +235,18 @@ class Keeper:
         plan = make_drift_plan(
             stacks=looked.stacks, records=looked.records, observation=looked.observation, now=time.time()
         )
-        drifted: dict[str, list[str]] = {}
-        for action in plan.actions:
-            drifted.setdefault(stack_of(action.key), []).append(f"{action.verb.value} {action.key}")
+        busy = {stack for stack in {stack_of(action.key) for action in plan.actions} if self.root.read_holder(stack)}
         # What looks like drift of these is somebody's work; its end makes changes, and is looked at.
-        drifted = {stack: does for stack, does in drifted.items() if not self.root.read_holder(stack)}
-        if self.policy.heal:
-            self._mend(drifted, looked)
-        else:
-            told = {
-                stack: f"stack {stack} drifted, which is told only (apply: {', '.join(does)})"
-                for stack, does in drifted.items()
-            }
-            self._say_all("drift ", told, over=lambda stack: f"stack {stack} has no drift any more", of_stacks=True)
+        actions = [action for action in plan.actions if stack_of(action.key) not in busy]
+        mended = [action for action in keep_mended(plan, self.policy.drift_rule).actions if action in actions]
+        if self.policy.mends_some:
+            self._mend({stack_of(action.key) for action in mended}, looked)
+        left = {action.key: action for action in actions if action not in mended}
+        words = {
+            stack: f"stack {stack} drifted, which is told only (apply: {', '.join(does)})"
+            for stack, does in _by_stack(left.values()).items()
+        }
+        self._say_all("drift ", words, over=lambda stack: f"stack {stack} has no drift any more", of_stacks=True)
         self._watch(looked)
         return self.policy.resync
 
@@ -284,9 +292,21 @@ class Keeper:
                 del self._told[about]
         if not words and not over:
             return
+        self.note(words or over, stack, level="warning" if words else "info")
+
+    def note(self, words: str, stack: str = "", *, level: str = "info") -> None:
+        """Tell something that happened."""
         # A full disk, a busy database: the log has it all the same, and whoever works must go on.
         with suppress(ReconcileError), Recorder(self.root, self._tell, [stack] if stack else []) as told:
-            told(Note(text=words or over, level="warning" if words else "info"))
+            told(Note(text=words, level=level))
+
+
+def _by_stack(actions: Iterable[Action]) -> dict[str, list[str]]:
+    """What actions would do, by their stack."""
+    found: dict[str, list[str]] = {}
+    for action in actions:
+        found.setdefault(stack_of(action.key), []).append(f"{action.verb.value} {action.key}")
+    return found
 
 
 def _words(error: ReconcileError) -> str:

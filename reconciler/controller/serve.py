@@ -11,16 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from pathlib import Path
+from types import MappingProxyType
 
-from msgspec import Struct
-
-from reconciler.controller.keeper import ALL, Keeper, Policy
+from reconciler.controller.keeper import ALL, Keeper, Source
 from reconciler.controller.loop import Loop
 from reconciler.controller.probes import Probes
+from reconciler.controller.settings import FIXED, Settings
 from reconciler.controller.sources.directory import DirectorySource
 from reconciler.controller.watch import FolderWatcher, Watcher
 from reconciler.linux.notify import notify, read_watchdog
+from reconciler.model.errors import ReconcileError
 from reconciler.model.events import AnyEvent, Note
 from reconciler.verbs.look import Look
 from reconciler.verbs.root import Root, this_process
@@ -33,59 +33,117 @@ LOCK_TIMEOUT = 5.0
 """Seconds that a worker waits for a lock of somebody else's before it looks at another key."""
 
 
-class ServeOptions(Struct, frozen=True, kw_only=True):
-    """What to serve."""
-
-    folders: tuple[Path, ...]
-    variables: Mapping[str, str]
-    policy: Policy
-    workers: int = 4
-
-
-def serve(root: Root, options: ServeOptions, *, tell: Callable[[AnyEvent], None]) -> bool:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads all sources anew. Whether nothing was at work any more at the end.
+def serve(
+    root: Root, settings: Settings, *, tell: Callable[[AnyEvent], None], reread: Callable[[], Settings] | None = None
+) -> bool:
+    """Serve until SIGTERM or SIGINT. Whether nothing was at work any more at the end. SIGHUP has `reread` say what to serve
+    from then on, and all sources read anew.
 
     Raises LockTimeout where another controller has the root. Called from the main thread.
     """
     with ExitStack() as left:
         left.enter_context(root.owned())
         root.lock_timeout = LOCK_TIMEOUT
-        sources = [DirectorySource(folder, variables=options.variables) for folder in options.folders]
-        loop = Loop(lambda key: keeper.work(key), workers=options.workers)
-        watcher, folders = Watcher(loop.add), FolderWatcher(loop.add)
-        probes = Probes(root, say=lambda *words, **over: keeper.say(*words, **over), add=loop.add)
-
-        def follow(looked: Look) -> None:
-            watcher.follow(looked.observation)
-            probes.follow(looked)
-
-        keeper = Keeper(
-            root, sources, options.policy, renew=loop.renew, add=loop.add, tell=tell, watch=follow, follow=folders.follow,
-            changed=_Publisher(root, time.time(), lambda: keeper),
-        )  # fmt: skip
-        keys = [f"source {source.name}" for source in sources]
-
-        def again() -> None:
-            for key in (*keys, ALL):
-                loop.renew(key)
-
+        serving = _Serving(root, settings, tell)
         signals = left.enter_context(_Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-        watcher.start()
-        left.callback(watcher.stop)
-        folders.start()
-        left.callback(folders.stop)
-        again()
-        loop.start()
-        probes.loop.start()
+        left.callback(serving.close)
+        serving.start()
         notify("READY=1")
-        tell(Note(text=f"serving {', '.join(source.name for source in sources)} into {root.path}"))
-        _wait(signals, again)
+        tell(Note(text=f"serving {', '.join(serving.keeper.sources)} into {root.path}"))
+        _wait(signals, lambda: serving.reload(reread))
         notify("STOPPING=1")
-        ended = loop.stop(LAST_WORK)
-        probes.loop.stop(LAST_PROBE)  # One that hangs in its check changes nothing.
+        ended = serving.stop()
         how = "" if ended else "; what is at work is taken up by the next command"
         tell(Note(text=f"stopped{how}: containers run on"))
         return ended
+
+
+class _Serving:
+    """Everything that runs in one controller."""
+
+    def __init__(self, root: Root, settings: Settings, tell: Callable[[AnyEvent], None]) -> None:
+        self._settings = settings
+        self._loop = Loop(lambda key: self.keeper.work(key), workers=settings.workers)
+        self._watcher, self._folders = Watcher(self._loop.add), FolderWatcher(self._loop.add)
+        self._probes = Probes(root, say=lambda *words, **over: self.keeper.say(*words, **over), add=self._loop.add)
+        self._publish = _Publisher(root, time.time(), lambda: self.keeper)
+        self.keeper = Keeper(
+            root, _open_sources(settings), settings.policy, renew=self._loop.renew, add=self._loop.add, tell=tell,
+            watch=self._follow, follow=self._folders.follow, changed=self._publish,
+        )  # fmt: skip
+
+    def _follow(self, looked: Look) -> None:
+        self._watcher.follow(looked.observation)
+        self._probes.follow(looked)
+
+    def start(self) -> None:
+        """Begin."""
+        self._watcher.start()
+        self._folders.start()
+        self._look_again()
+        self._loop.start()
+        self._probes.loop.start()
+
+    def _look_again(self) -> None:
+        for key in (*(f"source {name}" for name in self.keeper.sources), ALL):
+            self._loop.renew(key)
+
+    def reload(self, reread: Callable[[], Settings] | None) -> None:
+        """Take up what the configuration says now. Where it can't be read, what was before stays in force, and that is
+        told."""
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            settings = reread() if reread is not None else self._settings
+        except ReconcileError as error:
+            self._publish.problem = f"{error.brief}\n{error.detail}".strip()
+            self.keeper.say("configuration", f"not reloaded, what was read before stays in force: {self._publish.problem}")
+        else:
+            self._publish.problem = ""
+            self.keeper.say("configuration", "", over="the configuration is right again")
+            if settings != self._settings:
+                self._take(settings)
+        self._publish()
+        self._look_again()
+        notify("READY=1")
+
+    def _take(self, settings: Settings) -> None:
+        later = [name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)]
+        before = self.keeper.sources
+        sources = _open_sources(settings, before)
+        for gone in before.keys() - {source.name for source in sources}:
+            self._loop.drop(f"source {gone}")
+            self._folders.forget(gone)
+        self.keeper.reload(sources, settings.policy)
+        self._settings = settings
+        words = f"reloaded: serving {', '.join(self.keeper.sources)}"
+        if later:
+            words += f"; {', '.join(later)} as of the next start"
+        self.keeper.note(words)
+
+    def stop(self) -> bool:
+        """Begin nothing any more; whether all that was at work ended by itself."""
+        ended = self._loop.stop(LAST_WORK)
+        self._probes.loop.stop(LAST_PROBE)  # One that hangs in its check changes nothing.
+        return ended
+
+    def close(self) -> None:
+        """Let go of what is watched."""
+        self._folders.stop()
+        self._watcher.stop()
+
+
+def _open_sources(settings: Settings, before: Mapping[str, Source] = MappingProxyType({})) -> list[Source]:
+    """The sources that a configuration names: those that were there before are the same, for they know the last valid
+    version of each file."""
+    found: list[Source] = []
+    for options in settings.sources:
+        known = before.get(options.name)
+        if isinstance(known, DirectorySource):
+            known.use(options.variables)
+            found.append(known)
+        else:
+            found.append(DirectorySource(options.folder, variables=options.variables))
+    return found
 
 
 class _Publisher:
@@ -96,6 +154,8 @@ class _Publisher:
         self._since = since
         self._keeper = keeper
         self._lock = threading.Lock()
+        self.problem = ""
+        """Why the configuration that is in force is not the one of its file."""
 
     def __call__(self) -> None:
         with self._lock, suppress(OSError):  # A full disk: what runs matters more than what is said of it.
@@ -104,7 +164,9 @@ class _Publisher:
     def _state(self) -> Serving:
         keeper = self._keeper()
         sources, stacks = keeper.read_state()
-        return Serving(process=this_process(), since=self._since, at=0.0, sources=sources, stacks=stacks)
+        return Serving(
+            process=this_process(), since=self._since, at=0.0, problem=self.problem, sources=sources, stacks=stacks
+        )
 
 
 class _Signals:

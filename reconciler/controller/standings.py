@@ -67,6 +67,14 @@ class Standings:
         with self._lock:
             self._by_name.pop(stack, None)
 
+    def release(self, source: str) -> tuple[str, ...]:
+        """A source is served no more: nobody says any longer what its stacks are to be. Their names."""
+        with self._lock:
+            names = sorted(name for name, held in self._by_name.items() if held.source == source)
+            for name in names:
+                del self._by_name[name]
+        return tuple(names)
+
     def reach(self, held: Standing, version: Version | None, problem: str) -> None:
         """What an apply of a version came to; None where it is to be tried again."""
         with self._lock:

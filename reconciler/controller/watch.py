@@ -130,6 +130,14 @@ class FolderWatcher:
         """End."""
         self._observer.stop()
 
+    def forget(self, folder: str) -> None:
+        """Watch it no more."""
+        with self._lock:
+            _, watch = self._watches.pop(folder, (None, None))
+            if watch is not None:
+                with suppress(OSError, KeyError):
+                    self._observer.unschedule(watch)
+
     def follow(self, folder: str) -> None:
         """Watch a folder, if it is there. Again for one that was removed and made anew: that is another."""
         try:

@@ -75,15 +75,15 @@ class Rule(Struct):
     free: bool = False
 
 
-def validate(data: Any) -> tuple[Any, list[Fault]]:
-    """What of a stack's data fits the schema, and the faults of the rest. DROPPED where nothing fits."""
+def validate(data: Any, schema: str = "stack") -> tuple[Any, list[Fault]]:
+    """What of a stack's data, or of another schema's, fits it, and the faults of the rest. DROPPED where nothing fits."""
     faults: list[Fault] = []
-    return _check(_stack_rule(), data, (), faults), faults
+    return _check(_rule_of(schema), data, (), faults), faults
 
 
-@lru_cache(maxsize=1)
-def _stack_rule() -> Rule:
-    return prepare_rule(load_schema("stack"))
+@lru_cache(maxsize=4)
+def _rule_of(schema: str) -> Rule:
+    return prepare_rule(load_schema(schema))
 
 
 def prepare_rule(schema: Schema, *, sensitive: bool = False, expected: str = "") -> Rule:

@@ -34,6 +34,7 @@ FILES = (
     "get",
     "status",
     "events",
+    "serve",
 )
 """The names of the schema files, without `.schema.json`."""
 

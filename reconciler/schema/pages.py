@@ -32,6 +32,39 @@ def render_manifest_page() -> str:
     return "\n".join(parts)
 
 
+_SERVE_INTRODUCTION = """\
+# The configuration of `reconcile serve`
+
+*Made from `schemas/serve.schema.json` by `scripts/generate-docs`; change that.*
+
+`reconcile serve --config /etc/reconcile/serve.yaml`. One YAML file, read as a manifest is, but without variables: every
+unknown key is an error with its place, and `reconcile serve --config FILE --check` tells all of them.
+`reconcile schema serve` prints the schema for editors; `examples/systemd/serve.yaml` is an example;
+[operations.md](operations.md#its-configuration) says what it is for.
+Durations are `30s`, `5m`, `1h30m`, `14d`; a number is seconds.
+
+"""
+
+
+def render_serve_page() -> str:
+    """The page of the controller's configuration, docs/serve.md."""
+    schema = load_schema("serve")
+    rows = "".join(_serve_rows(schema, ""))
+    return f"{_SERVE_INTRODUCTION}| key | what it is | default |\n|---|---|---|\n{rows}"
+
+
+def _serve_rows(schema: Schema, above: str) -> list[str]:
+    rows = []
+    for name, prop in _properties(schema).items():
+        if "x-not-built" in prop:
+            continue
+        rows.append(f"| `{above}{name}` | {_words(prop)} | {_default(prop)} |\n")
+        rows += _serve_rows(prop, f"{above}{name}[]." if _lists_maps(prop) else f"{above}{name}.")
+        for entry in _entries_with_properties(prop):
+            rows += _serve_rows(entry, f"{above}{name}.NAME.")
+    return rows
+
+
 def _render_section(title: str, schema: Schema, *, changes: bool) -> str:
     rows = "".join(_rows(schema, "", schema.get("x-change", ""), changes=changes))
     head = ("| key | what it is | default |", "|---|---|---|")

@@ -5,7 +5,7 @@ anew. The controller calls it; `boot.py` is its gentler kin for the time after a
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from msgspec import structs
 
@@ -17,6 +17,7 @@ from reconciler.model.key import split_key
 from reconciler.model.plan import Plan
 from reconciler.plan.forms import plan_json
 from reconciler.plan.make import make_drift_plan
+from reconciler.plan.mending import DriftRule, keep_mended
 from reconciler.verbs.apply import Applied, raise_for, recovered
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look
@@ -24,13 +25,25 @@ from reconciler.verbs.record import Recorder
 from reconciler.verbs.root import Root
 
 
-def heal(root: Root, names: Collection[str], *, timeout: float, face: Face) -> Applied:
-    """Mend the drift of stacks; of none: only take up what dead applies left, and remove strays. Raises ConvergeFailed,
-    DataGone where a volume's folder is gone: the rest is mended then."""
+def mend_all(stack: str) -> DriftRule:  # noqa: ARG001 the signature of a rule
+    """The rule that leaves nothing as it is."""
+    return DriftRule()
+
+
+def heal(
+    root: Root,
+    names: Collection[str],
+    *,
+    timeout: float,
+    face: Face,
+    rule_of: Callable[[str], DriftRule] = mend_all,
+) -> Applied:
+    """Mend the drift of stacks, as far as their rule says; of none: only take up what dead applies left, and remove strays.
+    Raises ConvergeFailed, DataGone where a volume's folder is gone: the rest is mended then."""
     ordered = sorted(names)
     with root.lock_stacks(ordered, "heal"), Recorder(root, face.emit, ordered) as told:
         looked = recovered(root, ordered, emit=told)
-        plan = _plan(looked, ordered)
+        plan = keep_mended(_plan(looked, ordered), rule_of)
         if not plan.actions:
             return _checked(Applied(plan=plan, result=None), looked)
         face.show(plan)

@@ -47,6 +47,8 @@ class Serving(Struct, frozen=True, kw_only=True):
     since: float
     at: float
     """When this was written."""
+    problem: str = ""
+    """Why its configuration is not as its file says."""
     sources: tuple[SourceState, ...] = ()
     stacks: tuple[StackState, ...] = ()
 
@@ -54,7 +56,7 @@ class Serving(Struct, frozen=True, kw_only=True):
     def found_something(self) -> bool:
         """Whether anybody must look."""
         sources = any(source.broken or source.problems for source in self.sources)
-        return sources or any(stack.problem or stack.gone for stack in self.stacks)
+        return bool(self.problem) or sources or any(stack.problem or stack.gone for stack in self.stacks)
 
     def only(self, stack: str) -> "Serving":
         """What it says of one stack, and of its source."""

@@ -32,7 +32,8 @@ class Served:
         self.running: subprocess.Popen[bytes] | None = None
 
     def start(self, *flags: str) -> None:
-        self.running = self.world.popen("serve", "--watch", str(self.folder), *flags)
+        watch = [] if "--config" in flags else ["--watch", str(self.folder)]
+        self.running = self.world.popen("serve", *watch, *flags)
         wait_until(lambda: self.status()["controller"] is not None, "it serves", self.said, seconds=30)
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
@@ -41,6 +42,10 @@ class Served:
         _, err = self.running.communicate(timeout=60)
         self.running, running = None, self.running
         return running.returncode, err.decode()
+
+    def hang_up(self) -> None:
+        assert self.running is not None
+        self.world.signal(self.running, signal.SIGHUP)
 
     def write(self, name: str, port: int, more: str = "") -> None:
         path = self.folder / f"{name}.yaml"
@@ -94,6 +99,35 @@ def test_files_become_stacks_and_what_is_wrong_is_in_the_status(served: Served) 
     assert "containers run on" in err
     assert served.serves(8081)
     assert served.world.run("status", "-o", "json").json()["controller"] is None
+
+
+def test_configuration_is_read_anew_on_sighup_and_a_bad_one_changes_nothing(served: Served) -> None:
+    served.write("blog", 8081)
+    config = served.world.folder / "serve.yaml"
+    head = f"apiVersion: reconcile/v1\nsources:\n  - watch: {served.folder}\n"
+    config.write_text(head)
+    assert "is right" in served.world.run("serve", "--config", str(config), "--check", check=0).out
+    served.start("--config", str(config))
+    served.wait(lambda: served.serves(8081), "blog is up")
+    pid = served.world.pid("blog/web")
+    config.write_text(head + "drifft: warn\n")
+    served.world.run("serve", "--config", str(config), "--check", check=65)
+    served.hang_up()
+    served.wait(lambda: served.status()["controller"]["problem"], "the status says it")
+    told = served.world.run("status", check=2).out
+    assert "its configuration has a mistake; what was read before stays in force" in told
+    assert "serve.yaml:4:1 drifft: unknown key" in told
+    assert "did you mean drift?" in told
+    more = served.world.folder / "more"
+    more.mkdir()
+    (more / "shop.yaml").write_text(MANIFEST.format(name="shop", port=8082, more=""))
+    config.write_text(head.replace(str(served.folder), str(more)))
+    served.hang_up()
+    served.wait(lambda: served.serves(8082), "what the new source has is up")
+    assert [one["name"] for one in served.status()["controller"]["sources"]] == [str(more)]
+    assert served.status()["controller"]["problem"] == ""
+    assert f"{served.folder} is not served any more; blog stay as they are" in served.world.run("events").out
+    assert served.world.pid("blog/web") == pid
 
 
 def test_version_that_does_not_run_is_rolled_back_and_waits_for_another(served: Served) -> None:

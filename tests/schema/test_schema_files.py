@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.model.plan import Effect
 from reconciler.schema.load import FILES, load_schema, read_schema_text, resolve_reference
-from reconciler.schema.pages import render_manifest_page
+from reconciler.schema.pages import render_manifest_page, render_serve_page
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = ("stack", "image", "network", "volume", "container", "config", "secret")
@@ -80,6 +80,15 @@ def test_unknown_name_is_a_key_error():
 def test_page_of_the_manifest_is_up_to_date():
     page = (ROOT / "docs" / "manifest.md").read_text(encoding="utf-8")
     assert page == render_manifest_page(), "run scripts/generate-docs"
+
+
+def test_page_of_the_controllers_configuration_is_up_to_date_and_names_all_of_it():
+    page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    assert page == render_serve_page(), "run scripts/generate-docs"
+    found = list(properties(load_schema("serve"), "serve", None))
+    built = [(path, schema) for path, schema, _ in found if "x-not-built" not in schema]
+    assert [path for path, schema in built if not {"description", "x-example"} <= schema.keys()] == []
+    assert [path for path, _ in built if path.rsplit("/", 1)[-1] not in page] == []
 
 
 def test_page_names_each_property_that_is_built_and_each_that_is_not():

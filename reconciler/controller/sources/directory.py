@@ -43,6 +43,13 @@ class DirectorySource:
         self._variables = variables
         self._entries: dict[str, _Entry] = {}
 
+    def use(self, variables: Mapping[str, str]) -> None:
+        """Read with other variables from now on. What is valid no more with them keeps its last version."""
+        if variables != self._variables:
+            self._variables = variables
+            for entry in self._entries.values():
+                entry.signature = ""
+
     def read(self) -> Sighting:
         """Look at the folder now. Cheap where nothing changed: a stat(2) of each file that any version is made of."""
         try:
@@ -72,7 +79,7 @@ class DirectorySource:
             entry.stacks = load(files, variables=self._variables, environment={})
             entry.inputs = tuple(sorted({path for stack in entry.stacks for path in _find_inputs(stack)}))
             entry.problem = ""
-            entry.token = own + _sign(entry.inputs)
+            entry.token = own + _sign(entry.inputs) + _digest(f"{name}={value}" for name, value in self._variables.items())
         except BadManifest as error:
             entry.problem = error.detail
         except ReconcileError as error:
@@ -142,6 +149,10 @@ def _sign(paths: Iterable[Path]) -> str:
             words.append(f"{path}\0{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}")
         except OSError as error:
             words.append(f"{path}\0{error.errno}")
+    return _digest(words)
+
+
+def _digest(words: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(words).encode(errors="surrogateescape")).hexdigest()[:16]
 
 

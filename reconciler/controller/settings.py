@@ -1,0 +1,124 @@
+"""A configuration file → what to serve, and how: the meaning of what `schemas/serve.schema.json` lets stand in it.
+
+The file decides what runs as root: one that others may write to is refused. Read at the start and on SIGHUP.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from reconciler.controller.policy import Policy, SourceRules
+from reconciler.manifest.configuration import Configuration, read_configuration
+from reconciler.manifest.scalars import render_scalar
+from reconciler.manifest.text import MAX_BYTES
+from reconciler.model.errors import BadManifest, Problem
+from reconciler.plan.mending import DriftRule
+
+WORKERS = 4
+
+
+class WatchOptions(Struct, frozen=True, kw_only=True):
+    """A folder to watch."""
+
+    folder: Path
+    variables: Mapping[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """What it is called everywhere."""
+        return str(self.folder)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """All of it."""
+
+    sources: tuple[WatchOptions, ...]
+    policy: Policy = Policy()
+    workers: int = WORKERS
+
+
+FIXED = ("workers",)
+"""What is read at the start only."""
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a configuration file. Raises BadManifest with everything that is wrong."""
+    found = read_configuration(path, _read_file(path), schema="serve")
+    settings = _read(found) if found.fits else None
+    found.finish()
+    assert settings is not None
+    return settings
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of a file that nobody else may write to. Raises BadManifest."""
+    try:
+        with path.open("rb") as file:
+            owned = os.fstat(file.fileno())
+            if not stat.S_ISREG(owned.st_mode):
+                raise BadManifest([Problem(file=str(path), text="is no regular file")])
+            if owned.st_uid not in (0, os.geteuid()) or owned.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                text = f"others may write to it (owner {owned.st_uid}, mode {stat.S_IMODE(owned.st_mode):04o})"
+                raise BadManifest([Problem(file=str(path), text=text, hint=f"chown root: {path} && chmod 644 {path}")])
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BadManifest([Problem(file=str(path), text=f"can't be read: {error.strerror}")]) from None
+
+
+def _read(found: Configuration) -> Settings:
+    written = enumerate(found.data["sources"])
+    sources = [_read_source(found, number, source) for number, source in written]
+    if found.fits:
+        _blame_twins(found, sources)
+    heal, drift = _read_drift(found)
+    policy = Policy(
+        heal=heal,
+        drift=drift,
+        sources={source.name: _read_rules(found.data["sources"][number]) for number, source in enumerate(sources)},
+        resync=found.duration(("resync",), 300.0, least=1.0),
+        poll=found.duration(("poll",), 60.0, least=1.0),
+        timeout=found.duration(("timeout",), 300.0, least=1.0),
+    )
+    return Settings(sources=tuple(sources), policy=policy, workers=found.get(("workers",), WORKERS))
+
+
+def _read_source(found: Configuration, number: int, written: Mapping[str, Any]) -> WatchOptions:
+    if "watch" not in written:
+        found.blame(("sources", number), "the source says nothing of where it is", "expected watch: FOLDER")
+    variables = {name: render_scalar(value) for name, value in written.get("vars", {}).items()}
+    return WatchOptions(folder=Path(os.path.normpath(written.get("watch", "/"))), variables=variables)
+
+
+def _blame_twins(found: Configuration, sources: list[WatchOptions]) -> None:
+    """A folder twice, or one within another: its manifests would be of both."""
+    for number, source in enumerate(sources):
+        for other in sources[:number]:
+            if source.folder == other.folder:
+                found.blame(("sources", number, "watch"), f"{source.name} is watched already", "keep one of the two")
+            elif source.folder.is_relative_to(other.folder) or other.folder.is_relative_to(source.folder):
+                text = f"{source.name} and {other.name} lie within each other: a manifest would be of both"
+                found.blame(("sources", number, "watch"), text, "watch folders beside each other")
+
+
+def _read_rules(written: Mapping[str, Any]) -> SourceRules:
+    return SourceRules(prune=written.get("prune", False), max_delete=written.get("max_delete", 0))
+
+
+def _read_drift(found: Configuration) -> tuple[bool, dict[str, DriftRule]]:
+    """Whether drift is mended, and the rules of stacks that are named."""
+    written = found.get(("drift",), "heal")
+    if isinstance(written, str):
+        return written == "heal", {}
+    heal = written.get("default", "heal") == "heal"
+    rules = {}
+    for stack, said in written.get("stacks", {}).items():
+        if isinstance(said, str):
+            rules[stack] = DriftRule(heal=said == "heal")
+        else:
+            parts = {part: word == "heal" for part, word in said.get("parts", {}).items()}
+            rules[stack] = DriftRule(heal=said.get("default", "heal" if heal else "warn") == "heal", parts=parts)
+    return heal, rules
