@@ -12,10 +12,12 @@ import msgspec
 from reconciler.converge import perform
 from reconciler.converge.grants import Job, drop_record, give_back
 from reconciler.converge.ground import Ground
+from reconciler.converge.resume import owe_restart
+from reconciler.converge.view import made_of
 from reconciler.model.errors import ReconcileError
 from reconciler.model.key import Key, Kind, kind_of, stack_of
 from reconciler.model.observation import Status
-from reconciler.model.plan import Action, Verb
+from reconciler.model.plan import Action, Plan, Verb
 from reconciler.model.record import Record
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Ledger:
     """What is known of one run's actions and is, or will be, on record."""
 
     ground: Ground
+    plan: Plan
     statuses: dict[int, Status] = field(default_factory=dict)
     """How things were last seen, by action."""
     ended: dict[Key, Status] = field(default_factory=dict)
@@ -49,6 +52,7 @@ class Ledger:
 
     def begin(self, tx: "Writing", jobs: Sequence[Job]) -> None:
         """Write the intents of what is about to begin."""
+        tx.drop_owed_restarts([job.action.key for job in jobs])
         numbers = tx.put_intents([job.intent for job in jobs])
         self._intents |= {job.action.id: number for job, number in zip(jobs, numbers, strict=True)}
 
@@ -65,6 +69,7 @@ class Ledger:
         else:
             self._put_made(tx, job, outcome.status or self.statuses.get(action.id))
             give_back(tx, action.key, job.new)
+            self._owe_restarts(tx, action)
         tx.finish_intent(self._intents[action.id])
         tx.bump(stack_of(action.key))
 
@@ -79,6 +84,18 @@ class Ledger:
         """Write the ends that were seen."""
         ended, self.ended = self.ended, {}
         tx.put_statuses({key: msgspec.to_builtins(status) for key, status in ended.items()})
+
+    def _owe_restarts(self, tx: "Writing", done: Action) -> None:
+        """Who is restarted because of this is owed it from now on: a run that ends before it comes to it leaves that to the
+        next one, which could not see it otherwise."""
+        if kind_of(done.key) is not Kind.CONTAINER or done.verb is Verb.UPDATE:
+            return
+        owed = []
+        for action in self.plan.actions:
+            record = tx.record(action.key) if action.verb is Verb.RESTART and done.id in action.after else None
+            if record is not None:
+                owed.append(owe_restart(made_of(record), apply=self.ground.apply, since=self.ground.now()))
+        tx.put_intents(owed)
 
     def _put_made(self, tx: "Writing", job: Job, status: Status | None) -> None:
         made = job.new

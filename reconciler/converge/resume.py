@@ -5,7 +5,7 @@ does not replay: an intent only says where to look.
 for intents whose stack lock nobody else holds.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -17,10 +17,10 @@ from reconciler.converge.view import compose_view, made_of, rests
 from reconciler.converge.waits import is_job
 from reconciler.linux import failpoint
 from reconciler.model.events import Emit, Note
-from reconciler.model.key import Key, Kind, kind_of
+from reconciler.model.key import Key, Kind, kind_of, split_key, stack_of
 from reconciler.model.observation import MISSING, Observation, Phase, Status
-from reconciler.model.record import Intent, Made, Record
-from reconciler.model.spec import START_FIRST
+from reconciler.model.record import ApplyId, Intent, Made, Record
+from reconciler.model.spec import START_FIRST, ContainerSpec
 
 
 class Folded(Struct, frozen=True, kw_only=True):
@@ -36,6 +36,8 @@ class Folded(Struct, frozen=True, kw_only=True):
     """Things to remove: the loser of two incarnations, and where a volume was that is gone or never came to be."""
     revive: tuple[Made, ...] = ()
     """Containers that a replace had stopped and that are to run again."""
+    owed: tuple[Intent, ...] = ()
+    """Restarts that are still to come: these stay intents until they, or what makes up for them, begin."""
     intents: tuple[Intent, ...] = ()
 
 
@@ -46,9 +48,16 @@ def fold_intents(records: Mapping[Key, Record], intents: Iterable[Intent], obser
     dropped: list[Key] = []
     remove: list[Made] = []
     revive: list[Made] = []
+    owed: dict[Key, Intent] = {}
     kept = tuple(intents)
     for intent in kept:
         key, record = intent.key, folded.get(intent.key)
+        if _is_owed(intent, observation):
+            owed.setdefault(key, intent)
+        if intent.verb == "restart" and intent.new is None:
+            if record is not None and key in owed:
+                folded[key] = msgspec.structs.replace(record, unfinished="restart")
+            continue
         if intent.verb == "delete" and intent.old is not None:
             if _status(observation, intent.old).phase is Phase.MISSING:
                 folded.pop(key, None)
@@ -72,16 +81,55 @@ def fold_intents(records: Mapping[Key, Record], intents: Iterable[Intent], obser
             if _status(observation, winner).phase is not Phase.MISSING:
                 revive.append(winner)
         if winner is not None:
-            folded[key] = _record_of(winner, record, intent)
+            unfinished = "update" if intent.verb == "restart" and key not in owed else intent.verb
+            folded[key] = _record_of(winner, record, intent, unfinished)
             changed.append(key)
+    for intent in _find_owed_followers(folded, kept, observation):
+        owed.setdefault(intent.key, intent)
+        folded[intent.key] = msgspec.structs.replace(folded[intent.key], unfinished="restart")
     return Folded(
         records=folded,
         changed=tuple(changed),
         dropped=tuple(dropped),
         remove=tuple(remove),
         revive=tuple(revive),
+        owed=tuple(owed.values()),
         intents=kept,
     )
+
+
+def owe_restart(made: Made, *, apply: ApplyId, since: float) -> Intent:
+    """A restart that is to come, written down before its turn has come: only the record says how the container is made."""
+    return Intent(key=made.key, stack=stack_of(made.key), verb="restart", apply=apply, begun_at=since, old=made)
+
+
+def _is_owed(intent: Intent, observation: Observation) -> bool:
+    """Whether what is to be restarted runs as it did before. What ended or was started since is another process anyhow."""
+    if intent.verb != "restart" or intent.old is None:
+        return False
+    status = _status(observation, intent.old)
+    return status.phase is Phase.RUNNING and status.started_at < intent.begun_at
+
+
+def _find_owed_followers(
+    records: Mapping[Key, Record], intents: Iterable[Intent], observation: Observation
+) -> Iterator[Intent]:
+    """Restarts of who follows a container that an apply started anew, and then ended before it could write that down."""
+    anew: dict[tuple[str, str], Intent] = {}
+    for intent in intents:
+        record = records.get(intent.key)
+        if intent.old is None or intent.new is None or record is None or kind_of(intent.key) is not Kind.CONTAINER:
+            continue
+        if _status(observation, made_of(record)).started_at >= intent.begun_at:
+            anew[intent.stack, split_key(intent.key).name] = intent
+    for key, record in records.items():
+        depends_on = record.spec.depends_on if anew and isinstance(record.spec, ContainerSpec) else {}
+        for name, dependency in depends_on.items():
+            cause = anew.get((stack_of(key), name)) if dependency.restart else None
+            if cause is not None:
+                intent = owe_restart(made_of(record), apply=cause.apply, since=cause.begun_at)
+                if _is_owed(intent, observation):
+                    yield intent
 
 
 def _never_was(intent: Intent, observation: Observation) -> bool:
@@ -120,7 +168,7 @@ def _status(observation: Observation, made: Made) -> Status:
     return status or MISSING
 
 
-def _record_of(made: Made, record: Record | None, intent: Intent) -> Record:
+def _record_of(made: Made, record: Record | None, intent: Intent, unfinished: str) -> Record:
     return Record(
         key=made.key,
         spec=made.spec,
@@ -130,7 +178,7 @@ def _record_of(made: Made, record: Record | None, intent: Intent) -> Record:
         hold=record.hold if record else None,
         status=record.status if record else {},
         created_at=record.created_at if record else intent.begun_at,
-        unfinished=intent.verb,
+        unfinished=unfinished,
     )
 
 
@@ -150,6 +198,7 @@ def resume(folded: Folded, ground: Ground, emit: Emit) -> None:
             tx.put_records([folded.records[key] for key in folded.changed])
             # Order: what an open intent names counts as used, and its grants would stay.
             tx.finish_intents([intent.id for intent in folded.intents])
+            tx.put_intents([msgspec.structs.replace(intent, apply=ground.apply, new=None) for intent in folded.owed])
             gone = {intent.key: intent.old for intent in folded.intents}
             for key in folded.dropped:
                 drop_record(tx, key, gone[key])

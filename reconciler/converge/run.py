@@ -399,6 +399,6 @@ def converge(plan: Plan, ground: Ground, options: Options, emit: Emit) -> Result
         watchlist = Watchlist(engine=ground.engine, executor=executor, clock=ground.clock, timeout=options.timeout)
         walk = Walk(
             plan=plan, ground=ground, options=options, emit=emit, executor=executor, watchlist=watchlist, board=Board(plan),
-            gates=Gates(plan=plan, ground=ground, watchlist=watchlist), ledger=Ledger(ground=ground),
+            gates=Gates(plan=plan, ground=ground, watchlist=watchlist), ledger=Ledger(ground=ground, plan=plan),
         )  # fmt: skip
         return walk.walk()

@@ -9,7 +9,7 @@ import time
 
 from reconciler.engine.native.runtime import bundle, conmon, policy, runc
 from reconciler.engine.native.runtime.ended import write_ended
-from reconciler.linux import cgroups, process
+from reconciler.linux import process
 from reconciler.onexit import heal
 from reconciler.onexit.waiting import Sleeper
 
@@ -17,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_KILLED = 137
 _UNKNOWN_CODE = 255
 
 
@@ -63,10 +62,8 @@ def _act(path: str, monitor_pid: int) -> Pause | None:
 
 
 def _record_exit(path: str, monitor: "dict[str, Any]", state: "dict[str, Any]") -> "dict[str, Any]":
-    code, at = read_exit_file(path, monitor["id"])
-    oom = code == _KILLED and cgroups.count_oom_kills(monitor["cgroup"]) > 0
-    run = {"pid": state["pid"], "start_time": state["start_time"]}
-    return _write_exit(path, {**run, "code": code, "at": at, "oom": oom})
+    how = bundle.read_exit_file(path, monitor) or {"code": _UNKNOWN_CODE, "at": time.time(), "oom": False}
+    return _write_exit(path, {"pid": state["pid"], "start_time": state["start_time"], **how})
 
 
 def _write_exit(path: str, ended: "dict[str, Any]") -> "dict[str, Any]":
@@ -74,15 +71,6 @@ def _write_exit(path: str, ended: "dict[str, Any]") -> "dict[str, Any]":
     ended = {**ended, "uptime": process.read_uptime()}
     bundle.write_json(path, bundle.EXIT, ended)
     return ended
-
-
-def read_exit_file(path: str, container_id: str) -> tuple[int, float]:
-    """The exit code as conmon wrote it, and when; 255 and now where it could not."""
-    try:
-        with open(f"{path}/{bundle.EXITS}/{container_id}", encoding="ascii") as file:
-            return int(file.read()), os.fstat(file.fileno()).st_mtime
-    except (FileNotFoundError, ValueError):
-        return _UNKNOWN_CODE, time.time()
 
 
 def _follow_marks(path: str, monitor: "dict[str, Any]", rules: policy.Policy, ended: "dict[str, Any]") -> Pause | None:

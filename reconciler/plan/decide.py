@@ -242,7 +242,7 @@ def _finish(want: Spec, record: Record, status: Status, *, changes: tuple[Change
         if record.unfinished == Verb.DELETE or (standing is Standing.PREPARED and _VERB_OF.get(strongest(changes))):
             return Verb.REPLACE
         again = {Standing.PREPARED: Verb.CREATE, Standing.DOWN: Verb.RESTART, Standing.FAILED: Verb.RESTART}
-        least = again.get(standing, Verb.UPDATE)
+        least = again.get(standing, Verb.RESTART if record.unfinished == Verb.RESTART else Verb.UPDATE)
     return _stronger(least, _VERB_OF.get(strongest(changes + parts), least))
 
 

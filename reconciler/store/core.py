@@ -74,6 +74,9 @@ STATEMENTS: dict[str, ClauseElement] = {
     .values(scope=bindparam("to")),
     "PUT_INTENT": _insert(_intents, ["key", "stack", "verb", "image", "data"]),
     "DELETE_INTENT": delete(_intents).where(_intents.c.id == bindparam("of_id")),
+    "DELETE_INTENTS_OF": delete(_intents).where(
+        _intents.c.key == bindparam("of_key"), _intents.c.verb == bindparam("of_verb")
+    ),
     "LAST_REVISION": select(func.max(_revisions.c.number)).where(_revisions.c.stack == bindparam("of_stack")),
     "PUT_REVISION": _insert(_revisions, ["stack", "number", "at", "who", "source", "summary", "wanted", "result"]),
     "PUT_REVISION_IMAGE": _insert(_pins, ["stack", "number", "key", "digest"]),

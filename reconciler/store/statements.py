@@ -31,6 +31,7 @@ PASS_ON_GRANTS = """UPDATE grants SET owner=:to WHERE grants.owner = :of_owner""
 PASS_ON_RESERVATIONS = """UPDATE grants SET scope=:to WHERE grants.pool = 'reserved' AND grants.scope = :volume"""
 PUT_INTENT = """INSERT INTO intents ("key", stack, verb, image, data) VALUES (:key, :stack, :verb, :image, :data)"""
 DELETE_INTENT = """DELETE FROM intents WHERE intents.id = :of_id"""
+DELETE_INTENTS_OF = """DELETE FROM intents WHERE intents."key" = :of_key AND intents.verb = :of_verb"""
 LAST_REVISION = """SELECT max(revisions.number) AS max_1 FROM revisions WHERE revisions.stack = :of_stack"""
 PUT_REVISION = """INSERT INTO revisions (stack, number, at, who, source, summary, wanted, result) VALUES (:stack, :number,
 :at, :who, :source, :summary, :wanted, :result)"""

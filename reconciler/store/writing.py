@@ -182,6 +182,10 @@ class Writing(Reading):
         """Remove intents whose outcome is recorded; one that is gone already is no error."""
         journal.finish_intents(self._sql, numbers)
 
+    def drop_owed_restarts(self, keys: Sequence[Key]) -> None:
+        """Remove intents to restart these: what the caller, who has the stack's lock, begins of them makes up for it."""
+        journal.drop_owed_restarts(self._sql, keys)
+
     # Contents
 
     def put_contents(self, sealed: Mapping[str, bytes]) -> None:

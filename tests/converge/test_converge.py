@@ -10,11 +10,13 @@ from reconciler.converge.view import made_of
 from reconciler.model.errors import Refused
 from reconciler.model.key import Key, Kind, container_key, make_key
 from reconciler.model.observation import Phase, missing
+from reconciler.model.plan import Effect
 from reconciler.model.record import Grants, Hold, Intent, Made, StackRecord
-from reconciler.model.spec import Healthcheck, VolumeSpec
+from reconciler.model.spec import Dependency, Healthcheck, VolumeSpec
 
 WEB = container_key("blog", "web")
 CACHE = container_key("blog", "cache")
+OTHER = container_key("blog", "other")
 FRONT = make_key(Kind.NETWORK, "blog", "front")
 DATA = make_key(Kind.VOLUME, "blog", "data")
 
@@ -309,3 +311,35 @@ def test_x1_going_back_after_a_reboot_and_a_death_anywhere_gives_the_former_ones
         deaths += 1
         bench.machine.reboot()
     assert deaths > 3
+
+
+def lose(bench: Bench, key: Key) -> None:
+    bench.machine.vanish(key)
+
+
+def lose_its_monitor(bench: Bench, key: Key) -> None:
+    bench.machine.drift(key, "monitor", missing(Effect.RESTART))
+
+
+@pytest.mark.parametrize("cause", [lose, lose_its_monitor, None], ids=["made anew", "restarted", "replaced"])
+def test_x1_restart_owed_to_who_follows_is_made_up_for_wherever_an_apply_died(bench: Bench, cause) -> None:
+    follows = {"depends_on": {"cache": Dependency(condition="started", restart=True)}}
+    deaths, died = 0, True
+    while died:
+        bench.apply(stack(web=container(**follows), cache=container(), other=container()))
+        before = bench.pids()
+        bench.machine.now += 10.0
+        if cause is not None:
+            cause(bench, CACHE)
+        wanted = stack(web=container(**follows), cache=container(command=() if cause else ("b",)), other=container())
+        died = die_after(bench, wanted, deaths)
+        bench.machine.now += 10.0
+        bench.apply(wanted)
+        begun = {thing.made.key: thing.started_at for thing in bench.machine.containers.values()}
+        assert begun[WEB] >= begun[CACHE], deaths
+        assert bench.pids()[CACHE] != before[CACHE], deaths
+        assert bench.pids()[OTHER] == before[OTHER], deaths
+        assert bench.lines(wanted) == ["nothing to do"], deaths
+        assert bench.fold().intents == (), deaths
+        deaths += 1
+    assert deaths > 5

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.engine.native.runtime import bundle, lifecycle, policy
+from reconciler.engine.native.runtime import bundle, lifecycle, policy, status
 from reconciler.linux import process
 from reconciler.model.observation import Phase, Status
 from reconciler.model.record import ApplyId
@@ -208,3 +208,13 @@ def test_exit_command_of_a_bundle_that_is_gone_ends_quietly(bundles: Bundles) ->
     for path in (bundles.layout.bundles / "nothing", bundles.path(bundles.make())):
         done = subprocess.run([python, "-I", "-S", "-E", script, path], capture_output=True, text=True, check=True)
         assert done.stdout + done.stderr == ""
+
+
+def test_want_of_memory_is_known_as_soon_as_the_exit_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An apply that looked between the monitor's file and the exit command's told of a SIGKILL without its cause."""
+    (tmp_path / bundle.EXITS).mkdir()
+    (tmp_path / bundle.EXITS / "a1b2").write_text("137")
+    monkeypatch.setattr(bundle.cgroups, "count_oom_kills", {"/short": 1, "/ample": 0}.__getitem__)
+    run = {"pid": 5, "start_time": 7}
+    ended = {name: status.read_exit(str(tmp_path), {"id": "a1b2", "cgroup": name}, run) for name in ("/short", "/ample")}
+    assert [(how["code"], how["oom"]) for how in ended.values()] == [(137, True), (137, False)]

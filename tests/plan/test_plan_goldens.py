@@ -276,8 +276,8 @@ def test_unfinished_work_is_finished():
     known = Known.of(blog).recorded(WEB, unfinished="restart").recorded(FRONT, unfinished="create").gone(FRONT)
     assert text(known.plan(blog)) == golden("""
           1 create   network/blog/front             because an earlier apply did not finish it
-          2 update   container/blog/web/1  after 1  because an earlier apply did not finish it
-        2 actions: 1 create, 1 update
+          2 restart  container/blog/web/1  after 1  because an earlier apply did not finish it
+        2 actions: 1 create, 1 restart
     """)
 
 

@@ -235,7 +235,7 @@ def test_unhealthy_container_is_restarted_and_told_and_one_that_says_nothing_is_
     pids = {name: served.world.pid(f"{name}/web") for name in ("blog", "shop")}
     for name in pids:
         served.world.run("exec", f"{name}/web", "touch", "/dev/shm/sick", check=0)
-    served.wait(lambda: served.world.pid("blog/web") not in (0, pids["blog"]), "it is restarted")
+    served.wait(lambda: served.world.record("blog/web")["status"]["pid"] not in (None, 0, pids["blog"]), "it is restarted")
     served.wait(lambda: served.world.record("blog/web")["status"]["health"] == "healthy", "and well again")
     events = served.world.run("events").out
     assert "container/blog/web/1: unhealthy" in events

@@ -88,13 +88,13 @@ class NativeLine:
 
     def read_exit(self) -> int | None:
         """The exit code once it is written down. Raises Failed where it never will be."""
-        ended = status.read_exit(self._path, self._monitor["id"], self._state)
+        ended = status.read_exit(self._path, self._monitor, self._state)
         if ended:
             return int(ended["code"])
         if not bundle.read_json(self._path, bundle.MONITOR):
             raise Failed(f"{self._key}: it was removed by somebody else", hint="`reconcile events` tells by whom")
         # Race: it may have written the code between the two looks.
-        if not status.is_followed(self._state) and not status.read_exit(self._path, self._monitor["id"], self._state):
+        if not status.is_followed(self._state) and not status.read_exit(self._path, self._monitor, self._state):
             raise Failed(f"{self._key}: it ended, and its monitor too: nobody saw its exit code")
         return None
 

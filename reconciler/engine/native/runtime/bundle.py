@@ -17,9 +17,11 @@ import os
 import time
 
 from reconciler.engine.native.runtime.smalljson import parse_json, render_json
+from reconciler.linux import cgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 CONFIG, MONITOR, POLICY, STATE = "config.json", "monitor.json", "policy.json", "state.json"
@@ -27,6 +29,7 @@ EXIT, CONTAINER, HEALTH, LOCK = "exit.json", "container.json", "health.json", "l
 PID, CONMON_PID, EXITS, CTL, ERROR = "pid", "conmon.pid", "exits", "ctl", "error"
 ON_EXIT, ROOTFS, ATTACH = "on-exit", "rootfs", "attach"
 
+_KILLED = 137
 _TEXTS = ("id", "key", "runtime", "runtime_root", "conmon", "log", "cgroup", "monitors")
 _NUMBER = (int, float)
 _SHAPES: "dict[str, dict[str, Any]]" = {
@@ -118,3 +121,13 @@ def _is_the_lock(fd: int, path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return os.path.samestat(os.fstat(fd), there)
+
+
+def read_exit_file(path: str, monitor: "Mapping[str, Any]") -> "dict[str, Any]":
+    """How conmon saw it end: `code`, `at`, `oom` (killed for want of memory); empty where it wrote nothing."""
+    try:
+        with open(f"{path}/{EXITS}/{monitor['id']}", encoding="ascii") as file:
+            code, at = int(file.read()), os.fstat(file.fileno()).st_mtime
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {"code": code, "at": at, "oom": code == _KILLED and cgroups.count_oom_kills(monitor["cgroup"]) > 0}

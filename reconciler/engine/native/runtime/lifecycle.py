@@ -189,7 +189,7 @@ def halt(path: str, *, mark: str, apply: ApplyId, number: int, grace: float) -> 
 
 def _keep_end(path: str, monitor: dict[str, Any], state: dict[str, Any], rules: policy.Policy, *, stopped: bool) -> None:
     """A reboot takes the bundle away, and what was stopped has still ended."""
-    how = {"code": None, "at": time.time(), "oom": False} | status.read_exit(path, monitor["id"], state)
+    how = {"code": None, "at": time.time(), "oom": False} | status.read_exit(path, monitor, state)
     kept = {name: how[name] for name in ("code", "at", "oom")}
     more = {"started_at": state["started_at"], "restarts": rules.restarts, "gave_up": rules.gave_up, "held": True}
     ended.write_ended(monitor.get("ended", ""), kept | more | {"stopped": stopped})

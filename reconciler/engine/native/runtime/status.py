@@ -6,6 +6,7 @@ Reads small files and starts no program: fifty containers take a few millisecond
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -35,7 +36,7 @@ def read_status(path: str, incarnation: str, *, kept: str = "") -> Status:
         return before or Status(phase=Phase.CREATED, incarnation=incarnation, error=_read_error(path))
     if is_running(state):
         return _read_running(path, monitor, state, rules)
-    ended = read_exit(path, monitor["id"], state)
+    ended = read_exit(path, monitor, state)
     if not ended and is_followed(state):
         # Race: its monitor is just writing down how it ended; until then it counts as not ended.
         return _read_running(path, monitor, state, rules)
@@ -124,16 +125,12 @@ def _choose_restart(rules: policy.Policy, ended: dict[str, Any]) -> float:
     return time.time() + max(0.0, policy.choose_pause(rules.attempts) - since)
 
 
-def read_exit(path: str, container_id: str, state: dict[str, Any]) -> dict[str, Any]:
+def read_exit(path: str, monitor: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """How the last run ended: `code`, `at`, `oom`; empty where nobody saw it (its monitor died before it)."""
     ended = bundle.read_json(path, bundle.EXIT)
     if ended.get("pid") == state["pid"] and ended.get("start_time") == state["start_time"]:
         return ended
-    try:
-        with open(f"{path}/{bundle.EXITS}/{container_id}", encoding="ascii") as file:  # noqa: PTH123 - once a container
-            return {"code": int(file.read()), "at": os.fstat(file.fileno()).st_mtime, "oom": False}
-    except (FileNotFoundError, ValueError):
-        return {}
+    return bundle.read_exit_file(path, monitor)
 
 
 def _read_error(path: str) -> str:
