@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export", "Write a manifest of what is recorded."),
     "events": ("history", "Show what happened."),
     "lock": ("lock", "Write down what the tags of manifests name now."),
+    "keys": ("keys", "List, make and add the keys that open encrypted secrets."),
     "validate": ("validate", "Check manifests without looking at the machine."),
     "schema": ("validate", "Print the JSON Schema of manifests."),
     "doctor": ("doctor", "Check programs and kernel, and say how to mend what is missing."),

@@ -13,7 +13,7 @@ from reconciler.manifest.draft import Draft
 from reconciler.manifest.faults import Path, fitting_entries, render_path, shorten
 from reconciler.manifest.mounts import read_mode, read_target
 from reconciler.manifest.scalars import Interpolated
-from reconciler.model.content import LIMIT
+from reconciler.model.content import ENCRYPTED_LIMIT, LIMIT
 from reconciler.model.key import Kind, make_key
 from reconciler.model.record import Source
 from reconciler.model.signals import canonical_signal
@@ -21,6 +21,7 @@ from reconciler.model.spec import ConfigSpec, FileMount, SecretSpec, Sensitive
 
 _SECTION = {Kind.CONFIG: "configs", Kind.SECRET: "secrets"}
 _TEXT = {Kind.CONFIG: "content", Kind.SECRET: "env"}
+_ENCRYPTED = ("age", "sops")
 _FOLDER = {Kind.CONFIG: "/", Kind.SECRET: "/run/secrets/"}
 _MODE = {Kind.CONFIG: 0o444, Kind.SECRET: 0o400}
 
@@ -39,19 +40,37 @@ def draft_contents(draft: Draft) -> None:
 def _read_source(draft: Draft, kind: Kind, name: str, written: dict[str, Any]) -> Source | None:
     path: Path = (_SECTION[kind], name)
     text = _TEXT[kind]
-    named = [word for word in ("file", text) if word in written]
-    if len(named) == 2:
-        draft.blame(path, f"a {kind} comes from one place", f"keep `file` or `{text}`", at_key=True)
-    elif not named and not draft.written[_SECTION[kind]][name]:  # what does not fit was blamed already
+    named = [word for word in ("file", *_ENCRYPTED, text) if word in written]
+    if len(named) > 1:
+        kept = " or ".join(f"`{word}`" for word in named)
+        draft.blame(path, f"a {kind} comes from one place", f"keep {kept}", at_key=True)
+    elif not named and _says_nothing(draft.written[_SECTION[kind]][name]):  # what does not fit was blamed already
         hint = f"write `file: PATH` or `{text}: {'TEXT' if kind is Kind.CONFIG else 'NAME'}`"
         draft.blame(path, f"a {kind} needs a source", hint, at_key=True)
-    elif named == ["file"]:
-        return Source(file=os.path.normpath(os.path.join(draft.folder, written["file"])), path=render_path((*path, "file")))  # noqa: PTH118
+    elif named and named[0] != text:
+        return _read_path(draft, named[0], written, path)
     elif named and kind is Kind.CONFIG:
         return _read_content(draft, written["content"], (*path, "content"))
     elif named:
         return _read_variable(draft, written["env"], (*path, "env"))
     return None
+
+
+def _says_nothing(written: Any) -> bool:
+    return not written or (isinstance(written, dict) and set(written) == {"key"})
+
+
+def _read_path(draft: Draft, word: str, written: dict[str, Any], path: Path) -> Source:
+    """A file, as it is or encrypted."""
+    if "key" in written and word != "sops":
+        draft.blame(
+            (*path, "key"),
+            "only a file of SOPS has values to choose from",
+            f"remove `key`, or write `sops: {written[word]}`",
+        )
+    file = os.path.normpath(os.path.join(draft.folder, written[word]))  # noqa: PTH118
+    form = word if word in _ENCRYPTED else ""
+    return Source(file=file, form=form, select=written.get("key", ""), path=render_path((*path, word)))
 
 
 def _read_content(draft: Draft, text: str, path: Path) -> Source:
@@ -75,12 +94,13 @@ def _read_variable(draft: Draft, name: str, path: Path) -> Source:
 def blame_files(draft: Draft) -> None:
     """Files of configs and secrets that are not there, are none, or are too large."""
     for key, source in draft.sources.items():
-        if source.file and (wrong := _find_wrong(source.file)):
+        limit = ENCRYPTED_LIMIT if source.form else LIMIT
+        if source.file and (wrong := _find_wrong(source.file, limit)):
             kind, _, name = key.split("/", 2)
-            draft.blame((_SECTION[Kind(kind)], name, "file"), *wrong)
+            draft.blame((_SECTION[Kind(kind)], name, source.form or "file"), *wrong)
 
 
-def _find_wrong(file: str) -> tuple[str, str] | None:
+def _find_wrong(file: str, limit: int) -> tuple[str, str] | None:
     try:
         found = os.stat(file)  # noqa: PTH116
     except OSError as error:
@@ -89,8 +109,8 @@ def _find_wrong(file: str) -> tuple[str, str] | None:
         return text, "relative paths begin at the manifest's folder"
     if not stat.S_ISREG(found.st_mode):
         return f"{file} is no regular file", "name one file; a folder can be a bind mount"
-    if found.st_size > LIMIT:
-        return f"{file} has {found.st_size:,} bytes; at most 1 MiB is kept", "use a volume or a bind mount"
+    if found.st_size > limit:
+        return f"{file} has {found.st_size:,} bytes; at most {limit >> 20} MiB is kept", "use a volume or a bind mount"
     return None
 
 

@@ -12,6 +12,9 @@ from reconciler.model.spec import UNREAD, ContainerSpec, FileMount, Sensitive
 LIMIT = 1 << 20
 """Bytes of one content. Compat: Docker's bound is 500 KB for secrets, 1 MB for configs; Kubernetes' is 1 MiB."""
 
+ENCRYPTED_LIMIT = 4 * LIMIT
+"""Bytes of an encrypted file: text of SOPS is some times larger than what is in it."""
+
 KEYED = "hmac-sha256:"
 """What a digest begins with that says nothing of its content to who lacks the root's key."""
 

@@ -5,7 +5,7 @@
     │   ├── ProgramMissing
     │   ├── ProgramFailed
     │   ├── PortTaken, SubnetTaken, AddressTaken, AddressesUsedUp, NameTaken
-    │   ├── RegistryError, ContentError, PlatformMissing
+    │   ├── RegistryError, ContentError, CannotDecrypt, PlatformMissing
     │   ├── NotRoot, RootError
     │   ├── NotFound                          a name that no record answers to
     │   ├── NotLent                           what is borrowed of another stack is not there
@@ -132,6 +132,10 @@ class ContentError(Failed):
 
     def __init__(self, what: str, expected: str, found: str, hint: str = "") -> None:
         super().__init__(f"{what}: expected {expected}, found {found}; nothing of it was kept", hint=hint)
+
+
+class CannotDecrypt(Failed):
+    """An encrypted file that no key of this root opens, or that is damaged; nothing of it was taken."""
 
 
 class PlatformMissing(Failed):

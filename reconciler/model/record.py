@@ -41,6 +41,10 @@ class Source(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Absolute path."""
     value: Sensitive | None = None
     """What the manifest itself says, or the value of a variable."""
+    form: str = ""
+    """What is in the file: `age` or `sops` where it is encrypted, empty where it is the content itself."""
+    select: str = ""
+    """Of a SOPS file: the path of the value in it."""
     guessable: bool = False
     """Whether its plain digest would tell what a variable holds, so that it gets a keyed one."""
     path: str = ""

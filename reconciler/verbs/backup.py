@@ -3,6 +3,7 @@
     manifest.json     format, version, root id, time, host, schema, stacks, volumes      first
     reconcile.db      the whole database, of one moment
     key               what sensitive values are sealed with
+    keys/age.txt      what encrypted files are opened with, where `manifest.json` says that there are keys
     volumes/ID/…      volume.json and data/, for each volume with data
     end.json          how many entries there were                                        last: a cut archive lacks it
 
@@ -32,13 +33,14 @@ from reconciler.model.record import Record, View
 from reconciler.model.spec import ImageSpec
 from reconciler.store.database import SCHEMA_VERSION
 from reconciler.store.store import copy_database, open_copy
+from reconciler.verbs.agekeys import FILE
 from reconciler.verbs.root import Root
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 FORMAT, VERSION = "reconcile-backup", 1
-MANIFEST, DATABASE, KEY, END = "manifest.json", "reconcile.db", "key", "end.json"
+MANIFEST, DATABASE, KEY, AGE_KEYS, END = "manifest.json", "reconcile.db", "key", str(FILE), "end.json"
 _BUFFER = 1 << 20
 
 
@@ -57,6 +59,7 @@ class BackupManifest(Struct, frozen=True, kw_only=True):
     stacks: tuple[str, ...]
     volumes: dict[str, Key]
     """Id to key of the volumes whose data is in the archive."""
+    age_keys: bool = False
 
 
 class BackedUp(Struct, frozen=True, kw_only=True):
@@ -110,6 +113,7 @@ def _write(root: Root, file: BinaryIO, *, volumes: bool, emit: Emit) -> BackedUp
         schema=SCHEMA_VERSION,
         stacks=tuple(sorted({stack_of(record.key) for record in records})),
         volumes={record.grants.volume_id: record.key for record in found},
+        age_keys=bool(root.age_keys.read()),
     )
     counted = _Counted(file)
     left_out: list[str] = []
@@ -117,6 +121,8 @@ def _write(root: Root, file: BinaryIO, *, volumes: bool, emit: Emit) -> BackedUp
         _add(tar, MANIFEST, msgspec.json.encode(manifest))
         _add(tar, DATABASE, database)
         _add(tar, KEY, (root.path / "key").read_bytes())
+        if manifest.age_keys:
+            _add(tar, AGE_KEYS, root.age_keys.path.read_bytes())
         for record in found:
             emit(Note(key=record.key, text="copying its data"))
             left_out += root.engine.volumes.pack(made_of(record), tar)

@@ -1,5 +1,7 @@
 """Reads configs, secrets and small files that are bound read-only: bytes by digest, and specs that name them so.
 
+Encrypted files are decrypted here, in memory.
+
 A step of `resolve.py`. What is too large to keep, or a folder, stays a bind mount of the host's own; a line says so.
 """
 
@@ -10,21 +12,23 @@ from collections.abc import Callable, Mapping
 
 from msgspec import structs
 
-from reconciler.model.content import LIMIT, pack
-from reconciler.model.errors import Problem
+from reconciler.model.content import ENCRYPTED_LIMIT, LIMIT, pack
+from reconciler.model.errors import CannotDecrypt, Problem
 from reconciler.model.key import Key, Kind, kind_of, make_key, split_key
 from reconciler.model.record import Source, Stack
 from reconciler.model.spec import UNREAD, ConfigSpec, ContainerSpec, FileMount, Mount, SecretSpec, Sensitive, Spec
+from reconciler.verbs.agekeys import AgeKeys
 
 
 class Reader:
     """What was read for one command."""
 
-    def __init__(self, keyed: Callable[[bytes], str]) -> None:
+    def __init__(self, keyed: Callable[[bytes], str], keys: AgeKeys) -> None:
         self.contents: dict[str, Sensitive] = {}
         self.live: dict[Key, tuple[str, ...]] = {}
         self.problems: list[Problem] = []
         self._keyed = keyed
+        self._keys = keys
 
     def read(self, stack: Stack, specs: Mapping[Key, Spec]) -> dict[Key, Spec]:
         """The specs with every digest in them, those of containers too."""
@@ -35,10 +39,30 @@ class Reader:
         data = source.value.value.encode(errors="surrogateescape") if source.value is not None else b""
         if source.file:
             try:
-                data, _ = _read_file(source.file)
+                data = self._decrypt(source)
             except (OSError, ValueError) as error:
                 self._blame(stack, source.path, source.file, error)
+            except CannotDecrypt as error:
+                problem = Problem(
+                    file=stack.source, path=source.path, text=f"{source.file}: {error.brief}", hint=error.hint
+                )
+                self.problems.append(problem)
         return self._keep(data, keyed=source.guessable or kind_of(key) is Kind.SECRET)
+
+    def _decrypt(self, source: Source) -> bytes:
+        """What is in a source's file, which only then exists in clear: in memory."""
+        if not source.form:
+            return _read_file(source.file)[0]
+        sealed, _ = _read_file(source.file, ENCRYPTED_LIMIT)
+        if source.form == "sops":
+            from reconciler.verbs.sops import decrypt_sops  # with YAML and a cipher, which few need
+
+            data = decrypt_sops(sealed, file=source.file, select=source.select, keys=self._keys)
+        else:
+            data = self._keys.decrypt(sealed)
+        if len(data) > LIMIT:
+            raise ValueError("what is in it is larger than 1 MiB")
+        return data
 
     def _keep(self, data: bytes, *, keyed: bool) -> str:
         digest = self._keyed(data) if keyed else f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -91,7 +115,7 @@ class Reader:
         self.problems.append(Problem(file=stack.source, path=path, text=text, hint=hint))
 
 
-def _read_file(path: str) -> tuple[bytes, os.stat_result]:
+def _read_file(path: str, limit: int = LIMIT) -> tuple[bytes, os.stat_result]:
     """A regular file's bytes and what stat says of it. Raises OSError, and ValueError for one that can't be kept."""
     # Without O_NONBLOCK the open of a pipe would wait for who writes.
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -99,7 +123,7 @@ def _read_file(path: str) -> tuple[bytes, os.stat_result]:
         found = os.fstat(number)
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("it is no regular file")
-        data = file.read(LIMIT + 1)
-    if len(data) > LIMIT:
-        raise ValueError("it is larger than 1 MiB")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"it is larger than {limit >> 20} MiB")
     return data, found

@@ -52,6 +52,7 @@ def plan_from(root: Root, wish: Wish, looked: Look, *, now: float) -> Plan:
         images=root.engine.images,
         records=looked.records,
         keyed=root.store.sealer.digest,
+        keys=root.age_keys,
         offline=wish.offline,
         ask_tags=wish.ask_tags,
     )

@@ -16,6 +16,7 @@ from reconciler.model.errors import BadManifest, Problem, ReconcileError, Regist
 from reconciler.model.key import Key
 from reconciler.model.record import Desired, ImageFact, Record, Stack
 from reconciler.model.spec import ContainerSpec, ImageSpec, Sensitive, Spec
+from reconciler.verbs.agekeys import AgeKeys
 from reconciler.verbs.contents import Reader
 
 ENV_FILE_LIMIT = 1 << 20
@@ -28,15 +29,17 @@ def resolve(
     images: ImageDriver,
     records: Mapping[Key, Record],
     keyed: Callable[[bytes], str],
+    keys: AgeKeys,
     offline: bool = False,
     ask_tags: bool = False,
 ) -> Desired:
-    """Read what the stacks name outside themselves; `keyed` gives the digest of what is not to be guessed by it.
+    """Read what the stacks name outside. `keyed` gives the digest of what is not to be guessed by it, `keys` open
+    what is encrypted.
 
     With `ask_tags` registries are asked whether locked tags have moved. Raises BadManifest for files, and what image
     drivers raise.
     """
-    reader = Reader(keyed)
+    reader = Reader(keyed, keys)
     read = tuple(_read(stack, reader) for stack in stacks)
     if reader.problems:
         raise BadManifest(reader.problems)

@@ -26,13 +26,14 @@ from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.record import Grants, Record
 from reconciler.store.database import SCHEMA_VERSION
 from reconciler.store.store import Store, building_store
-from reconciler.verbs.backup import DATABASE, END, FORMAT, KEY, MANIFEST, VERSION, BackupManifest
+from reconciler.verbs.agekeys import AgeKeys
+from reconciler.verbs.backup import AGE_KEYS, DATABASE, END, FORMAT, KEY, MANIFEST, VERSION, BackupManifest
 from reconciler.verbs.root import RUN, new_root_id, write_root_id
 
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
 
-_OURS = ("id", "key", "reconcile.db", "volumes", "containers", "content", "layers", "images", "networks")
+_OURS = ("id", "key", "keys", "reconcile.db", "volumes", "containers", "content", "layers", "images", "networks")
 """What a place that is free for a root has nothing of."""
 _LIMITS = Limits(entries=1 << 40, names=1 << 40, size=1 << 60, holes=1 << 60, seconds=1 << 40)
 """A backup is as large as the volumes; each name and header is bounded as ever."""
@@ -82,6 +83,7 @@ def _restore(path: Path, source: BinaryIO, *, what: str, engine: str) -> Restore
     manifest = _read_manifest(stream, entries)
     database = _read_head(stream, entries, DATABASE)
     key = _read_head(stream, entries, KEY)
+    age_keys = _read_head(stream, entries, AGE_KEYS) if manifest.age_keys else b""
     root_id = new_root_id()
     with building_store(path, image=database, key=key) as store:
         records = _rename(store, manifest.root_id, root_id)
@@ -95,6 +97,8 @@ def _restore(path: Path, source: BinaryIO, *, what: str, engine: str) -> Restore
                 (staged / "volumes").rename(path / "volumes")
         finally:
             files.remove_tree(staged)
+        if age_keys:
+            AgeKeys(path).add(age_keys.decode(errors="replace"), stream.what)
         # Order: the database last, when the `with` ends: a root with an id and without a database is refused by all.
         write_root_id(path, root_id)
     return Restored(

@@ -19,6 +19,7 @@ from reconciler.linux import cores, files, paths, process
 from reconciler.model.errors import LockTimeout, NotRoot, RootError
 from reconciler.model.record import ApplyId, Made
 from reconciler.store.store import Store, open_store
+from reconciler.verbs.agekeys import AgeKeys
 from reconciler.verbs.reserve import NAME as RESERVE
 from reconciler.verbs.reserve import keep_reserve, release_reserve
 
@@ -39,6 +40,7 @@ class Root:
         self.root_id = root_id
         self.store = store
         self.engine = engine
+        self.age_keys = AgeKeys(path)
         self.lock_timeout = LOCK_TIMEOUT
         self.used_reserve = False
         """Whether the disk was full, and what was kept for that moment is used up."""

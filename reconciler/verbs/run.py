@@ -139,7 +139,9 @@ def _with_recorded(specs: Mapping[Key, Spec], records: Mapping[Key, Record]) -> 
 def _plan(root: Root, specs: Mapping[Key, Spec], looked: Look) -> Plan:
     """The plan of one container and what it needs: nothing is said or done about others of the stack."""
     stack = structs.replace(_stack(specs), sources={})
-    desired = resolve([stack], images=root.engine.images, records=looked.records, keyed=root.store.sealer.digest)
+    desired = resolve(
+        [stack], images=root.engine.images, records=looked.records, keyed=root.store.sealer.digest, keys=root.age_keys
+    )
     mine = {key: record for key, record in looked.records.items() if not _is_container(key)}
     made = make_plan(
         desired,

@@ -10,19 +10,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 
 from lab import images as lab
 from lab.registry import PASSWORD, start_registry
 from lab.world import World, wait_until
+from reconciler.verbs.agekeys import AgeKeys
 from scenarios.hostile import BUSYBOX
 
 pytestmark = pytest.mark.root
 
-KINDS = ("var", "dotenv", "environment", "envfile", "config", "file", "variable", "by-hand", "exec")
+KINDS = ("var", "dotenv", "environment", "envfile", "config", "file", "variable", "age", "by-hand", "exec")
 PLANTED = {kind: f"plANted-{kind}-9f3aQ" for kind in KINDS}
 LOGIN = base64.b64encode(f"lab:{PASSWORD}".encode()).decode()
-NEEDLES = (*PLANTED.values(), *(f"{value}-2" for value in PLANTED.values()), LOGIN)
+NEEDLES = (*PLANTED.values(), *(f"{value}-2" for value in PLANTED.values()), LOGIN, "AGE-SECRET-KEY-1")
 KEYS = ("container/one/it/1", "secret/one/file", "config/one/inline")
 OURS = ("conmon", "aardvark", "runc", "onexit", "nft", "sqfstar", "mkfs", "/usr/bin/env")
 
@@ -60,7 +62,7 @@ def stack(second: str = "", **more: Any) -> dict[str, Any]:
         "env": {"A": "${VAR}", "B": "${DOTENV}", "C": "before ${ENVIRONMENT} after"},
         "env_file": ["./planted.env"],
         "configs": ["inline"],
-        "secrets": ["file", "variable"],
+        "secrets": ["file", "variable", "encrypted"],
         "healthcheck": {"test": ["CMD-SHELL", 'test -n "$$A"'], "interval": "1s"},
         **more,
     }
@@ -69,7 +71,11 @@ def stack(second: str = "", **more: Any) -> dict[str, Any]:
         "name": "one",
         "images": {"private": {"from": "127.0.0.1:5001/private:1"}},
         "configs": {"inline": {"content": f"password = ${{CONFIG}}{second}\n"}},
-        "secrets": {"file": {"file": "./planted"}, "variable": {"env": "VARIABLE"}},
+        "secrets": {
+            "file": {"file": "./planted"},
+            "variable": {"env": "VARIABLE"},
+            "encrypted": {"age": "./planted.age"},
+        },
         "containers": {"it": it},
     }
 
@@ -85,6 +91,7 @@ def planted(world: World) -> Iterator[World]:
     (world.home / ".docker").mkdir()
     (world.home / ".docker/config.json").write_text(json.dumps({"auths": {"127.0.0.1:5001": {"auth": LOGIN}}}))
     world.write(f"DOTENV={PLANTED['dotenv']}\n", ".env")
+    world.run("keys", "new", check=0)
     set_files(world, "")
     yield world
     world.signal(registry.process)
@@ -94,6 +101,8 @@ def planted(world: World) -> Iterator[World]:
 def set_files(world: World, second: str) -> None:
     world.write(f"FROM_FILE={PLANTED['envfile']}{second}\n", "planted.env")
     world.write(PLANTED["file"] + second, "planted")
+    recipient = pyrage.x25519.Recipient.from_str(AgeKeys(world.root).read()[0].recipient)
+    (world.folder / "planted.age").write_bytes(pyrage.encrypt((PLANTED["age"] + second).encode(), [recipient]))
     names = {
         "ENVIRONMENT": "environment",
         "CONFIG": "config",
@@ -112,7 +121,7 @@ def search(world: World, *skipped: str) -> list[str]:
     """Files below the root and the run directory that hold a needle, those below a bundle of the run directory left out."""
     run = f"/run/reconcile/{world.root_ids()[0]}"
     words = [word for needle in NEEDLES for word in ("-e", needle)]
-    left_out = [f"--exclude-dir={name}" for name in ("bundles", "layers", *skipped)]
+    left_out = [f"--exclude-dir={name}" for name in ("bundles", "layers", "keys", *skipped)]
     listed = world.nsenter("grep", "-raFl", *left_out, *words, str(world.root), run, check=False).out.split("\n")
     return [path for path in listed if path]
 
@@ -136,7 +145,7 @@ def test_f4_secret_planted_everywhere_appears_nowhere(planted: World):
             *([verb, *form] for verb in ("status", "events", "drift") for form in ((), ("-o", "json"))),
             *(["history", "one", *form] for form in ((), ("-o", "json"), ("--diff", "1", "2"))),
             ["export", "one"], ["images", "ls"], ["images", "inspect", "127.0.0.1:5001/private:1"], ["doctor"],
-            ["logs", "it"], ["validate", "stack.yaml", *second], ["schema"],
+            ["logs", "it"], ["keys"], ["keys", "ls", "-o", "json"], ["validate", "stack.yaml", *second], ["schema"],
         ):  # fmt: skip
             world.run(*command)
         # By hand, in errors, after a drift, in a rollback.

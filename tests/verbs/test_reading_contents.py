@@ -15,6 +15,7 @@ from reconciler.model.key import container_key
 from reconciler.model.record import Desired, Stack
 from reconciler.model.spec import ContainerSpec, Sensitive
 from reconciler.store.sealed import Sealer, write_key
+from reconciler.verbs.agekeys import AgeKeys
 from reconciler.verbs.resolve import resolve
 
 WEB = container_key("s", "web")
@@ -45,7 +46,8 @@ def load(folder: Path) -> Stack:
 
 def ask(folder: Path, stack: Stack | None = None, *, root: Path | None = None) -> Desired:
     images = MemoryImages(Machine())
-    return resolve([stack or load(folder)], images=images, records={}, keyed=Sealer(root or folder).digest, offline=True)
+    keyed, keys = Sealer(root or folder).digest, AgeKeys(root or folder)
+    return resolve([stack or load(folder)], images=images, records={}, keyed=keyed, keys=keys, offline=True)
 
 
 def web_of(desired: Desired) -> ContainerSpec:
