@@ -35,8 +35,8 @@ class Hand:
 
     def sh(self, script: str) -> None:
         """With $RUN, $BUNDLE, $INC and $PID, as seen in the world."""
-        run = f"/run/reconcile/{self.root_id}"
-        names = f"RUN={run} BUNDLE={run}/bundles/{self.incarnation} INC={self.incarnation} PID={self.pid}"
+        run, inc = f"/run/reconcile/{self.root_id}", self.incarnation
+        names = f"ROOT={self.world.root} RUN={run} BUNDLE={run}/bundles/{inc} INC={inc} PID={self.pid}"
         self.world.nsenter("sh", "-ec", f"{names}\n{script}")
 
 
@@ -51,6 +51,7 @@ IN_PLACE = {
     "web/1  contents: /run/secrets/token": "for f in $BUNDLE/contents/*; do echo herring >$f; done",
     "web/1  limits/pids": "echo 7 >$(ls -d /sys/fs/cgroup/pids/reconcile-*/$INC /sys/fs/cgroup/reconcile-*/$INC "
     "2>/dev/null)/pids.max",
+    "web/1  log": "rm -r $ROOT/containers/$INC/logs",
     "web/1  netns": "umount -l $RUN/netns/$INC",
     "mount: layers": "umount -l $(ls -d $RUN/layers/* | head -1)",
     "front  forwarding": "echo 0 >/proc/sys/net/ipv4/ip_forward",
@@ -61,7 +62,7 @@ IN_PLACE = {
 }
 
 
-def test_x9_harm_of_eleven_kinds_at_once_is_named_part_by_part_and_mended_by_one_apply_with_the_same_pids(shop: World):
+def test_x9_harm_of_twelve_kinds_at_once_is_named_part_by_part_and_mended_by_one_apply_with_the_same_pids(shop: World):
     before = pids(shop)
     hand = Hand(shop)
     for script in IN_PLACE.values():
@@ -76,6 +77,8 @@ def test_x9_harm_of_eleven_kinds_at_once_is_named_part_by_part_and_mended_by_one
     assert "It works" in shop.fetch("http://127.0.0.1:8080/")
     assert "It works" in shop.run("exec", "store", "timeout", "3", "wget", "-q", "-O", "-", "http://www:8080/", check=0).out
     assert shop.run("exec", "web", "cat", "/run/secrets/token", check=0).out == "swordfish"
+    shop.run("exec", "web", "sh", "-c", "echo heard >/proc/1/fd/1", check=0)
+    wait_until(lambda: "heard" in shop.run("logs", "web", check=0).out, "its log goes on")
     hand.sh("kill -KILL $PID")
     wait_until(lambda: shop.record("shop/web")["status"].get("restarts") == 1, "its exit command has started it again")
 

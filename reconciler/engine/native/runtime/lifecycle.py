@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.engine.native.runtime import bundle, conmon, ended, policy, runc, status
+from reconciler.engine.native.runtime import bundle, conmon, ended, policy, rotation, runc, status
 from reconciler.linux import cgroups, failpoint, files, process
 from reconciler.model.errors import Failed, LockTimeout, ProgramFailed, TimedOut
 from reconciler.model.key import Key, split_key
@@ -109,10 +109,12 @@ def write_rules(path: str, restart: str) -> None:
 
 
 def follow(path: str) -> None:
-    """Have the exit of what runs followed, unless a mark says that nothing is to. Called under the lock."""
-    rules = policy.read_policy(path)
+    """Have what it says logged, and its exit followed unless a mark says that nothing is to. Called under the lock."""
+    rules, monitor = policy.read_policy(path), bundle.read_json(path, bundle.MONITOR)
+    if monitor:
+        rotation.renew(path, monitor)
     if rules is not None and not rules.mark and not os.path.exists(f"{path}/{bundle.ON_EXIT}"):  # noqa: PTH110
-        conmon.arm(path, bundle.read_json(path, bundle.MONITOR))
+        conmon.arm(path, monitor)
 
 
 def unmark(path: str) -> None:

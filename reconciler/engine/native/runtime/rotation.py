@@ -37,6 +37,23 @@ def rotate(path: str, monitor: "dict[str, Any]") -> bool:
     return True
 
 
+def is_missing(path: str, monitor: "dict[str, Any]") -> bool:
+    """Whether its log is gone, and what it says goes where nobody finds it."""
+    if os.path.exists(monitor["log"]):
+        return False
+    lock = bundle.try_lock(path)
+    if lock < 0:  # Race: whoever sets it aside has it.
+        return False
+    os.close(lock)
+    return not os.path.exists(monitor["log"])
+
+
+def renew(path: str, monitor: "dict[str, Any]") -> None:
+    """Have a log that is gone opened anew; its folder is there. Called under the lock."""
+    if not os.path.exists(monitor["log"]) and _tell_conmon(path):
+        _wait_for_file(monitor["log"])
+
+
 def shift(log: str, *, keep: int) -> None:
     """Rename LOG to LOG.1, LOG.1 to LOG.2 and so on; what would be above `keep` is removed."""
     for number in range(keep, 0, -1):

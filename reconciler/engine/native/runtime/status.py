@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.engine.native.runtime import bundle, health, left, policy, runc
+from reconciler.engine.native.runtime import bundle, health, left, policy, rotation, runc
 from reconciler.engine.native.runtime.ended import read_ended
 from reconciler.engine.native.runtime.spec import render_resources
 from reconciler.linux import cgroups, process
@@ -159,8 +159,8 @@ def _read_health(path: str, monitor: dict[str, Any], state: dict[str, Any]) -> H
 
 
 def read_parts(path: str, made: Made, status: Status) -> dict[str, Part]:
-    """The runtime's parts of a container: `bundle`, `policy`, and while it should run `process`, `monitor`, `exit-command`,
-    `runtime`, `cgroup` and `limits/…`."""
+    """The runtime's parts of a container: `bundle`, `policy`, and while it should run `process`, `monitor`, `log`,
+    `exit-command`, `runtime`, `cgroup` and `limits/…`."""
     assert isinstance(made.spec, ContainerSpec)
     monitor = bundle.read_json(path, bundle.MONITOR)
     rules = policy.read_policy(path)
@@ -177,6 +177,8 @@ def read_parts(path: str, made: Made, status: Status) -> dict[str, Part]:
     if live:
         parts["process"] = PRESENT
         parts["monitor"] = PRESENT if followed else missing("restart")
+        if followed and rotation.is_missing(path, monitor):
+            parts["log"] = missing()
         parts |= _read_follower(path, monitor, rules)
         parts |= _read_cgroup(monitor["cgroup"], made.spec, status.pid)
     elif status.phase is Phase.EXITED and _should_run(rules, status) and not followed:
