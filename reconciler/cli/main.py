@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "delete": ("delete", "Delete a stack or a resource; volumes stay unless named."),
     "status": ("status", "Show how each stack is, and what is wrong."),
     "serve": ("serve", "Keep the machine as watched folders say, until stopped."),
+    "approve": ("approve", "Carry out what a source waits with."),
     "get": ("get", "List resources with their state."),
     "describe": ("get", "Show everything known of a resource."),
     "logs": ("containers", "Show the log of a container."),
@@ -55,7 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 NOT_BUILT = frozenset(
-    "stats top explain approve context push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
+    "stats top explain context push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
     " load login logout build prune".split()
 )
 """Verbs of the design that are refused by name until they are built."""

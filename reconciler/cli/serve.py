@@ -34,6 +34,7 @@ _AT_WORK = 75
 @click.option("--drift", type=click.Choice(("heal", "warn")), default="heal", show_default=True, help="Mend it, or tell.")
 @click.option("--prune", is_flag=True, help="Delete a stack whose file is gone; volumes stay.")
 @click.option("--max-delete", type=COUNT, help="How many stacks may go at once.  [default: half of them]")
+@click.option("--approve", is_flag=True, help="Have each change wait for `reconcile approve`.")
 @click.option("--resync", type=Duration(), default="5m", show_default=True, help="How often everything is looked at.")
 @click.option("--poll", type=Duration(), default="1m", show_default=True, help="How often a silent folder is read.")
 @click.option("--timeout", type=Duration(), default="5m", show_default=True, help="How long until a container is seen.")
@@ -42,7 +43,7 @@ _AT_WORK = 75
 def serve(
     ctx: click.Context, *, folders: tuple[Path, ...], git: str | None, config: Path | None, check: bool,
     listen: str | None, variables: tuple[str, ...], drift: str, prune: bool, max_delete: int | None,
-    resync: float, poll: float, timeout: float, root: Path | None,
+    approve: bool, resync: float, poll: float, timeout: float, root: Path | None,
 ) -> int:  # fmt: skip
     """Keep the machine as watched folders say: apply what changes, mend what drifts, until stopped.
 
@@ -58,7 +59,7 @@ def serve(
     else:
         settings = _settings_of_flags(
             folders, variables, heal=drift == "heal", prune=prune, max_delete=max_delete or 0,
-            resync=resync, poll=poll, timeout=timeout, check=check,
+            approve=approve, resync=resync, poll=poll, timeout=timeout, check=check,
         )  # fmt: skip
     from reconciler.controller.serve import serve as verb
 
@@ -96,7 +97,7 @@ def _tell_right(config: Path, settings: "Settings") -> int:
 
 def _settings_of_flags(
     folders: tuple[Path, ...], variables: tuple[str, ...], *, heal: bool, prune: bool, max_delete: int,
-    resync: float, poll: float, timeout: float, check: bool,
+    approve: bool, resync: float, poll: float, timeout: float, check: bool,
 ) -> "Settings":  # fmt: skip
     from reconciler.controller.policy import Policy
     from reconciler.controller.settings import Settings, WatchOptions
@@ -110,7 +111,9 @@ def _settings_of_flags(
             raise click.UsageError(f"{flag}: expected more than 0s")
     given = read_variables(variables)
     absolute = [Path(os.path.abspath(folder)) for folder in folders]  # noqa: PTH100 links stay as they are named
-    policy = Policy(heal=heal, prune=prune, max_delete=max_delete, resync=resync, poll=poll, timeout=timeout)
+    policy = Policy(
+        heal=heal, prune=prune, max_delete=max_delete, approve=approve, resync=resync, poll=poll, timeout=timeout
+    )
     return Settings(sources=tuple(WatchOptions(folder=each, variables=given) for each in absolute), policy=policy)
 
 

@@ -85,6 +85,8 @@ def _show_serving(serving: "Serving") -> None:
         for stack in of_it:
             if stack.gone:
                 show(f"    {stack.stack}: not in it any more; it stays until `reconcile delete {stack.stack} --take-over`")
+            elif stack.waits:
+                show(f"    {stack.stack}: {clean(stack.waits)}")
             elif stack.problem:
                 first, *rest = stack.problem.splitlines()
                 show(f"    {stack.stack}: {clean(first)}")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from reconciler.controller.approvals import APPROVALS, Approvals
 from reconciler.controller.policy import Policy
 from reconciler.controller.sources.sighting import Sighting, Version
 from reconciler.controller.standings import Differences, Standing, Standings
@@ -18,15 +19,16 @@ from reconciler.model.errors import ConvergeFailed, LockTimeout, NotFound, Recon
 from reconciler.model.events import AnyEvent, Note
 from reconciler.model.key import stack_of
 from reconciler.model.plan import Action
+from reconciler.plan.approval import needs_approval
 from reconciler.plan.limits import SOURCE
 from reconciler.plan.make import make_drift_plan
 from reconciler.plan.mending import keep_mended
-from reconciler.verbs.apply import ApplyOptions, apply
+from reconciler.verbs.apply import ApplyOptions, apply, apply_saved
 from reconciler.verbs.delete import Doomed, delete
 from reconciler.verbs.face import Face
 from reconciler.verbs.heal import heal
 from reconciler.verbs.look import Look, look
-from reconciler.verbs.plan import Wish
+from reconciler.verbs.plan import Wish, plan
 from reconciler.verbs.record import Recorder, acting_as
 from reconciler.verbs.root import Root
 from reconciler.verbs.serving import SourceState, StackState
@@ -77,6 +79,7 @@ class Keeper:
         self._changed = changed
         self._lock = threading.Lock()
         self._told: dict[str, str] = {}
+        self._approvals = Approvals(root, self.standings, say=self.say, renew=renew)
 
     def work(self, key: str) -> float | None:
         """One look. Raises ReconcileError where it failed, told already; the same words are told once."""
@@ -86,6 +89,9 @@ class Keeper:
                 return self._read_source(name)
             if kind == "stack":
                 return self._keep_stack(name)
+            if kind == APPROVALS:
+                self._approvals.look(lambda source: source in self.sources and self.policy.source_rules(source).approve)
+                return None
             return self._look_at_all()
 
     # --- sources ---
@@ -136,6 +142,7 @@ class Keeper:
         self._say_all(
             f"claim {source} ", claimed, over=lambda stack: f"stack {stack} is in one source only", of_stacks=True
         )
+        self._add(APPROVALS, 0.0)
         self._let_go(source, found, settled=not sighting.problems and not sighting.unsettled)
         for stack in found.renewed:
             self.say(f"gone {stack}", "", stack, over=f"stack {stack} is in {source} again")
@@ -146,7 +153,7 @@ class Keeper:
         for a file that was renamed may be on its way, and never more than the limit says."""
         rules = self.policy.source_rules(source)
         most = rules.max_delete or found.left
-        pruned = rules.prune and settled
+        pruned = rules.prune and settled and not rules.approve
         for stack in found.gone:
             held = self.standings.get(stack)
             if held is None:
@@ -169,14 +176,14 @@ class Keeper:
         if held is not None and version is None and held.doomed:
             self._delete(name, held)
             return None
-        if held is None or version is None or held.reached == version.token:
-            if self.policy.drift_rule(name).mends_some:
-                self._heal(name)
+        if held is None or version is None or version.token in (held.reached, held.waiting):
+            if self.policy.drift_rule(name).mends_some and self._heal(name) and held is not None and held.waiting:
+                self._plan_anew(held)
             return None
         try:
-            with acting_as(f"serve {held.source}"):
-                wish = Wish(stacks=(version.stack,), take_over=self._is_by_hand(version))
-                apply(self.root, wish, self._options(), face=Face(emit=self._tell))
+            if not self._apply(held, version):
+                self._changed()
+                return None
         except RolledBack as error:  # Not again by itself: it waits for what its source says next.
             self._reach(held, version, _words(error))
             self.say(f"back {name}", f"stack {name} waits for another version: {_words(error)}", name)
@@ -188,6 +195,29 @@ class Keeper:
         self.say(f"back {name}", "", name, over=f"stack {name} is as {held.source} wants it")
         self._add(ALL, AFTERWARDS)
         return None
+
+    def _apply(self, held: Standing, version: Version) -> bool:
+        """Carry out what a version asks for; False where that waits for approval."""
+        name, face = version.stack.name, Face(emit=self._tell)
+        wish = Wish(stacks=(version.stack,), take_over=self._is_by_hand(version))
+        with acting_as(f"serve {held.source}"):
+            if not self.policy.source_rules(held.source).approve:
+                apply(self.root, wish, self._options(), face=face)
+                return True
+            made, _ = plan(self.root, wish, now=time.time())
+            if needs_approval(made):
+                self._approvals.hold_back(held, version, made, take_over=wish.take_over)
+                return False
+            # Order: this very plan, for another one could have got something in it since that needs approval.
+            apply_saved(self.root, made, f"stack {name}", self._options(), take_over=wish.take_over, face=face)
+        self._approvals.let_go(name)
+        return True
+
+    def _plan_anew(self, held: Standing) -> None:
+        """What waits was planned for a machine that has been mended since."""
+        self.standings.wait(held, None, "")
+        if held.version is not None:
+            self._renew(f"stack {held.version.stack.name}")
 
     def _is_by_hand(self, version: Version) -> bool:
         """Whether a person applied this very manifest before it was a source's: nobody else is to be asked then."""
@@ -210,11 +240,13 @@ class Keeper:
         self.say(f"gone {name}", "", name)
         self._changed()
 
-    def _heal(self, name: str) -> None:
+    def _heal(self, name: str) -> bool:
+        """Whether anything was to be mended."""
         rule, face = self.policy.drift_rule, Face(emit=self._tell)
         done = heal(self.root, [name], timeout=self.policy.timeout, face=face, rule_of=rule)
         if done.result is not None:
             self._add(ALL, AFTERWARDS)
+        return done.result is not None
 
     # --- what others are told ---
 
@@ -232,13 +264,13 @@ class Keeper:
     def _look_at_all(self) -> float:
         """One observation for all stacks: those that differ from the records are looked at by themselves."""
         looked = look(self.root)
-        plan = make_drift_plan(
+        drift = make_drift_plan(
             stacks=looked.stacks, records=looked.records, observation=looked.observation, now=time.time()
         )
-        busy = {stack for stack in {stack_of(action.key) for action in plan.actions} if self.root.read_holder(stack)}
+        busy = {stack for stack in {stack_of(action.key) for action in drift.actions} if self.root.read_holder(stack)}
         # What looks like drift of these is somebody's work; its end makes changes, and is looked at.
-        actions = [action for action in plan.actions if stack_of(action.key) not in busy]
-        mended = [action for action in keep_mended(plan, self.policy.drift_rule).actions if action in actions]
+        actions = [action for action in drift.actions if stack_of(action.key) not in busy]
+        mended = [action for action in keep_mended(drift, self.policy.drift_rule).actions if action in actions]
         if self.policy.mends_some:
             self._mend({stack_of(action.key) for action in mended}, looked)
         left = {action.key: action for action in actions if action not in mended}
@@ -246,6 +278,7 @@ class Keeper:
             stack: f"stack {stack} drifted, which is told only (apply: {', '.join(does)})"
             for stack, does in _by_stack(left.values()).items()
         }
+        self._add(APPROVALS, 0.0)
         self._say_all("drift ", words, over=lambda stack: f"stack {stack} has no drift any more", of_stacks=True)
         self._watch(looked)
         return self.policy.resync

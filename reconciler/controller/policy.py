@@ -8,12 +8,14 @@ from reconciler.plan.mending import DriftRule
 
 
 class SourceRules(Struct, frozen=True, kw_only=True):
-    """What becomes of stacks that a source has no more."""
+    """What is done of itself with stacks of a source."""
 
     prune: bool = False
     """Whether one is deleted; its volumes never are."""
     max_delete: int = 0
     """How many may go at once; 0: as many as stay."""
+    approve: bool = False
+    """Whether what it changes waits for a person. Nothing is deleted by itself then."""
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -27,7 +29,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     """Seconds between looks at everything for which there was no reason."""
     prune: bool = False
     max_delete: int = 0
-    """Both as of `SourceRules`, for sources that `sources` says nothing of."""
+    approve: bool = False
+    """All as of `SourceRules`, for sources that `sources` says nothing of."""
     sources: Mapping[str, SourceRules] = {}
     """By the source's name."""
     poll: float = 60.0
@@ -40,8 +43,9 @@ class Policy(Struct, frozen=True, kw_only=True):
         return self.drift.get(stack) or DriftRule(heal=self.heal)
 
     def source_rules(self, source: str) -> SourceRules:
-        """What becomes of stacks that a source has no more."""
-        return self.sources.get(source) or SourceRules(prune=self.prune, max_delete=self.max_delete)
+        """What is done of itself with stacks of a source."""
+        flags = SourceRules(prune=self.prune, max_delete=self.max_delete, approve=self.approve)
+        return self.sources.get(source) or flags
 
     @property
     def mends_some(self) -> bool:

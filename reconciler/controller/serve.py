@@ -13,15 +13,18 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from types import MappingProxyType
 
+from reconciler.controller.approvals import APPROVALS
 from reconciler.controller.keeper import ALL, Keeper, Source
 from reconciler.controller.loop import Loop
 from reconciler.controller.probes import Probes
 from reconciler.controller.settings import FIXED, Settings
 from reconciler.controller.sources.directory import DirectorySource
 from reconciler.controller.watch import FolderWatcher, Watcher
+from reconciler.linux.files import make_folders
 from reconciler.linux.notify import notify, read_watchdog
 from reconciler.model.errors import ReconcileError
 from reconciler.model.events import AnyEvent, Note
+from reconciler.verbs.approval import FOLDER
 from reconciler.verbs.look import Look
 from reconciler.verbs.root import Root, this_process
 from reconciler.verbs.serving import Serving, write_serving
@@ -62,6 +65,7 @@ class _Serving:
     """Everything that runs in one controller."""
 
     def __init__(self, root: Root, settings: Settings, tell: Callable[[AnyEvent], None]) -> None:
+        self._root = root
         self._settings = settings
         self._loop = Loop(lambda key: self.keeper.work(key), workers=settings.workers)
         self._watcher, self._folders = Watcher(self._loop.add), FolderWatcher(self._loop.add)
@@ -80,9 +84,17 @@ class _Serving:
         """Begin."""
         self._watcher.start()
         self._folders.start()
+        self._watch_approvals()
         self._look_again()
         self._loop.start()
         self._probes.loop.start()
+
+    def _watch_approvals(self) -> None:
+        """Hear of what is approved. Where the folder can't be made, that is seen with the next look at everything."""
+        folder = self._root.path / FOLDER
+        with suppress(OSError):
+            make_folders(folder)
+        self._folders.follow(str(folder), APPROVALS)
 
     def _look_again(self) -> None:
         for key in (*(f"source {name}" for name in self.keeper.sources), ALL):

@@ -105,7 +105,9 @@ def _blame_twins(found: Configuration, sources: list[WatchOptions]) -> None:
 
 
 def _read_rules(written: Mapping[str, Any]) -> SourceRules:
-    return SourceRules(prune=written.get("prune", False), max_delete=written.get("max_delete", 0))
+    return SourceRules(
+        prune=written.get("prune", False), max_delete=written.get("max_delete", 0), approve=written.get("approve", False)
+    )
 
 
 def _read_drift(found: Configuration) -> tuple[bool, dict[str, DriftRule]]:

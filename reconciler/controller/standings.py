@@ -24,6 +24,10 @@ class Standing(Struct, kw_only=True):
     since: float = 0.0
     problem: str = ""
     """Why it is not as its source wants it."""
+    waiting: str = ""
+    """The token of the version whose plan waits for approval."""
+    waits: str = ""
+    """What waits, in words."""
     doomed: bool = False
     """It is gone from its source, and is to be deleted for that."""
 
@@ -79,8 +83,15 @@ class Standings:
         """What an apply of a version came to; None where it is to be tried again."""
         with self._lock:
             held.problem = problem
+            held.waiting = held.waits = ""
             if version is not None:
                 held.reached = version.token
+
+    def wait(self, held: Standing, version: Version | None, words: str) -> None:
+        """A version waits for approval, if it is still what its source wants; None: nothing does."""
+        with self._lock:
+            if version is None or version is held.version:
+                held.waiting, held.waits, held.problem = version.token if version is not None else "", words, ""
 
     def take(self, source: str, sighting: Sighting, recorded: Collection[str]) -> Differences:
         """What a source says now; `recorded` are the stacks that are on record as its own.
@@ -98,6 +109,7 @@ class Standings:
                     claimed.append((stack, held.source))
                 elif held.version.token != version.token:
                     held.version, held.since, held.problem = version, time.time(), ""
+                    held.waiting = held.waits = ""
                     renewed.append(stack)
             if not sighting.problems and not sighting.unsettled:
                 for stack in recorded:
@@ -106,6 +118,7 @@ class Standings:
             gone = sorted(own.keys() - sighting.versions.keys())
             for stack in gone:
                 own[stack].version = None
+                own[stack].waiting = own[stack].waits = ""
         return Differences(renewed=tuple(renewed), claimed=tuple(claimed), gone=tuple(gone), left=len(own) - len(gone))
 
     def read(self) -> tuple[StackState, ...]:
@@ -119,6 +132,7 @@ class Standings:
                 gone=held.version is None,
                 synced=held.synced,
                 problem=held.problem,
+                waits=held.waits,
             )
             for name, held in self
         )

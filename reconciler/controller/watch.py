@@ -138,8 +138,9 @@ class FolderWatcher:
                 with suppress(OSError, KeyError):
                     self._observer.unschedule(watch)
 
-    def follow(self, folder: str) -> None:
-        """Watch a folder, if it is there. Again for one that was removed and made anew: that is another."""
+    def follow(self, folder: str, key: str = "") -> None:
+        """Watch a folder, for its source or another `key`, if it is there. Again for one that was removed and made anew:
+        that is another."""
         try:
             found = os.stat(folder)  # noqa: PTH116
             identity = (found.st_dev, found.st_ino)
@@ -155,7 +156,7 @@ class FolderWatcher:
                 del self._watches[folder]
             if identity is not None:
                 with suppress(OSError):
-                    handler: Any = _Handler(f"source {folder}", self._add)
+                    handler: Any = _Handler(key or f"source {folder}", self._add)
                     self._watches[folder] = (identity, self._observer.schedule(handler, folder, recursive=True))
 
 

@@ -37,6 +37,8 @@ class StackState(Struct, frozen=True, kw_only=True):
     """Whether what the source wants was applied."""
     since: float
     problem: str = ""
+    waits: str = ""
+    """What of it waits for approval, and for which command."""
     gone: bool = False
 
 
@@ -56,7 +58,7 @@ class Serving(Struct, frozen=True, kw_only=True):
     def found_something(self) -> bool:
         """Whether anybody must look."""
         sources = any(source.broken or source.problems for source in self.sources)
-        return bool(self.problem) or sources or any(stack.problem or stack.gone for stack in self.stacks)
+        return bool(self.problem) or sources or any(stack.problem or stack.waits or stack.gone for stack in self.stacks)
 
     def only(self, stack: str) -> "Serving":
         """What it says of one stack, and of its source."""

@@ -243,3 +243,20 @@ def test_unhealthy_container_is_restarted_and_told_and_one_that_says_nothing_is_
     served.wait(lambda: "container/shop/web/1: unhealthy" in served.world.run("events").out, "the other is told")
     assert served.world.pid("shop/web") == pids["shop"]
     assert "unhealthy: its health check fails" in served.world.run("status", check=2).out
+
+
+def test_what_a_source_changes_waits_until_it_is_approved(served: Served) -> None:
+    served.start("--approve")
+    served.write("blog", 8081)
+    source = str(served.folder)
+    served.wait(lambda: any(one["waits"] for one in served.status()["controller"]["stacks"]), "it waits")
+    told = served.world.run("status", check=2).out
+    assert f"blog: waits for approval: 3 actions (3 create): `reconcile approve {source} --stack blog`" in told
+    assert not served.serves(8081)
+    assert "nobody can be asked" in served.world.run("approve", source, check=3).err
+    assert "create container/blog/web/1" in served.world.run("approve", source, "--stack", "blog", "--yes", check=0).out
+    served.wait(lambda: served.world.run("status").code == 0, "the controller has seen it")
+    assert served.serves(8081)
+    assert "approved 3 actions (3 create) of stack blog" in served.world.run("events", check=0).out
+    assert f"serve {source}, approved by" in served.world.run("history", "blog", check=0).out
+    assert "no source with something that waits" in served.world.run("approve", source, check=1).err
