@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from reconciler.cli.options import Duration, complete_names, not_built, opened, output_option, root_option
+from reconciler.cli.options import Duration, complete_names, not_built, opened, output_option, read_moment, root_option
 
 CONTAINER = click.argument("names", nargs=-1, required=True, metavar="CONTAINER|STACK...", shell_complete=complete_names)
 
@@ -142,7 +142,7 @@ def logs(
 
     not_built(ctx, until=until)
     last = None if tail == "all" else _count(tail)
-    moment = parse_since(since)
+    moment = read_moment(since, "--since")
     with opened(ctx, root) as found:
         lines = containers.logs(found, name, tail=last, since=moment, follow=follow, stop=lambda: False)
         several = False
@@ -161,25 +161,6 @@ def _count(text: str) -> int:
     if not text.isdigit():
         raise click.UsageError(f"--tail {text}: expected a number of lines, or all")
     return int(text)
-
-
-def parse_since(text: str) -> float:
-    """Seconds since the epoch, 0 for the beginning."""
-    import time
-    from datetime import datetime
-
-    from reconciler.model.units import parse_duration
-
-    if not text:
-        return 0.0
-    try:
-        return time.time() - parse_duration(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).astimezone().timestamp()
-    except ValueError:
-        raise click.UsageError(f"--since {text}: expected a duration (5m) or a time (2026-01-31T12:00:00)") from None
 
 
 def _print_line(line: Any, head: str, *, timestamps: bool) -> None:

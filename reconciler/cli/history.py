@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.cli.options import COUNT, complete_stacks, not_built, opened, output_option, root_option
+from reconciler.cli.options import COUNT, complete_stacks, opened, output_option, root_option
+from reconciler.model.events import Changed
 
 if TYPE_CHECKING:
     from reconciler.plan.past import Difference
@@ -85,21 +86,27 @@ def _difference(one: "Difference") -> dict[str, Any]:
     return {"key": one.key, "what": one.what, "changes": changes}
 
 
-@click.command(epilog="Example: reconcile events --follow")
+@click.command(epilog="Example: reconcile events --since 1h --changes")
 @click.option("-f", "--follow", is_flag=True, help="Go on as events come.")
-@click.option("--stack", default="", help="Only those of one stack.")
-@click.option("--since", hidden=True)
+@click.option("--stack", default="", shell_complete=complete_stacks, help="Only those of one stack.")
+@click.option("--since", default="", help="A duration back from now, or a time as 2026-01-31T12:00:00.")
+@click.option("--changes", is_flag=True, help="Only who changed what, with which result.")
 @output_option("table", "json")
 @root_option
 @click.pass_context
-def events(ctx: click.Context, *, follow: bool, stack: str, since: str | None, form: str, root: Path | None) -> int:
-    """Show what happened: actions, failures, exits, repairs."""
+def events(ctx: click.Context, *, follow: bool, stack: str, since: str, changes: bool, form: str, root: Path | None) -> int:
+    """Show what happened: who changed what and what came of it, actions, failures, exits, repairs.
+
+    Without --since the newest 1,000.
+    """
+    from reconciler.cli.options import read_moment
     from reconciler.verbs import history as verb
 
-    not_built(ctx, since=since)
+    moment = read_moment(since, "--since")
     with opened(ctx, root) as found:
-        for event in verb.events(found, stack=stack, follow=follow, stop=lambda: False):
-            _show_event(event, form)
+        for event in verb.events(found, stack=stack, since=moment, follow=follow, stop=lambda: False):
+            if not changes or isinstance(event.event, Changed):
+                _show_event(event, form)
     return 0
 
 
@@ -110,11 +117,32 @@ def _show_event(stored: "StoredEvent", form: str) -> None:
 
     data = msgspec.to_builtins(stored.event)
     if form == "json":
-        show_json_line({"stack": stored.stack, **data, "at": stored.at})
+        show_json_line({"number": stored.id, "stack": stored.stack, **data, "at": stored.at})
+        return
+    head = f"{moment(stored.at)}  {data['event']:<8} "
+    if isinstance(stored.event, Changed):
+        first, *rest = change_lines(stored.event)
+        show(head + first)
+        for line in rest:
+            show(f"    {line}")
         return
     words = data.get("text") or data.get("brief") or ""
     verb = f"{data['verb']} " if "verb" in data else ""
-    show(f"{moment(stored.at)}  {data['event']:<8} {verb}{stored.key}{'  ' + words if words else ''}")
+    first, *rest = f"{verb}{stored.key}{'  ' + words if words else ''}".splitlines() or [""]
+    show(head + first)
+    for line in rest:
+        show(f"    {line}")
+
+
+def change_lines(event: Changed) -> list[str]:
+    """Who did what to which stack, what came of it, and why it failed."""
+    by = event.who + (f" (uid {event.uid})" if event.uid is not None else "")
+    commit = f" at {event.commit[:12]}" if event.commit else ""
+    what = event.actions[0].partition(":")[0] if event.count == 1 else f"{event.count} actions"
+    return [
+        f"{event.verb} {event.stack} by {by}{commit}: {event.result} ({what}, {event.took:.1f} s)",
+        *event.why.splitlines(),
+    ]
 
 
 COMMANDS = {"history": history, "events": events}

@@ -89,6 +89,25 @@ class Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+def read_moment(text: str, flag: str) -> float:
+    """`5m`, or a time as 2026-01-31T12:00:00, in seconds since the epoch; 0 for empty text. Raises UsageError."""
+    import time
+    from datetime import datetime
+
+    from reconciler.model.units import parse_duration
+
+    if not text:
+        return 0.0
+    try:
+        return time.time() - parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).astimezone().timestamp()
+    except ValueError:
+        raise click.UsageError(f"{flag} {text}: expected a duration (5m) or a time (2026-01-31T12:00:00)") from None
+
+
 @contextmanager
 def opened(
     ctx: click.Context, root: Path | None, *, create: bool = False, frees: bool = False, lock_timeout: float | None = None

@@ -5,6 +5,7 @@ or mends what is recorded; `all` looks at the whole machine once and names the s
 that a plan does not make.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -200,7 +201,7 @@ class Keeper:
         """Carry out what a version asks for; False where that waits for approval."""
         name, face = version.stack.name, Face(emit=self._tell)
         wish = Wish(stacks=(version.stack,), take_over=self._is_by_hand(version))
-        with acting_as(f"serve {held.source}"):
+        with acting_as(f"serve {held.source}", pid=os.getpid(), source=held.source):
             if not self.policy.source_rules(held.source).approve:
                 apply(self.root, wish, self._options(), face=face)
                 return True
@@ -233,7 +234,8 @@ class Keeper:
         self._changed()
 
     def _delete(self, name: str, held: Standing) -> None:
-        with suppress(NotFound), acting_as(f"serve {held.source}"):  # What a person deleted is gone already.
+        gone = suppress(NotFound)  # What a person deleted is gone already.
+        with gone, acting_as(f"serve {held.source}", pid=os.getpid(), source=held.source):
             delete(self.root, Doomed(stack=name, take_over=True), self._options(), face=Face(emit=self._tell))
         self.standings.forget(name)
         self.say(f"gone {name}", f"stack {name} was deleted, for it is no longer in {held.source}; its volumes stay", name)
@@ -243,7 +245,8 @@ class Keeper:
     def _heal(self, name: str) -> bool:
         """Whether anything was to be mended."""
         rule, face = self.policy.drift_rule, Face(emit=self._tell)
-        done = heal(self.root, [name], timeout=self.policy.timeout, face=face, rule_of=rule)
+        with acting_as("serve", pid=os.getpid()):
+            done = heal(self.root, [name], timeout=self.policy.timeout, face=face, rule_of=rule)
         if done.result is not None:
             self._add(ALL, AFTERWARDS)
         return done.result is not None

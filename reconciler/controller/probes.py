@@ -21,6 +21,7 @@ from reconciler.model.key import Key, stack_of
 from reconciler.model.observation import Health, Phase
 from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec, Healthcheck
+from reconciler.verbs.audit import acting_as
 from reconciler.verbs.containers import restart
 from reconciler.verbs.look import Look
 from reconciler.verbs.root import Root
@@ -133,7 +134,8 @@ class Probes:
         probed.restarts += 1
         probed.restarted = now
         try:
-            restart(self._root, probed.made.key, emit=silent)
+            with acting_as("serve"):
+                restart(self._root, probed.made.key, emit=silent)
         except ReconcileError as error:
             self._say(
                 f"health {probed.made.key}", f"{probed.made.key}: unhealthy, and {error.brief}", stack_of(probed.made.key)

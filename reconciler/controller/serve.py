@@ -24,6 +24,7 @@ from reconciler.linux.files import make_folders
 from reconciler.linux.notify import notify, read_watchdog
 from reconciler.model.errors import ReconcileError
 from reconciler.model.events import AnyEvent, Note
+from reconciler.store.events import write_retention
 from reconciler.verbs.approval import FOLDER
 from reconciler.verbs.look import Look
 from reconciler.verbs.root import Root, this_process
@@ -67,6 +68,7 @@ class _Serving:
     def __init__(self, root: Root, settings: Settings, tell: Callable[[AnyEvent], None]) -> None:
         self._root = root
         self._settings = settings
+        self._keep_events()
         self._loop = Loop(lambda key: self.keeper.work(key), workers=settings.workers)
         self._watcher, self._folders = Watcher(self._loop.add), FolderWatcher(self._loop.add)
         self._probes = Probes(root, say=lambda *words, **over: self.keeper.say(*words, **over), add=self._loop.add)
@@ -118,6 +120,11 @@ class _Serving:
         self._look_again()
         notify("READY=1")
 
+    def _keep_events(self) -> None:
+        if self._settings.events is not None:
+            with suppress(OSError):  # A full disk: what was set before holds, and the next start sets it.
+                write_retention(self._root.path, self._settings.events)
+
     def _take(self, settings: Settings) -> None:
         later = [name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)]
         before = self.keeper.sources
@@ -127,6 +134,7 @@ class _Serving:
             self._folders.forget(gone)
         self.keeper.reload(sources, settings.policy)
         self._settings = settings
+        self._keep_events()
         words = f"reloaded: serving {', '.join(self.keeper.sources)}"
         if later:
             words += f"; {', '.join(later)} as of the next start"

@@ -17,6 +17,7 @@ from reconciler.manifest.scalars import render_scalar
 from reconciler.manifest.text import MAX_BYTES
 from reconciler.model.errors import BadManifest, Problem
 from reconciler.plan.mending import DriftRule
+from reconciler.store.events import Retention
 
 WORKERS = 4
 
@@ -38,6 +39,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     sources: tuple[WatchOptions, ...]
     policy: Policy = Policy()
+    events: Retention | None = None
+    """How much of the event log is kept; None: as before."""
     workers: int = WORKERS
 
 
@@ -83,7 +86,12 @@ def _read(found: Configuration) -> Settings:
         poll=found.duration(("poll",), 60.0, least=1.0),
         timeout=found.duration(("timeout",), 300.0, least=1.0),
     )
-    return Settings(sources=tuple(sources), policy=policy, workers=found.get(("workers",), WORKERS))
+    return Settings(
+        sources=tuple(sources),
+        policy=policy,
+        events=_read_retention(found),
+        workers=found.get(("workers",), WORKERS),
+    )
 
 
 def _read_source(found: Configuration, number: int, written: Mapping[str, Any]) -> WatchOptions:
@@ -108,6 +116,14 @@ def _read_rules(written: Mapping[str, Any]) -> SourceRules:
     return SourceRules(
         prune=written.get("prune", False), max_delete=written.get("max_delete", 0), approve=written.get("approve", False)
     )
+
+
+def _read_retention(found: Configuration) -> Retention | None:
+    if "events" not in found.data:
+        return None
+    default = Retention()
+    age = found.duration(("events", "age"), default.age, least=60.0)
+    return Retention(keep=found.get(("events", "keep"), default.keep), age=age)
 
 
 def _read_drift(found: Configuration) -> tuple[bool, dict[str, DriftRule]]:

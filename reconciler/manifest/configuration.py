@@ -38,7 +38,7 @@ class Configuration:
         """The value at a path."""
         value = self.data
         for segment in path:
-            inside = value.get(segment) if isinstance(value, dict) else value[segment]
+            inside = value.get(segment) if isinstance(value, dict) else value[segment]  # a list
             if inside is None:
                 return default
             value = inside

@@ -85,7 +85,31 @@ class Note(Event, frozen=True, kw_only=True, tag="note"):
     """info | warning"""
 
 
-AnyEvent = PlanMade | ActionStarted | ActionStep | Progress | ActionDone | ActionFailed | ActionSkipped | Note
+class Changed(Event, frozen=True, kw_only=True, tag="change"):
+    """Somebody changed something of a stack, or tried to: told at its end, with what came of it. An audit reads these."""
+
+    verb: str
+    """apply | heal | delete | rollback | boot | run | stop | start | restart | kill | pause | unpause"""
+    stack: str
+    who: str
+    """A user, or `serve SOURCE`."""
+    uid: int | None = None
+    pid: int | None = None
+    source: str = ""
+    commit: str = ""
+    result: str
+    """done | failed | rolled-back | refused | interrupted"""
+    why: str = ""
+    """What went wrong."""
+    actions: tuple[str, ...] = ()
+    """`VERB KEY: REASON` of each action of the plan; of very many the first."""
+    count: int = 0
+    """How many there are."""
+    took: float = 0.0
+    """Seconds."""
+
+
+AnyEvent = PlanMade | ActionStarted | ActionStep | Progress | ActionDone | ActionFailed | ActionSkipped | Note | Changed
 
 Emit = Callable[[AnyEvent], None]
 """Where events go. May be called from worker threads."""

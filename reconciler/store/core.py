@@ -97,6 +97,10 @@ STATEMENTS: dict[str, ClauseElement] = {
     "TRIM_EVENTS": delete(_events).where(
         _events.c.id <= select(func.max(_events.c.id)).scalar_subquery() - bindparam("kept")
     ),
+    "AGE_EVENTS": delete(_events).where(
+        _events.c.id < select(func.min(_events.c.id)).scalar_subquery() + bindparam("most"),
+        _events.c.at < bindparam("oldest"),
+    ),
 }
 
 

@@ -1,21 +1,55 @@
-"""Writes events, and forgets old ones: a bounded history of what people were told."""
+"""Writes events, and forgets old ones: a bounded history of what people were told.
+
+How much is kept stands in a file of the root, so that every command that writes events keeps as much.
+"""
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
+from reconciler.linux import files
 from reconciler.model.events import AnyEvent
 from reconciler.model.key import Key, stack_of
 from reconciler.store import statements
 from reconciler.store.sealed import Sealer, sealed_json
 
-KEPT = 10_000
-"""How many events a root keeps."""
+NAME = "events.json"
+AGED_AT_ONCE = 500
+"""Events that may go for their age with one write: no write waits for a long history."""
 
 
-def add_events(sql: sqlite3.Connection, events: Sequence[AnyEvent], *, at: float, stack: str, sealer: Sealer) -> None:
-    """Write events in their order. `at` is for those without a time of their own, `stack` for those of no resource."""
+class Retention(Struct, frozen=True, kw_only=True):
+    """Which events a root keeps."""
+
+    keep: int = 10_000
+    """How many at most."""
+    age: float = 0.0
+    """For how many seconds; 0: as long as there is room."""
+
+
+def read_retention(root: Path) -> Retention:
+    """What was set, or the default."""
+    with suppress(OSError, msgspec.MsgspecError):
+        found: Retention = msgspec.json.decode((root / NAME).read_bytes(), type=Retention)
+        return found
+    return Retention()
+
+
+def write_retention(root: Path, retention: Retention) -> None:
+    """Set it, for whoever writes from now on. Raises OSError."""
+    if read_retention(root) != retention:
+        files.write_atomic(root / NAME, msgspec.json.encode(retention))
+
+
+def add_events(
+    sql: sqlite3.Connection, events: Sequence[AnyEvent], *, at: float, stack: str, sealer: Sealer, retention: Retention
+) -> None:
+    """Write events in their order, and forget the oldest. `at` is now, for those without a time of their own; `stack` is
+    for those of no resource."""
     rows = []
     for event in events:
         timed = event if event.at else msgspec.structs.replace(event, at=at)
@@ -23,11 +57,13 @@ def add_events(sql: sqlite3.Connection, events: Sequence[AnyEvent], *, at: float
         rows.append(
             {
                 "at": timed.at,
-                "stack": stack_of(key) if key else stack,
+                "stack": stack_of(key) if key else getattr(event, "stack", stack),
                 "key": key,
                 "data": sealed_json(timed, sealer),
             }
         )
     if rows:
         sql.executemany(statements.PUT_EVENT, rows)
-        sql.execute(statements.TRIM_EVENTS, {"kept": KEPT})
+        sql.execute(statements.TRIM_EVENTS, {"kept": retention.keep})
+        if retention.age:
+            sql.execute(statements.AGE_EVENTS, {"oldest": at - retention.age, "most": AGED_AT_ONCE})

@@ -166,13 +166,16 @@ class Reading:
         rows = self._sql.execute("SELECT digest, name FROM leases ORDER BY digest, name")
         return [Lease(digest=digest, name=name) for digest, name in rows]
 
-    def events(self, since: int = 0, *, stack: str | None = None, limit: int = 1000) -> list[StoredEvent]:
-        """Events with a larger id than `since`, oldest first, `limit` at most; `since` 0 gives the newest ones."""
+    def events(self, since: int = 0, *, stack: str | None = None, at: float = 0.0, limit: int = 1000) -> list[StoredEvent]:
+        """Events with a larger id than `since` that happened at `at` or later, oldest first, `limit` at most; where neither
+        is given the newest ones."""
         where = "id > ?"
-        values: tuple[int | str, ...] = (since,)
+        values: list[int | float | str] = [since]
         if stack is not None:
-            where, values = "id > ? AND stack = ?", (since, stack)
-        order = "ASC" if since else "DESC"
+            where, values = f"{where} AND stack = ?", [*values, stack]
+        if at:
+            where, values = f"{where} AND at >= ?", [*values, at]
+        order = "ASC" if since or at else "DESC"
         sql = f"SELECT id, at, stack, key, data FROM events WHERE {where} ORDER BY id {order} LIMIT ?"
         rows = sorted(self._sql.execute(sql, (*values, limit)).fetchall())
         return [

@@ -47,3 +47,5 @@ PUT_CONTENT = """INSERT INTO contents (digest, data) VALUES (:digest, :data) ON 
 DELETE_CONTENT = """DELETE FROM contents WHERE contents.digest = :of_digest"""
 PUT_EVENT = """INSERT INTO events (at, stack, "key", data) VALUES (:at, :stack, :key, :data)"""
 TRIM_EVENTS = """DELETE FROM events WHERE events.id <= (SELECT max(events.id) AS max_1 FROM events) - :kept"""
+AGE_EVENTS = """DELETE FROM events WHERE events.id < (SELECT min(events.id) AS min_1 FROM events) + :most AND events.at <
+:oldest"""

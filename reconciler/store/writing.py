@@ -8,11 +8,12 @@ collected and written together; everything else is written as it is said, many a
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from reconciler.linux import failpoint
+from reconciler.linux.inotify import touch
 from reconciler.model.errors import LockTimeout
 from reconciler.model.events import AnyEvent
 from reconciler.model.key import Key, Kind, kind_of, stack_of
@@ -28,8 +29,11 @@ from reconciler.store.sealed import Sealer
 class Writing(Reading):
     """A transaction that holds the write lock. Made by `Store.write`; not to be used after its `with`."""
 
-    def __init__(self, sql: sqlite3.Connection, sealer: Sealer) -> None:
+    def __init__(self, sql: sqlite3.Connection, sealer: Sealer, *, root: Path) -> None:
         super().__init__(sql, sealer)
+        self._root = root
+        self.told = False
+        """Whether events were written."""
         self._pools = Pools(sql)
         self._serial = 0
         self._bumped: set[str] = set()
@@ -235,7 +239,9 @@ class Writing(Reading):
 
     def add_events(self, new: Sequence[AnyEvent], *, at: float, stack: str = "") -> None:
         """Write events. `at` is for those without a time of their own, `stack` for those of no resource."""
-        events.add_events(self._sql, new, at=at, stack=stack, sealer=self._sealer)
+        self.told = True
+        retention = events.read_retention(self._root)
+        events.add_events(self._sql, new, at=at, stack=stack, sealer=self._sealer, retention=retention)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -278,13 +284,16 @@ class Writer:
             raise LockTimeout(f"the database {self._path}", "another thread of this process")
         try:
             self._sql.execute("BEGIN IMMEDIATE")
-            writing = Writing(self._sql, sealer)
+            writing = Writing(self._sql, sealer, root=self._path.parent)
             yield writing
             writing.flush()
             with failpoint.change("commit"):
                 self._sql.commit()
             if writing.changed:
                 write_serial(self._path, writing.changed)
+            if writing.told:
+                with suppress(OSError):  # Who follows them looks again after a while all the same.
+                    touch(self._path)
         finally:
             self._sql.rollback()
             self._turn.release()

@@ -55,7 +55,7 @@ class Applied(Struct, frozen=True, kw_only=True):
 def apply(root: Root, wish: Wish, options: ApplyOptions, *, face: Face) -> Applied:
     """Plan and converge. Raises Refused where a rule says no, ConvergeFailed where actions failed; what is done stays."""
     names = [stack.name for stack in wish.stacks]
-    with root.lock_stacks(names, "apply"), Recorder(root, face.emit, names) as told:
+    with root.lock_stacks(names, "apply"), Recorder(root, face.emit, names, "apply") as told:
         looked = recovered(root, names, ports=wanted_ports(wish.stacks), emit=told)
         plan = plan_from(root, wish, looked, now=time.time())
         return carry_out(root, plan, looked, options, face=structs.replace(face, emit=told))
@@ -63,7 +63,7 @@ def apply(root: Root, wish: Wish, options: ApplyOptions, *, face: Face) -> Appli
 
 def apply_saved(root: Root, plan: Plan, path: str, options: ApplyOptions, *, take_over: bool, face: Face) -> Applied:
     """Run a saved plan, if it still fits. Raises StalePlan."""
-    with root.lock_stacks(plan.stacks, "apply"), Recorder(root, face.emit, plan.stacks) as told:
+    with root.lock_stacks(plan.stacks, "apply"), Recorder(root, face.emit, plan.stacks, "apply") as told:
         looked = recovered(root, plan.stacks, ports=wanted_ports(plan.wanted), emit=told)
         check_fresh(plan, stacks=looked.stacks, records=looked.records, observation=looked.observation, path=path)
         if not take_over:

@@ -17,9 +17,10 @@ from reconciler.model.events import Note
 from reconciler.model.plan import Plan
 from reconciler.plan.stale import check_fresh
 from reconciler.verbs.apply import Applied, ApplyOptions, apply_saved
+from reconciler.verbs.audit import acting_as, read_actor
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import look
-from reconciler.verbs.record import Recorder, acting_as, who
+from reconciler.verbs.record import Recorder
 from reconciler.verbs.root import Root
 from reconciler.verbs.saved import read_plan, write_plan
 
@@ -109,11 +110,12 @@ def approve(root: Root, waiting: Waiting, options: ApplyOptions, *, face: Face) 
         face.show(plan)
         if not options.yes:
             _ask(waiting, face)
-        approver = who()
+        approver = read_actor()
         with Recorder(root, face.emit, [waiting.stack]) as told:
-            told(Note(text=f"{approver} approved {waiting.words} of {name}"))
+            told(Note(text=f"{approver.name} approved {waiting.words} of {name}"))
         how = structs.replace(options, yes=True, sourced=True)
-        with acting_as(f"serve {waiting.source}, approved by {approver}"):
+        asked = f"serve {waiting.source}, approved by {approver.name}"
+        with acting_as(asked, uid=approver.uid, pid=approver.pid, source=waiting.source):
             applied = apply_saved(root, plan, name, how, take_over=waiting.take_over, face=Face(emit=face.emit))
     except StalePlan as error:
         drop_waiting(root, waiting.stack)

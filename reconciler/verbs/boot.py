@@ -44,7 +44,7 @@ def boot(root: Root, options: BootOptions, *, face: Face) -> Applied:
         face.emit(PlanMade(plan=plan_json(nothing)))
         face.show(nothing)
         return Applied(plan=nothing, result=None)
-    with root.lock_stacks(names, "boot"), Recorder(root, face.emit, names) as told:
+    with root.lock_stacks(names, "boot"), Recorder(root, face.emit, names, "boot") as told:
         wanted = _ports(root)
         looked = recovered(root, names, ports=wanted, emit=told)
         plan = make_boot_plan(

@@ -7,6 +7,7 @@ keep anybody from stopping a container.
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from msgspec import structs
 
@@ -20,9 +21,10 @@ from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Phase
 from reconciler.model.record import Hold, Made, Record
 from reconciler.plan.holds import ending_verb
+from reconciler.verbs.audit import by_hand, who
 from reconciler.verbs.look import lives
 from reconciler.verbs.names import find_containers, find_one
-from reconciler.verbs.record import who
+from reconciler.verbs.record import Recorder
 from reconciler.verbs.root import Root, this_process
 from reconciler.verbs.tiers import sort_tiers
 
@@ -40,7 +42,7 @@ def stop(root: Root, name: str, *, emit: Emit, note: str = "", grace: float | No
         for made in (made_of(record), *beside.get(record.key, ())):
             root.engine.containers.stop(made, mark="hold", apply=this_process(), grace=grace)
 
-    _each(found, "stop", work, emit, last_first=True)
+    _each(root, found, "stop", work, emit, last_first=True)
     _settle(root)
 
 
@@ -81,7 +83,7 @@ def _start_all(root: Root, found: Sequence[Record], verb: str, emit: Emit) -> No
             containers.start(made, uses=uses)
             _check_kept(root, record, verb)
 
-    _each(found, verb, work, emit)
+    _each(root, found, verb, work, emit)
 
 
 def _check_kept(root: Root, record: Record, verb: str) -> None:
@@ -123,7 +125,7 @@ def restart(root: Root, name: str, *, emit: Emit, grace: float | None = None) ->
         containers.start(made, uses=uses)
         _check_kept(root, record, "restart")
 
-    _each(found, "restart", work, emit)
+    _each(root, found, "restart", work, emit)
 
 
 def _held(record: Record) -> Failed:
@@ -148,7 +150,7 @@ def pause(root: Root, name: str, *, emit: Emit, note: str = "") -> None:
             _put_holds(root, [record], record.hold)
             raise
 
-    _each([record for record, _ in chosen], "pause", work, emit)
+    _each(root, [record for record, _ in chosen], "pause", work, emit)
 
 
 def unpause(root: Root, name: str, *, emit: Emit) -> None:
@@ -180,7 +182,9 @@ def _choose(root: Root, name: str, phases: Sequence[Phase], wanted: str, verb: s
 
 def kill(root: Root, name: str, signal: int, *, emit: Emit) -> None:
     """Send a signal. It holds nothing: what follows is the restart policy's."""
-    _each(_find(root, name, stacks=True), "kill", lambda record: root.engine.inside.kill(made_of(record), signal), emit)
+    _each(
+        root, _find(root, name, stacks=True), "kill", lambda record: root.engine.inside.kill(made_of(record), signal), emit
+    )
 
 
 def logs(
@@ -259,7 +263,23 @@ def _settle(root: Root) -> None:
             root.engine.settle(view)
 
 
-def _each(found: Sequence[Record], verb: str, work: Work, emit: Emit, *, last_first: bool = False) -> None:
+def _each(root: Root, found: Sequence[Record], verb: str, work: Work, emit: Emit, *, last_first: bool = False) -> None:
+    """Do it for each, and record who did."""
+    audit = by_hand(verb, [record.key for record in found])
+    error: BaseException | None = None
+    try:
+        _do_each(found, verb, work, emit, last_first=last_first)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        # A full disk keeps nobody from stopping a container.
+        with suppress(ReconcileError), Recorder(root, emit, []) as told:
+            for changed in audit.finish(error):
+                told(changed)
+
+
+def _do_each(found: Sequence[Record], verb: str, work: Work, emit: Emit, *, last_first: bool) -> None:
     """Do it for each in the order of `depends_on`, several at once. Raises ConvergeFailed when some did not work."""
     from concurrent.futures import ThreadPoolExecutor
 

@@ -40,7 +40,7 @@ class Doomed(Struct, frozen=True, kw_only=True):
 
 def delete(root: Root, doomed: Doomed, options: ApplyOptions, *, face: Face) -> Applied:
     """Delete a stack, or some resources of one. Raises NotFound, OriginDiffers, NeedsYes, ConvergeFailed."""
-    with root.lock_stacks([doomed.stack], "delete"), Recorder(root, face.emit, [doomed.stack]) as told:
+    with root.lock_stacks([doomed.stack], "delete"), Recorder(root, face.emit, [doomed.stack], "delete") as told:
         looked = recovered(root, [doomed.stack], emit=told)
         wanted = _read_wanted(root, doomed.stack) if doomed.keys and doomed.stack != RUN_STACK else ()
         plan = plan_with_sizes(lambda seen: delete_plan(looked, doomed, seen, wanted=wanted), root.engine, looked)

@@ -41,7 +41,7 @@ def heal(
     """Mend the drift of stacks, as far as their rule says; of none: only take up what dead applies left, and remove strays.
     Raises ConvergeFailed, DataGone where a volume's folder is gone: the rest is mended then."""
     ordered = sorted(names)
-    with root.lock_stacks(ordered, "heal"), Recorder(root, face.emit, ordered) as told:
+    with root.lock_stacks(ordered, "heal"), Recorder(root, face.emit, ordered, "heal") as told:
         looked = recovered(root, ordered, emit=told)
         plan = keep_mended(_plan(looked, ordered), rule_of)
         if not plan.actions:

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from msgspec import Struct
 
+from reconciler.linux.inotify import TouchWaiter
 from reconciler.model.errors import Failed, NotFound
 from reconciler.model.events import AnyEvent, silent
 from reconciler.model.record import Stack
@@ -14,9 +16,14 @@ from reconciler.verbs.look import look
 from reconciler.verbs.pasts import past_of
 from reconciler.verbs.record import Recorder, note_exits, put_seen
 from reconciler.verbs.root import Root
+from reconciler.verbs.serving import read_serving
 
-POLL = 0.5
-"""Seconds between two looks for new events."""
+PAGE = 1000
+"""Events that are read at once; so many of the newest are shown where nobody says since when."""
+LONGEST_WAIT = 30.0
+"""Seconds that `events` waits for a write to the database before it asks whether it is to stop."""
+UNSERVED_WAIT = 2.0
+"""The same where no controller lives: nobody else records exits then, so whoever follows looks for them."""
 NOTHING = Past(number=0, result="", stack=Stack(name="", origin="", source="", specs={}), images={})
 """What was before the first revision."""
 
@@ -63,19 +70,52 @@ def drop(root: Root, stack: str, *, keep: int) -> int:
         return dropped
 
 
-def events(root: Root, *, stack: str = "", follow: bool, stop: Callable[[], bool]) -> Iterator[StoredEvent]:
-    """Recorded events, oldest first; with `follow`, on until `stop()`. Exits that nobody has recorded yet are taken in."""
-    last = 0
-    while True:
-        take_exits(root)
-        with root.store.read() as tx:
-            found = tx.events(last, stack=stack or None)
-        yield from found
-        last = found[-1].id if found else last
-        if not follow or stop():
-            return
-        if not found:
-            time.sleep(POLL)
+def events(
+    root: Root,
+    *,
+    stack: str = "",
+    since: float = 0.0,
+    after: int = 0,
+    follow: bool,
+    stop: Callable[[], bool],
+    longest_wait: float = LONGEST_WAIT,
+) -> Iterator[StoredEvent]:
+    """Recorded events, oldest first: those since a moment (seconds since the epoch), those after one whose id is known,
+    else the newest. With `follow`, on until `stop()`, which is asked at least each `longest_wait` seconds.
+
+    Exits that nobody has recorded yet are taken in. Whoever follows sleeps until some are written.
+    """
+    last = after
+    with ExitStack() as left:
+        waiter = left.enter_context(_waiting(root)) if follow else None
+        while True:
+            served = waiter is not None and read_serving(root.path) is not None
+            if not served:
+                take_exits(root)
+            onward = bool(last or since)
+            with root.store.read() as tx:
+                found = tx.events(last, stack=stack or None, at=since, limit=PAGE)
+            yield from found
+            last = found[-1].id if found else last
+            if onward and len(found) == PAGE:
+                continue
+            if waiter is None or stop():
+                return
+            waiter(min(longest_wait, LONGEST_WAIT if served else UNSERVED_WAIT))
+
+
+@contextmanager
+def _waiting(root: Root) -> Iterator[Callable[[float], object]]:
+    """A wait for events that any process writes (the store touches its file then); where there is no file yet, a sleep."""
+    try:
+        waiter = TouchWaiter(root.store.path)
+    except OSError:
+        yield lambda seconds: time.sleep(min(seconds, UNSERVED_WAIT))
+        return
+    try:
+        yield waiter.wait
+    finally:
+        waiter.close()
 
 
 def take_exits(root: Root) -> None:

@@ -1,17 +1,13 @@
 """What a verb writes besides what converge writes: whose a stack is, its revisions, its events, exits that were seen."""
 
-import getpass
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct, structs
 
 from reconciler.converge.run import Result
-from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, AnyEvent, Emit, Note
+from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, AnyEvent, Changed, Emit, Note, PlanMade
 from reconciler.model.key import Key, Kind, kind_of, split_key
 from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Plan
@@ -19,25 +15,23 @@ from reconciler.model.record import DONE, GOING_BACK, Hold, Record, Stack, Stack
 from reconciler.model.spec import ContainerSpec
 from reconciler.plan.exits import RESTING, choose_standing, render_code
 from reconciler.store.rows import KEPT
+from reconciler.verbs.audit import Audit, acting_as, who
 from reconciler.verbs.look import Look
 from reconciler.verbs.root import Root
 
-_ACTING: ContextVar[str] = ContextVar("acting", default="")
-
-
-@contextmanager
-def acting_as(name: str) -> Iterator[None]:
-    """Have what this thread does recorded as done by somebody else than the process's user."""
-    token = _ACTING.set(name)
-    try:
-        yield
-    finally:
-        _ACTING.reset(token)
-
-
-def who() -> str:
-    """Who does this, for revisions and holds."""
-    return _ACTING.get() or os.environ.get("SUDO_USER") or getpass.getuser()
+__all__ = [
+    "Recorder",
+    "Revisions",
+    "acting_as",
+    "begin_revisions",
+    "drop_contents",
+    "finish_left_over",
+    "follow",
+    "note_exits",
+    "put_seen",
+    "record_stacks",
+    "who",
+]
 
 
 class Revisions(Struct, frozen=True, kw_only=True):
@@ -147,31 +141,37 @@ def follow(root: Root, plan: Plan, looked: Look) -> None:
 
 
 class Recorder:
-    """An `Emit` that passes events on, and writes those of the event log when its `with` ends, however it ends."""
+    """An `Emit` that passes events on, and writes those of the event log when its `with` ends, however it ends. Where it is
+    told which `verb` is at work, what that planned is recorded with its result and who did it."""
 
-    def __init__(self, root: Root, emit: Emit, stacks: Sequence[str]) -> None:
+    def __init__(self, root: Root, emit: Emit, stacks: Sequence[str], verb: str = "") -> None:
         self.root = root
         self.emit = emit
         self.stacks = stacks
         self.kept: list[AnyEvent] = []
+        self._audit = Audit(verb) if verb else None
 
     def __call__(self, event: AnyEvent) -> None:
         """An event. Called from worker threads too; list.append is atomic."""
         timed = structs.replace(event, at=event.at or time.time())
         if isinstance(event, _KEPT):
             self.kept.append(timed)
+        if isinstance(event, PlanMade) and self._audit is not None:
+            self._audit.take_actions(event.plan["actions"])
         self.emit(timed)
 
     def __enter__(self) -> "Recorder":
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        for changed in self._audit.finish(error) if self._audit is not None else ():
+            self(changed)
         if self.kept and self.root.store.path.exists():
             with self.root.lock_root("events"), self.root.store.write() as tx:
                 tx.add_events(self.kept, at=time.time(), stack=self.stacks[0] if self.stacks else "")
 
 
-_KEPT = (ActionDone, ActionFailed, ActionSkipped, Note)
+_KEPT = (ActionDone, ActionFailed, ActionSkipped, Note, Changed)
 
 
 def note_exits(looked: Look, emit: Emit) -> dict[Key, Status]:

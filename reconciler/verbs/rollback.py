@@ -43,7 +43,7 @@ def plan_rollback(root: Root, wish: Return, *, now: float) -> tuple[Plan, Past]:
 
 def rollback(root: Root, wish: Return, options: ApplyOptions, *, face: Face) -> Applied:
     """Take a stack back and hold it there. Raises NotFound, Failed naming what is gone, and what apply raises."""
-    with root.lock_stacks([wish.stack], "rollback"), Recorder(root, face.emit, [wish.stack]) as told:
+    with root.lock_stacks([wish.stack], "rollback"), Recorder(root, face.emit, [wish.stack], "rollback") as told:
         past = _choose(root, wish)
         looked = recovered(root, [wish.stack], ports=wanted_ports([past.stack]), emit=told)
         now = time.time()

@@ -69,7 +69,7 @@ def start(root: Root, flags: Flags, *, environment: Mapping[str, str], attach: b
 
     chosen = structs.replace(flags, name=flags.name or choose_name())
     specs = _read(chosen, environment)
-    with root.lock_stacks([RUN_STACK], "run"), Recorder(root, face.emit, [RUN_STACK]) as told:
+    with root.lock_stacks([RUN_STACK], "run"), Recorder(root, face.emit, [RUN_STACK], "run") as told:
         looked = recovered(root, [RUN_STACK], ports=wanted_ports([_stack(specs)]), emit=told)
         while not flags.name and container_key(RUN_STACK, chosen.name) in looked.records:
             chosen = structs.replace(flags, name=f"{choose_name()}-{secrets.token_hex(2)}")

@@ -13,6 +13,7 @@ from reconciler.model.errors import BadManifest
 from reconciler.model.key import container_key
 from reconciler.model.observation import missing
 from reconciler.plan.mending import DriftRule
+from reconciler.store.events import Retention
 
 HEAD = "apiVersion: reconcile/v1\nsources:\n  - watch: /etc/stacks\n"
 
@@ -50,6 +51,7 @@ resync: 10m
 poll: 5
 timeout: 1m30s
 workers: 8
+events: {keep: 500, age: 14d}
 """
     )
     settings = read_settings(written(tmp_path, text))
@@ -61,6 +63,7 @@ workers: 8
     assert policy.drift_rule("blog") == DriftRule(heal=False, parts={"limits": True})
     assert policy.drift_rule("other") == DriftRule(heal=False)
     assert (policy.resync, policy.poll, policy.timeout, settings.workers) == (600.0, 5.0, 90.0, 8)
+    assert settings.events == Retention(keep=500, age=14 * 86400.0)
 
 
 @pytest.mark.parametrize(

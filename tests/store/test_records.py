@@ -12,8 +12,8 @@ from reconciler.model.events import ActionDone, Note
 from reconciler.model.key import Kind, container_key, make_key
 from reconciler.model.record import Endpoint, Grants, Hold, Intent, Made, Record, Stack, StackRecord
 from reconciler.model.spec import ImageSpec, NetworkSpec, VolumeSpec
-from reconciler.store import events as stored_events
 from reconciler.store import revisions as stored_revisions
+from reconciler.store.events import Retention, write_retention
 
 STOP = Hold(kind="stop", who="root", when=12.5, why="maintenance")
 
@@ -267,15 +267,35 @@ def test_events_are_read_on_from_where_one_was(tmp_path: Path) -> None:
         assert tx.events(every[2].id) == []
 
 
+def test_events_are_kept_by_number_and_age_as_the_root_says(tmp_path: Path) -> None:
+    store = made_root(tmp_path)
+    write_retention(tmp_path / "root", Retention(keep=5, age=60.0))
+    with store.write() as tx:
+        tx.add_events([Note(text=f"old {number}") for number in range(3)], at=100.0)
+        tx.add_events([Note(text="new")], at=150.0)
+    with store.read() as tx:
+        assert len(tx.events()) == 4
+        assert [one.event.text for one in tx.events(at=120.0)] == ["new"]
+    with store.write() as tx:
+        tx.add_events([Note(text="newer")], at=170.0)
+    with store.read() as tx:
+        assert [one.event.text for one in tx.events()] == ["new", "newer"]
+    with store.write() as tx:
+        tx.add_events([Note(text=str(number)) for number in range(9)], at=171.0)
+    with store.read() as tx:
+        assert [one.event.text for one in tx.events()] == list("45678")
+
+
 def test_only_the_newest_events_are_kept(tmp_path: Path) -> None:
     store = made_root(tmp_path)
-    many = [Note(text=str(number)) for number in range(stored_events.KEPT)]
+    kept = Retention().keep
+    many = [Note(text=str(number)) for number in range(kept)]
     with store.write() as tx:
         tx.add_events(many, at=1.0)
         tx.add_events(many[:5], at=2.0)
     with store.read() as tx:
-        found = tx.events(1, limit=2 * stored_events.KEPT)
-    assert len(found) == stored_events.KEPT
+        found = tx.events(1, limit=2 * kept)
+    assert len(found) == kept
     assert (found[0].event, found[-1].at) == (Note(text="5", at=1.0), 2.0)
 
 
