@@ -9,6 +9,7 @@ from reconciler.cli.options import COUNT, complete_stacks, opened, output_option
 from reconciler.model.events import Changed
 
 if TYPE_CHECKING:
+    from reconciler.model.record import Commit
     from reconciler.plan.past import Difference
     from reconciler.store.rows import StoredEvent
     from reconciler.verbs.history import Entry
@@ -45,7 +46,7 @@ def history(
         return 0
     rows = [
         [
-            str(one.revision.number), moment(one.revision.at), one.revision.who, one.revision.source,
+            str(one.revision.number), moment(one.revision.at), one.revision.who, _source(one),
             one.revision.result or "unfinished",
             "(the one before is not kept)" if one.changed is None else summarize_differences(one.changed),
         ]
@@ -53,6 +54,14 @@ def history(
     ]  # fmt: skip
     show_table(("REVISION", "WHEN", "WHO", "SOURCE", "RESULT", "CHANGED"), rows)
     return 0
+
+
+def _source(one: "Entry") -> str:
+    """The manifest, and the commit that it was of."""
+    from reconciler.cli.render import clean
+
+    commit = one.revision.wanted.commit if one.revision.wanted is not None else None
+    return f"{one.revision.source} at {commit.id[:12]} {clean(commit.subject)}" if commit else one.revision.source
 
 
 def _show_diff(ctx: click.Context, stack: str, numbers: tuple[int, int], form: str, root: Path | None) -> int:
@@ -72,10 +81,19 @@ def _show_diff(ctx: click.Context, stack: str, numbers: tuple[int, int], form: s
 
 def _entry(one: "Entry") -> dict[str, Any]:
     revision = one.revision
+    commit = revision.wanted.commit if revision.wanted is not None else None
     return {
         "stack": revision.stack, "revision": revision.number, "at": revision.at, "who": revision.who,
         "source": revision.source, "summary": revision.summary, "images": revision.images, "result": revision.result,
+        "commit": None if commit is None else _commit(commit),
         "changed": None if one.changed is None else [_difference(each) for each in one.changed],
+    }  # fmt: skip
+
+
+def _commit(commit: "Commit") -> dict[str, Any]:
+    return {
+        "id": commit.id, "subject": commit.subject, "author": commit.author, "at": commit.at,
+        "url": commit.url, "ref": commit.ref,
     }  # fmt: skip
 
 

@@ -7,10 +7,11 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from reconciler.cli.gitflags import git_options, read_git_options
 from reconciler.cli.manifests import read_variables
 from reconciler.cli.options import COUNT, Duration, not_built, opened, root_option
 
@@ -26,7 +27,7 @@ _AT_WORK = 75
 @click.option(
     "--watch", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of manifests; repeatable."
 )
-@click.option("--git", "git", metavar="URL", help="A branch of a repository.")
+@git_options
 @click.option("--config", "config", type=click.Path(path_type=Path), help="A file that says all of this, and more.")
 @click.option("--check", is_flag=True, help="Only say whether the --config file is right.")
 @click.option("--listen", "listen", metavar="SOCKET", help="Where the API answers.")
@@ -38,19 +39,20 @@ _AT_WORK = 75
 @click.option("--resync", type=Duration(), default="5m", show_default=True, help="How often everything is looked at.")
 @click.option("--poll", type=Duration(), default="1m", show_default=True, help="How often a silent folder is read.")
 @click.option("--timeout", type=Duration(), default="5m", show_default=True, help="How long until a container is seen.")
+@click.option("--once", is_flag=True, help="Look once, apply what is new, and end.")
 @root_option
 @click.pass_context
 def serve(
-    ctx: click.Context, *, folders: tuple[Path, ...], git: str | None, config: Path | None, check: bool,
+    ctx: click.Context, /, *, folders: tuple[Path, ...], config: Path | None, check: bool,
     listen: str | None, variables: tuple[str, ...], drift: str, prune: bool, max_delete: int | None,
-    approve: bool, resync: float, poll: float, timeout: float, root: Path | None,
+    approve: bool, resync: float, poll: float, timeout: float, once: bool, root: Path | None, **of_git: Any,
 ) -> int:  # fmt: skip
-    """Keep the machine as watched folders say: apply what changes, mend what drifts, until stopped.
+    """Keep the machine as folders and repositories say: apply what changes, mend what drifts, until stopped.
 
     Each *.yaml in a folder is a stack, and each folder in it. Stopping this stops no container. SIGHUP reads the
-    configuration and all folders anew.
+    configuration and all sources anew.
     """
-    not_built(ctx, git=git, listen=listen)
+    not_built(ctx, listen=listen)
     if config is not None:
         _check_alone(ctx)
         settings = _read_config(config)
@@ -58,13 +60,15 @@ def serve(
             return _tell_right(config, settings)
     else:
         settings = _settings_of_flags(
-            folders, variables, heal=drift == "heal", prune=prune, max_delete=max_delete or 0,
+            folders, variables, of_git, heal=drift == "heal", prune=prune, max_delete=max_delete or 0,
             approve=approve, resync=resync, poll=poll, timeout=timeout, check=check,
         )  # fmt: skip
     from reconciler.controller.serve import serve as verb
 
     gc.set_threshold(700, 10, 10)  # This one lives long.
     log = Log()
+    if once:
+        return _serve_once(ctx, root, settings, log)
     reread = None if config is None else partial(_read_config, config)
     with opened(ctx, root, create=True) as found:
         ended = verb(found, settings, tell=log, reread=reread)
@@ -73,9 +77,16 @@ def serve(
         os._exit(0 if ended else _AT_WORK)
 
 
+def _serve_once(ctx: click.Context, root: Path | None, settings: "Settings", log: "Log") -> int:
+    from reconciler.controller.once import serve_once
+
+    with opened(ctx, root, create=True) as found:
+        return serve_once(found, settings, tell=log)
+
+
 def _check_alone(ctx: click.Context) -> None:
     """Refuse flags beside a file that says the same."""
-    beside = ("config", "check", "root")
+    beside = ("config", "check", "root", "once")
     for option in ctx.command.params:
         given = ctx.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
         if given and option.name not in beside:
@@ -96,25 +107,27 @@ def _tell_right(config: Path, settings: "Settings") -> int:
 
 
 def _settings_of_flags(
-    folders: tuple[Path, ...], variables: tuple[str, ...], *, heal: bool, prune: bool, max_delete: int,
-    approve: bool, resync: float, poll: float, timeout: float, check: bool,
+    folders: tuple[Path, ...], variables: tuple[str, ...], of_git: dict[str, Any], *, heal: bool, prune: bool,
+    max_delete: int, approve: bool, resync: float, poll: float, timeout: float, check: bool,
 ) -> "Settings":  # fmt: skip
     from reconciler.controller.policy import Policy
     from reconciler.controller.settings import Settings, WatchOptions
 
     if check:
         raise click.UsageError("--check: give the --config FILE that is to be checked")
-    if not folders:
-        raise click.UsageError("nothing to serve: give --watch DIR, or --config FILE")
+    given = read_variables(variables)
+    repository = read_git_options(given, **of_git)
+    if not folders and repository is None:
+        raise click.UsageError("nothing to serve: give --watch DIR, --git URL, or --config FILE")
     for seconds, flag in ((resync, "--resync"), (poll, "--poll"), (timeout, "--timeout")):
         if seconds <= 0:
             raise click.UsageError(f"{flag}: expected more than 0s")
-    given = read_variables(variables)
     absolute = [Path(os.path.abspath(folder)) for folder in folders]  # noqa: PTH100 links stay as they are named
     policy = Policy(
         heal=heal, prune=prune, max_delete=max_delete, approve=approve, resync=resync, poll=poll, timeout=timeout
     )
-    return Settings(sources=tuple(WatchOptions(folder=each, variables=given) for each in absolute), policy=policy)
+    watched = tuple(WatchOptions(folder=each, variables=given) for each in absolute)
+    return Settings(sources=(*watched, *([repository] if repository else [])), policy=policy)
 
 
 class Log:

@@ -9,7 +9,7 @@ from reconciler.cli.options import complete_stacks, opened, output_option, root_
 
 if TYPE_CHECKING:
     from reconciler.plan.condition import Condition
-    from reconciler.verbs.serving import Serving
+    from reconciler.verbs.serving import CommitState, Serving, SourceState, StackState
     from reconciler.verbs.status import Report
 
 HEAD = ("STACK", "STATE", "REVISION", "APPLIED", "CONTAINERS", "ORIGIN")
@@ -74,24 +74,50 @@ def _show_serving(serving: "Serving") -> None:
         for line in serving.problem.splitlines():
             show(f"    {clean(line)}")
     for source in serving.sources:
-        of_it = [stack for stack in serving.stacks if stack.source == source.name]
-        synced = sum(stack.synced for stack in of_it)
-        how = "; ".join(clean(source.broken).splitlines()) or f"{synced} of {len(of_it)} stacks as it wants them"
-        show(f"  {clean(source.name)}  {how}")
-        for name, problem in sorted(source.problems.items()):
-            show(f"    {clean(name)}: invalid, its last version stays")
-            for line in problem.splitlines():
-                show(f"      {clean(line)}")
-        for stack in of_it:
-            if stack.gone:
-                show(f"    {stack.stack}: not in it any more; it stays until `reconcile delete {stack.stack} --take-over`")
-            elif stack.waits:
-                show(f"    {stack.stack}: {clean(stack.waits)}")
-            elif stack.problem:
-                first, *rest = stack.problem.splitlines()
-                show(f"    {stack.stack}: {clean(first)}")
-                for line in rest:
-                    show(f"      {clean(line)}")
+        _show_source(source, [stack for stack in serving.stacks if stack.source == source.name])
+
+
+def _show_source(source: "SourceState", of_it: "list[StackState]") -> None:
+    from reconciler.cli.render import clean, show, since
+
+    synced = sum(stack.synced for stack in of_it)
+    how = "; ".join(clean(source.broken).splitlines()) or f"{synced} of {len(of_it)} stacks as it wants them"
+    show(f"  {clean(source.name)}  {how}")
+    if source.commit is not None:
+        show(f"    at {_commit(source.commit)}, by {clean(source.commit.author)}")
+    if source.stale:
+        _show_lines("not as it is by now: ", source.stale)
+        if source.answered_at:
+            show(f"      it answered last {since(source.answered_at)} ago")
+    for name, problem in sorted(source.problems.items()):
+        show(f"    {clean(name)}: invalid, its last version stays")
+        for line in problem.splitlines():
+            show(f"      {clean(line)}")
+    for stack in of_it:
+        if stack.gone:
+            show(f"    {stack.stack}: not in it any more; it stays until `reconcile delete {stack.stack} --take-over`")
+        elif stack.waits:
+            show(f"    {stack.stack}: {clean(stack.waits)}")
+        elif stack.problem:
+            _show_lines(f"{stack.stack}: ", stack.problem)
+        if stack.wanted is not None and not stack.synced:
+            runs = _commit(stack.running) if stack.running is not None else "nobody knows which, yet"
+            show(f"      wanted {_commit(stack.wanted)} for {since(stack.since)}; as of {runs}")
+
+
+def _show_lines(head: str, text: str) -> None:
+    from reconciler.cli.render import clean, show
+
+    first, *rest = text.splitlines()
+    show(f"    {head}{clean(first)}")
+    for line in rest:
+        show(f"      {clean(line)}")
+
+
+def _commit(commit: "CommitState") -> str:
+    from reconciler.cli.render import clean
+
+    return f"{commit.id[:12]} “{clean(commit.subject)}”"
 
 
 def _row(condition: "Condition") -> list[str]:

@@ -15,12 +15,13 @@ from typing import Protocol
 from reconciler.controller.approvals import APPROVALS, Approvals
 from reconciler.controller.policy import Policy
 from reconciler.controller.sources.sighting import Sighting, Version
-from reconciler.controller.standings import Differences, Standing, Standings
-from reconciler.model.errors import ConvergeFailed, LockTimeout, NotFound, ReconcileError, RolledBack
+from reconciler.controller.standings import Differences, Standing, Standings, render_commit
+from reconciler.model.errors import ConvergeFailed, LockTimeout, NotAllowed, NotFound, ReconcileError, RolledBack
 from reconciler.model.events import AnyEvent, Note
 from reconciler.model.key import stack_of
 from reconciler.model.plan import Action
 from reconciler.plan.approval import needs_approval
+from reconciler.plan.borrowing import borrowed_keys
 from reconciler.plan.limits import SOURCE
 from reconciler.plan.make import make_drift_plan
 from reconciler.plan.mending import keep_mended
@@ -45,6 +46,8 @@ class Source(Protocol):
     """Where stacks come from."""
 
     name: str
+    kind: str
+    """directory | git"""
 
     def read(self) -> Sighting:
         """What it says now."""
@@ -105,7 +108,7 @@ class Keeper:
             self.sources = {source.name: source for source in sources}
             for name in gone:
                 self.sightings.pop(name, None)
-                own = (f"broken {name}", f"entry {name} ", f"claim {name} ")
+                own = (f"broken {name}", f"stale {name}", f"entry {name} ", f"claim {name} ")
                 self._told = {about: words for about, words in self._told.items() if not about.startswith(own)}
         for name in sorted(gone):
             stacks = self.standings.release(name)
@@ -116,21 +119,31 @@ class Keeper:
         self._changed()
 
     def _read_source(self, name: str) -> float | None:
-        self._follow(name)  # Order: what changes behind this look is told.
         source = self.sources.get(name)
         if source is None:  # It was taken out of the configuration a moment ago.
             return None
+        if source.kind == "directory":
+            self._follow(name)  # Order: what changes behind this look is told.
         sighting = source.read()
         with self._lock:
             if self.sources.get(name) is not source:
                 return None
             self.sightings[name] = sighting
-        self.say(f"broken {name}", sighting.broken, over=f"{name} can be read again")
+        broken = (
+            sighting.broken if sighting.broken.startswith(name) or not sighting.broken else f"{name}: {sighting.broken}"
+        )
+        self.say(f"broken {name}", broken, over=f"{name} can be read again")
+        stale = f"{name}: {sighting.stale}" if sighting.stale else ""
+        self.say(f"stale {name}", stale, over=f"{name}: what it says is taken again")
+        if sighting.fresh and sighting.commit is not None:
+            commit = sighting.commit
+            self.note(f"{name}: commit {commit.id[:12]} is taken: “{commit.subject}”, by {commit.author}")
         self._say_all(f"entry {name} ", sighting.problems, over=lambda entry: f"{entry} of {name} is no problem any more")
         if not sighting.broken:
             self._take_over(name, sighting)
         self._changed()
-        return UNSETTLED if sighting.unsettled else self.policy.poll
+        again = self.policy.poll if sighting.again is None else sighting.again
+        return UNSETTLED if sighting.unsettled else again
 
     def _take_over(self, source: str, sighting: Sighting) -> None:
         with self.root.store.read() as tx:
@@ -182,6 +195,8 @@ class Keeper:
                 self._plan_anew(held)
             return None
         try:
+            if version.confined:
+                self._check_borrowing(version)
             if not self._apply(held, version):
                 self._changed()
                 return None
@@ -220,6 +235,16 @@ class Keeper:
         if held.version is not None:
             self._renew(f"stack {held.version.stack.name}")
 
+    def _check_borrowing(self, version: Version) -> None:
+        """Raise Borrowed where a stack would borrow what is not its source's: data of others, a way into their networks."""
+        with self.root.store.read() as tx:
+            recorded = tx.stacks()
+        for key, spec in version.stack.specs.items():
+            for used in borrowed_keys(key, spec):
+                owner = recorded.get(stack_of(used))
+                if owner is not None and owner.origin != version.stack.origin:
+                    raise NotAllowed(key, f"{used} is of a stack that is not of the same source ({owner.origin})")
+
     def _is_by_hand(self, version: Version) -> bool:
         """Whether a person applied this very manifest before it was a source's: nobody else is to be asked then."""
         with self.root.store.read() as tx:
@@ -256,10 +281,7 @@ class Keeper:
     def read_state(self) -> tuple[tuple[SourceState, ...], tuple[StackState, ...]]:
         """How sources and stacks are now."""
         with self._lock:
-            sources = tuple(
-                SourceState(name=name, broken=sighting.broken, problems=sighting.problems)
-                for name, sighting in sorted(self.sightings.items())
-            )
+            sources = tuple(_state_of(self.sources[name], sighting) for name, sighting in sorted(self.sightings.items()))
         return sources, self.standings.read()
 
     # --- everything ---
@@ -335,6 +357,18 @@ class Keeper:
         # A full disk, a busy database: the log has it all the same, and whoever works must go on.
         with suppress(ReconcileError), Recorder(self.root, self._tell, [stack] if stack else []) as told:
             told(Note(text=words, level=level))
+
+
+def _state_of(source: Source, sighting: Sighting) -> SourceState:
+    return SourceState(
+        name=source.name,
+        kind=source.kind,
+        broken=sighting.broken,
+        problems=sighting.problems,
+        stale=sighting.stale,
+        commit=render_commit(sighting.commit),
+        answered_at=sighting.answered_at,
+    )
 
 
 def _by_stack(actions: Iterable[Action]) -> dict[str, list[str]]:

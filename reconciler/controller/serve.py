@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from types import MappingProxyType
 
 from reconciler.controller.approvals import APPROVALS
@@ -19,6 +20,7 @@ from reconciler.controller.loop import Loop
 from reconciler.controller.probes import Probes
 from reconciler.controller.settings import FIXED, Settings
 from reconciler.controller.sources.directory import DirectorySource
+from reconciler.controller.sources.git import GitOptions, GitSource
 from reconciler.controller.watch import FolderWatcher, Watcher
 from reconciler.linux.files import make_folders
 from reconciler.linux.notify import notify, read_watchdog
@@ -74,7 +76,7 @@ class _Serving:
         self._probes = Probes(root, say=lambda *words, **over: self.keeper.say(*words, **over), add=self._loop.add)
         self._publish = _Publisher(root, time.time(), lambda: self.keeper)
         self.keeper = Keeper(
-            root, _open_sources(settings), settings.policy, renew=self._loop.renew, add=self._loop.add, tell=tell,
+            root, open_sources(root.path, settings), settings.policy, renew=self._loop.renew, add=self._loop.add, tell=tell,
             watch=self._follow, follow=self._folders.follow, changed=self._publish,
         )  # fmt: skip
 
@@ -128,7 +130,7 @@ class _Serving:
     def _take(self, settings: Settings) -> None:
         later = [name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)]
         before = self.keeper.sources
-        sources = _open_sources(settings, before)
+        sources = open_sources(self.keeper.root.path, settings, before)
         for gone in before.keys() - {source.name for source in sources}:
             self._loop.drop(f"source {gone}")
             self._folders.forget(gone)
@@ -139,6 +141,14 @@ class _Serving:
         if later:
             words += f"; {', '.join(later)} as of the next start"
         self.keeper.note(words)
+
+    def look_now(self, source: str) -> bool:
+        """Have a source looked at at once, for somebody says that there is something new; False where none is called so.
+        From any thread."""
+        if source not in self.keeper.sources:
+            return False
+        self._loop.renew(f"source {source}")
+        return True
 
     def stop(self) -> bool:
         """Begin nothing any more; whether all that was at work ended by itself."""
@@ -152,13 +162,16 @@ class _Serving:
         self._watcher.stop()
 
 
-def _open_sources(settings: Settings, before: Mapping[str, Source] = MappingProxyType({})) -> list[Source]:
+def open_sources(root: Path, settings: Settings, before: Mapping[str, Source] = MappingProxyType({})) -> list[Source]:
     """The sources that a configuration names: those that were there before are the same, for they know the last valid
     version of each file."""
     found: list[Source] = []
     for options in settings.sources:
         known = before.get(options.name)
-        if isinstance(known, DirectorySource):
+        if isinstance(options, GitOptions):
+            same = isinstance(known, GitSource) and known.options == options
+            found.append(known if known is not None and same else GitSource(options, root))
+        elif isinstance(known, DirectorySource):
             known.use(options.variables)
             found.append(known)
         else:

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from reconciler.controller.policy import Policy, SourceRules
+from reconciler.controller.sources.git import GitOptions
 from reconciler.manifest.configuration import Configuration, read_configuration
 from reconciler.manifest.scalars import render_scalar
 from reconciler.manifest.text import MAX_BYTES
@@ -37,7 +38,7 @@ class WatchOptions(Struct, frozen=True, kw_only=True):
 class Settings(Struct, frozen=True, kw_only=True):
     """All of it."""
 
-    sources: tuple[WatchOptions, ...]
+    sources: tuple[WatchOptions | GitOptions, ...]
     policy: Policy = Policy()
     events: Retention | None = None
     """How much of the event log is kept; None: as before."""

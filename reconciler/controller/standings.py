@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator
 from msgspec import Struct
 
 from reconciler.controller.sources.sighting import Sighting, Version
-from reconciler.verbs.serving import StackState
+from reconciler.model.record import Commit
+from reconciler.verbs.serving import CommitState, StackState
 
 
 class Standing(Struct, kw_only=True):
@@ -21,6 +22,8 @@ class Standing(Struct, kw_only=True):
     """What its source wants; None where it has it no more."""
     reached: str = ""
     """The token of the version that was applied last, whatever came of it that would come of it again."""
+    running: Commit | None = None
+    """Of a repository's: the commit that it is as; None where that is not known."""
     since: float = 0.0
     problem: str = ""
     """Why it is not as its source wants it."""
@@ -86,11 +89,12 @@ class Standings:
             held.waiting = held.waits = ""
             if version is not None:
                 held.reached = version.token
+                held.running = held.running if problem else version.stack.commit
 
     def wait(self, held: Standing, version: Version | None, words: str) -> None:
         """A version waits for approval, if it is still what its source wants; None: nothing does."""
         with self._lock:
-            if version is None or version is held.version:
+            if version is None or (held.version is not None and version.token == held.version.token):
                 held.waiting, held.waits, held.problem = version.token if version is not None else "", words, ""
 
     def take(self, source: str, sighting: Sighting, recorded: Collection[str]) -> Differences:
@@ -111,6 +115,9 @@ class Standings:
                     held.version, held.since, held.problem = version, time.time(), ""
                     held.waiting = held.waits = ""
                     renewed.append(stack)
+                else:  # A commit that changed nothing of it.
+                    held.version = version
+                    held.running = version.stack.commit if held.synced else held.running
             if not sighting.problems and not sighting.unsettled:
                 for stack in recorded:
                     self._by_name.setdefault(stack, Standing(source=source, version=None, since=time.time()))
@@ -133,6 +140,13 @@ class Standings:
                 synced=held.synced,
                 problem=held.problem,
                 waits=held.waits,
+                wanted=render_commit(held.version.stack.commit) if held.version is not None else None,
+                running=render_commit(held.running),
             )
             for name, held in self
         )
+
+
+def render_commit(commit: Commit | None) -> CommitState | None:
+    """A commit as `status` has it."""
+    return None if commit is None else CommitState(id=commit.id, subject=commit.subject, author=commit.author, at=commit.at)

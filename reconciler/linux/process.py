@@ -12,6 +12,7 @@ from reconciler.linux import failpoint
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
 CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """What a child gets that must not depend on who called us."""
@@ -108,10 +109,18 @@ def wait_any(*fds: int, seconds: float) -> bool:
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
-def spawn(argv: "Sequence[str]", *, env: "Mapping[str, str]", cwd: str, fds: "Mapping[int, int] | None" = None) -> int:
+def spawn(
+    argv: "Sequence[str]",
+    *,
+    env: "Mapping[str, str]",
+    cwd: str,
+    fds: "Mapping[int, int] | None" = None,
+    group: bool = False,
+) -> int:
     """Start `argv` (an absolute program) with exactly this environment and folder, and return its pid; the caller reaps it.
 
-    `fds` says which descriptors it gets, its number to ours; 0, 1 and 2 are /dev/null unless named.
+    `fds` says which descriptors it gets, its number to ours; 0, 1 and 2 are /dev/null unless named. With `group` it leads a
+    process group of its own, so that what it starts can be ended with it.
     """
     given = {0: -1, 1: -1, 2: -1, **(fds or {})}
     # The clones keep a source from being overwritten by the dup2 of another number.
@@ -125,8 +134,9 @@ def spawn(argv: "Sequence[str]", *, env: "Mapping[str, str]", cwd: str, fds: "Ma
     words = [_ENV_PROGRAM, "-C", cwd, "--", *argv]
     try:
         with failpoint.change("spawn"):
+            how: Any = {"setpgroup": 0} if group else {}
             return os.posix_spawn(
-                _ENV_PROGRAM, words, dict(env), file_actions=actions, setsigmask=(), setsigdef=_IGNORED_BY_PYTHON
+                _ENV_PROGRAM, words, dict(env), file_actions=actions, setsigmask=(), setsigdef=_IGNORED_BY_PYTHON, **how
             )
     finally:
         for fd in high.values():

@@ -11,10 +11,11 @@
     │   ├── NotLent                           what is borrowed of another stack is not there
     │   ├── DataGone                          a recorded volume without its data
     │   ├── ConvergeFailed                    some actions failed; the others are done
+    │   ├── SourceFailed                      a repository did not give what was asked of it, or what it gave is not taken
     │   ├── MachineRefused                    the kernel, where nobody expected it
     │   └── TimedOut
     ├── Refused                         3     a rule that a flag or an answer can lift
-    │   ├── StalePlan, OriginDiffers, Borrowed, NeedsYes, NeedsAllowDelete, RootInUse
+    │   ├── StalePlan, OriginDiffers, Borrowed, NotAllowed, NeedsYes, NeedsAllowDelete, RootInUse
     ├── RolledBack                      4     an apply failed, and the stack is back at its last good revision
     ├── LockTimeout                     5
     ├── Usage                           64    flags
@@ -136,6 +137,14 @@ class ContentError(Failed):
 
 class CannotDecrypt(Failed):
     """An encrypted file that no key of this root opens, or that is damaged; nothing of it was taken."""
+
+
+class SourceFailed(Failed):
+    """A repository did not give what was asked of it, or what it gave is not taken; what runs stays as it is."""
+
+    def __init__(self, url: str, words: str, hint: str = "", *, retry: bool = False) -> None:
+        super().__init__(f"{url}: {words}", hint=hint)
+        self.retry = retry
 
 
 class PlatformMissing(Failed):
@@ -304,6 +313,13 @@ class NeedsAllowDelete(Refused):
             f"stack {stack}: the plan deletes {deleted} of {running} running containers",
             hint="if that is meant, give --allow-delete",
         )
+
+
+class NotAllowed(Refused):
+    """What a source's stack asks for and may not have."""
+
+    def __init__(self, key: str, words: str) -> None:
+        super().__init__(f"{key}: {words}", hint="what a source may ask for is its operator's to say: docs/gitops.md")
 
 
 class RootInUse(Refused):

@@ -60,6 +60,20 @@ class Lock(Struct, frozen=True, kw_only=True):
     """Canonical reference with a tag to the digest of what that named: an index, or the image's own manifest."""
 
 
+class Commit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The commit that a version of a stack is of. All but the id is what its author wrote."""
+
+    id: str
+    """In full."""
+    subject: str = ""
+    author: str = ""
+    at: float = 0.0
+    """When it was committed, as it says; seconds since the epoch."""
+    url: str = ""
+    ref: str = ""
+    """The branch or tag that it was taken from, in full."""
+
+
 class Stack(Struct, frozen=True, kw_only=True):
     """One manifest made canonical: the result of `manifest/`; once `resolve` was asked, also what a revision keeps."""
 
@@ -74,6 +88,8 @@ class Stack(Struct, frozen=True, kw_only=True):
     hold all digests and values, and no file is looked at again: no config, no env file, no bound file."""
     lock: Lock | None = None
     """Its lock file, where it has one: the references of `specs` are pinned by it."""
+    commit: Commit | None = None
+    """Where it is of a git source."""
 
 
 class Desired(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,15 @@ from reconciler.model.record import ApplyId
 NAME = "controller.json"
 
 
+class CommitState(Struct, frozen=True, kw_only=True):
+    """A commit, as its author described it."""
+
+    id: str
+    subject: str
+    author: str
+    at: float
+
+
 class SourceState(Struct, frozen=True, kw_only=True):
     """How a source is."""
 
@@ -25,6 +34,12 @@ class SourceState(Struct, frozen=True, kw_only=True):
     """Why it can't be read."""
     problems: dict[str, str] = {}
     """By file: why its last version stays."""
+    stale: str = ""
+    """Of a repository: why what was taken of it last may not be what it wants by now."""
+    commit: CommitState | None = None
+    """What was taken of it last."""
+    answered_at: float = 0.0
+    """When it answered last; 0 for never, and for a folder."""
 
 
 class StackState(Struct, frozen=True, kw_only=True):
@@ -40,6 +55,10 @@ class StackState(Struct, frozen=True, kw_only=True):
     waits: str = ""
     """What of it waits for approval, and for which command."""
     gone: bool = False
+    wanted: CommitState | None = None
+    """The commit of a repository by which it is to be."""
+    running: CommitState | None = None
+    """The one by which it is; None where that is not known yet."""
 
 
 class Serving(Struct, frozen=True, kw_only=True):
@@ -57,7 +76,7 @@ class Serving(Struct, frozen=True, kw_only=True):
     @property
     def found_something(self) -> bool:
         """Whether anybody must look."""
-        sources = any(source.broken or source.problems for source in self.sources)
+        sources = any(source.broken or source.stale or source.problems for source in self.sources)
         return bool(self.problem) or sources or any(stack.problem or stack.waits or stack.gone for stack in self.stacks)
 
     def only(self, stack: str) -> "Serving":

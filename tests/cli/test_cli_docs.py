@@ -11,7 +11,7 @@ from reconciler.cli import main
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [
     REPOSITORY / "README.md",
-    *(REPOSITORY / "docs" / f"{name}.md" for name in ("semantics", "operations", "security", "limits")),
+    *(REPOSITORY / "docs" / f"{name}.md" for name in ("semantics", "operations", "gitops", "security", "limits")),
 ]
 
 

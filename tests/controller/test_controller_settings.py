@@ -6,7 +6,7 @@ import pytest
 
 from controller.conftest import MANIFEST, Controlled
 from reconciler.controller.policy import Policy, SourceRules
-from reconciler.controller.serve import _open_sources
+from reconciler.controller.serve import open_sources
 from reconciler.controller.settings import Settings, WatchOptions, read_settings
 from reconciler.controller.sources.directory import DirectorySource
 from reconciler.model.errors import BadManifest
@@ -104,7 +104,7 @@ def renewed(controlled: Controlled, *folders: Path, **policy: object) -> None:
         sources=tuple(WatchOptions(folder=each) for each in folders),
         policy=Policy(**policy),  # type: ignore[arg-type]
     )
-    controlled.keeper.reload(_open_sources(settings, controlled.keeper.sources), settings.policy)
+    controlled.keeper.reload(open_sources(controlled.root.path, settings, controlled.keeper.sources), settings.policy)
     for name in controlled.keeper.sources:
         controlled.queue.renew(f"source {name}", controlled.now)
 
@@ -135,11 +135,11 @@ def test_source_with_other_variables_keeps_the_last_version_of_what_they_make_in
     for name in ("blog", "shop"):
         (tmp_path / f"{name}.yaml").write_text(MANIFEST.format(name=name, image="box:${TAG}", command="a"))
     settings = Settings(sources=(WatchOptions(folder=tmp_path, variables={"TAG": "1"}),))
-    [source] = _open_sources(settings)
+    [source] = open_sources(tmp_path, settings)
     first = source.read()
     assert isinstance(source, DirectorySource)
     settings = Settings(sources=(WatchOptions(folder=tmp_path, variables={"TAG": "2"}),))
-    [again] = _open_sources(settings, {source.name: source})
+    [again] = open_sources(tmp_path, settings, {source.name: source})
     assert again is source
     second = again.read()
     assert first.versions["blog"].token != second.versions["blog"].token

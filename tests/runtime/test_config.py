@@ -8,6 +8,7 @@ import pytest
 from reconciler.engine.native.runtime import spec
 from reconciler.engine.native.runtime.seccomp import render_seccomp
 from reconciler.engine.native.runtime.users import Identity
+from reconciler.model.capabilities import DEFAULT_CAPABILITIES
 from reconciler.model.spec import ContainerSpec, Resources, Sensitive
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -144,7 +145,7 @@ def allowed(rendered: dict[str, object]) -> set[str]:
 
 
 def test_filter_lets_ordinary_calls_through_and_keeps_the_dangerous_out() -> None:
-    rendered = render_seccomp(spec.DEFAULT_CAPABILITIES, machine="x86_64")
+    rendered = render_seccomp(DEFAULT_CAPABILITIES, machine="x86_64")
     names = allowed(rendered)
     assert {"openat2", "futex", "clone", "execve", "chroot", "arch_prctl", "landlock_create_ruleset"} - names == {"clone"}
     forbidden = {"mount", "unshare", "setns", "bpf", "keyctl", "add_key", "kexec_load", "io_uring_setup", "userfaultfd"}

@@ -214,7 +214,10 @@ def test_ready_and_the_watchdog_are_told_to_systemd(served: Served) -> None:
     ("flags", "words"),
     [
         ((), "give --watch DIR"),
-        (("--git", "https://git.test/x"), "--git is not built yet"),
+        (("--git", "https://ann:secret@git.test/x"), "holds a name or password"),
+        (("--git", "ext::sh -c true"), "holds spaces"),
+        (("--git", "https://git.test/x", "--branch", "--upload-pack=/bin/sh"), "no name that git allows"),
+        (("--branch", "main"), "--branch is for a repository"),
         (("--watch", "x", "--resync", "0s"), "--resync: expected more than 0s"),
     ],
 )

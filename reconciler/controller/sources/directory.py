@@ -6,7 +6,7 @@ folder that is gone, empty or can't be read says nothing. Reads files, decides n
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from msgspec import Struct, structs
@@ -37,10 +37,16 @@ class _Entry(Struct):
 class DirectorySource:
     """One folder, read again and again."""
 
-    def __init__(self, folder: Path, *, variables: Mapping[str, str]) -> None:
+    kind = "directory"
+
+    def __init__(
+        self, folder: Path, *, variables: Mapping[str, str], find_refused: Callable[[Stack], list[Problem]] = lambda _: []
+    ) -> None:
         self.folder = folder
         self.name = str(folder)
         self._variables = variables
+        self._find_refused = find_refused
+        """What of a stack its source may not ask for."""
         self._entries: dict[str, _Entry] = {}
 
     def use(self, variables: Mapping[str, str]) -> None:
@@ -76,7 +82,7 @@ class DirectorySource:
             return False
         try:
             _check_files(self.folder, files)
-            entry.stacks = load(files, variables=self._variables, environment={})
+            entry.stacks = self._load(files)
             entry.inputs = tuple(sorted({path for stack in entry.stacks for path in _find_inputs(stack)}))
             entry.problem = ""
             entry.token = own + _sign(entry.inputs) + _digest(f"{name}={value}" for name, value in self._variables.items())
@@ -86,6 +92,12 @@ class DirectorySource:
             entry.problem = error.brief
         entry.signature = own + _sign(entry.inputs)
         return True
+
+    def _load(self, files: tuple[Path, ...]) -> tuple[Stack, ...]:
+        stacks = load(files, variables=self._variables, environment={})
+        if refused := [problem for stack in stacks for problem in self._find_refused(stack)]:
+            raise BadManifest(refused)
+        return stacks
 
     def _sighting(self, *, broken: str = "", unsettled: tuple[str, ...] = ()) -> Sighting:
         problems = {name: entry.problem for name, entry in self._entries.items() if entry.problem}

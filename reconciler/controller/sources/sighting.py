@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from reconciler.model.record import Stack
+from reconciler.model.record import Commit, Stack
 
 
 class Version(Struct, frozen=True, kw_only=True):
@@ -13,6 +13,8 @@ class Version(Struct, frozen=True, kw_only=True):
     """The origin that the manifest has where a person applies it: what that owns, its source may take over."""
     token: str
     """Differs where anything of it may differ: the manifest or a file that it names."""
+    confined: bool = False
+    """Whether it may borrow nothing of stacks that are not its source's."""
 
 
 class Sighting(Struct, frozen=True, kw_only=True):
@@ -26,3 +28,13 @@ class Sighting(Struct, frozen=True, kw_only=True):
     """Why the source itself can't be read: then nothing is new, and nothing is gone."""
     unsettled: tuple[str, ...] = ()
     """Entries that are being written: to be looked at again in a moment."""
+    stale: str = ""
+    """Why this may not be what the source wants by now: it does not answer, or what it says is not taken."""
+    commit: Commit | None = None
+    """What was taken last of a repository."""
+    fresh: bool = False
+    """Whether it was taken with this very look."""
+    answered_at: float = 0.0
+    """When a repository answered last; seconds since the epoch."""
+    again: float | None = None
+    """Seconds until it is to be looked at again; None: as the policy says."""

@@ -13,28 +13,12 @@ from msgspec import Struct
 
 from reconciler.engine.native.runtime.seccomp import render_seccomp
 from reconciler.engine.native.runtime.users import Identity
+from reconciler.model.capabilities import DEFAULT_CAPABILITIES
 from reconciler.model.spec import ContainerSpec, Resources, Sensitive
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_TARGET = "/dev/init"
 """Compat: Docker mounts its init as /sbin/docker-init; on the container's own /dev nothing is written into the root."""
-
-DEFAULT_CAPABILITIES = (
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-)
-"""Compat: Docker's, without NET_RAW: ping works by net.ipv4.ping_group_range in the network namespace."""
 
 ALL_CAPABILITIES = (
     *DEFAULT_CAPABILITIES,

@@ -1,0 +1,218 @@
+"""A commit's files → a folder of ours: regular files only, bounded in number and size; what did not change is not touched.
+
+A link to a file in the tree becomes a copy of that file; every other link, and a submodule, is left out and said. The
+folder is written file by file: who has one of its folders mounted sees the new files, and a file that did not change keeps
+its inode and times.
+"""
+
+import hashlib
+import os
+import posixpath
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from msgspec import Struct
+
+from reconciler.controller.sources.gitrun import Repository
+from reconciler.linux import files
+from reconciler.model.errors import SourceFailed
+from reconciler.model.units import render_size
+
+MOST_FILES = 20_000
+MOST_BYTES = 256 * 1024**2
+_LONGEST_LINK = 4096
+_HOPS = 20
+_LFS = b"version https://git-lfs.github.com/spec/"
+_MANIFESTS = (".yaml", ".yml")
+
+
+class Blob(Struct, frozen=True):
+    """One file of a tree."""
+
+    id: str
+    mode: int
+    """0o644 or 0o755."""
+    size: int
+
+
+class Tree(Struct, frozen=True, kw_only=True):
+    """What of a commit is written."""
+
+    files: dict[str, Blob]
+    left_out: dict[str, str]
+    """By path: why it is not."""
+
+    @property
+    def has_manifests(self) -> bool:
+        """Whether anything in it is where a source looks for manifests."""
+        return any(path.endswith(_MANIFESTS) and path.count("/") <= 1 for path in self.files)
+
+
+class _Entry(Struct, frozen=True):
+    kind: str
+    id: str
+    size: int
+
+
+def read_tree(repository: Repository, commit: str, folder: str) -> Tree:
+    """The files of a commit's folder. Raises SourceFailed for more than is taken."""
+    entries = parse_listing(repository.list_tree(commit, folder))
+    if len(entries) > MOST_FILES:
+        raise SourceFailed(
+            repository.place.url, f"commit {commit[:12]} has {len(entries):,} files; {MOST_FILES:,} are taken"
+        )
+    links = {path: entry for path, entry in entries.items() if entry.kind == "120000" and entry.size <= _LONGEST_LINK}
+    targets = _read_links(repository, links)
+    tree = choose_files(entries, targets)
+    size = sum(blob.size for blob in tree.files.values())
+    if size > MOST_BYTES:
+        words = f"the files of commit {commit[:12]} have {render_size(size)}; {render_size(MOST_BYTES)} are taken"
+        raise SourceFailed(repository.place.url, words, "give --path FOLDER with what is to be served only")
+    return tree
+
+
+def parse_listing(data: bytes) -> dict[str, "_Entry"]:
+    """What `ls-tree -r -z -l` printed, by path. What is no UTF-8 in a name keeps its bytes (surrogateescape)."""
+    found = {}
+    for line in data.split(b"\0"):
+        if not line:
+            continue
+        head, _, name = line.partition(b"\t")
+        mode, _, identity, size = head.split()
+        found[os.fsdecode(name)] = _Entry(mode.decode(), identity.decode(), int(size) if size != b"-" else 0)
+    return found
+
+
+def choose_files(entries: Mapping[str, "_Entry"], targets: Mapping[str, str]) -> Tree:
+    """Which files are written, links resolved among them; `targets` is where links point to. Pure."""
+    chosen, left_out = {}, {}
+    for path in entries:
+        why = _judge_name(path)
+        found, seen = path, 0
+        while not why and entries[found].kind == "120000":
+            seen += 1
+            target = targets.get(found, "")
+            found = posixpath.normpath(posixpath.join(posixpath.dirname(found), target))
+            if seen > _HOPS or not target:
+                why = "is a link that leads nowhere"
+            elif target.startswith("/") or found.startswith(".."):
+                why = f"is a link out of the tree, to {target}"
+            elif found not in entries:
+                why = f"is a link to {target}, which is no file of the tree"
+        kind = entries[found].kind if not why else ""
+        if not why and kind not in ("100644", "100755", "100664"):
+            why = "is a submodule" if kind == "160000" else f"is neither file nor link (mode {kind})"
+        if why:
+            left_out[path] = why
+        else:
+            chosen[path] = Blob(entries[found].id, 0o755 if kind == "100755" else 0o644, entries[found].size)
+    return Tree(files=chosen, left_out=left_out)
+
+
+def _judge_name(path: str) -> str:
+    """Why a path is none that is written: git itself would refuse to check it out."""
+    parts = path.split("/")
+    if any(part in ("", ".", "..") or part.lower() == ".git" or len(os.fsencode(part)) > 255 for part in parts):
+        return "has a name that no file may have"
+    if parts[-1].startswith(files.STAGING):
+        return f"begins with {files.STAGING}, which is for files being written"
+    return ""
+
+
+def _read_links(repository: Repository, links: Mapping[str, "_Entry"]) -> dict[str, str]:
+    """Where links point to, by path."""
+    if not links:
+        return {}
+    number = os.memfd_create("links", os.MFD_CLOEXEC)
+    try:
+        with open(number, "rb", closefd=False) as out:
+            paths = list(links)
+            repository.write_blobs([links[path].id for path in paths], number, size=MOST_BYTES)
+            out.seek(0)
+            return {path: os.fsdecode(data) for path, data in zip(paths, _read_batch(out), strict=True)}
+    finally:
+        os.close(number)
+
+
+def _read_batch(out: "object") -> Iterator[bytes]:
+    """The contents of blobs in the output of `cat-file --batch`, in order."""
+    while line := out.readline():  # type: ignore[attr-defined]
+        size = int(line.split()[2])
+        yield out.read(size)  # type: ignore[attr-defined]
+        out.read(1)  # type: ignore[attr-defined]
+
+
+def write_tree(repository: Repository, tree: Tree, folder: Path, scratch: Path) -> dict[str, str]:
+    """Make a folder hold exactly the tree; by path: why a file that was written is not what it seems.
+
+    `scratch` is a name for a file beside it that this may use. Raises OSError, SourceFailed.
+    """
+    files.make_folders(folder)
+    folder.chmod(0o755)
+    remove_others(folder, tree)
+    wanted = {path: blob for path, blob in tree.files.items() if not is_as(folder / path, blob)}
+    for name in sorted({posixpath.dirname(path) for path in wanted}):
+        make_path(folder, name)
+    strange: dict[str, str] = {}
+    number = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(number, "rb", closefd=False) as out:
+            repository.write_blobs([blob.id for blob in wanted.values()], number, size=2 * MOST_BYTES)
+            out.seek(0)
+            for (path, blob), data in zip(wanted.items(), _read_batch(out), strict=True):
+                files.write_atomic(folder / path, data, blob.mode)
+                if data.startswith(_LFS):
+                    strange[path] = "is a pointer of git LFS, and not the file itself"
+    finally:
+        os.close(number)
+        scratch.unlink()
+    return strange
+
+
+def is_as(path: Path, blob: Blob) -> bool:
+    """Whether a file is a blob already, by its git id."""
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size != blob.size or stat.S_IMODE(found.st_mode) != blob.mode:
+            return False
+        data = path.read_bytes()
+    except OSError:
+        return False
+    kind = hashlib.sha1 if len(blob.id) == 40 else hashlib.sha256  # git's own, and no secret hangs on it
+    return kind(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == blob.id
+
+
+def make_path(folder: Path, name: str) -> None:
+    """A folder in the folder, and those above it; what else bears such a name makes way."""
+    here = folder
+    for part in name.split("/") if name else []:
+        here = here / part
+        with suppress(FileNotFoundError):
+            if not stat.S_ISDIR(here.lstat().st_mode):
+                here.unlink()
+        with suppress(FileExistsError):
+            here.mkdir(0o755)
+            here.chmod(0o755)
+
+
+def remove_others(folder: Path, tree: Tree) -> None:
+    """Remove what is in the folder and not in the tree; no link is followed."""
+    kept = set(tree.files)
+    for path in list(kept):
+        while path := posixpath.dirname(path):
+            kept.add(path)
+    for here, names, found in os.walk(folder):
+        inside = os.path.relpath(here, folder)
+        for name in (*found, *names):
+            path = name if inside == "." else f"{inside}/{name}"
+            full = Path(here) / name
+            is_folder = name in names and not full.is_symlink()
+            if path in kept and (is_folder != (path in tree.files)):
+                continue
+            if is_folder:
+                files.remove_tree(full)
+                names.remove(name)
+            else:
+                full.unlink()
