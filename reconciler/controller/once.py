@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from reconciler.controller.keeper import Keeper
 from reconciler.controller.serve import open_sources
 from reconciler.controller.settings import Settings
-from reconciler.model.errors import ReconcileError, RolledBack
+from reconciler.model.errors import ReconcileError, Refused, RolledBack
 from reconciler.model.events import AnyEvent
 from reconciler.verbs.root import Root
 
@@ -18,7 +18,7 @@ FAILED, BACK, BAD = 1, RolledBack.exit_code, 65
 def serve_once(root: Root, settings: Settings, *, tell: Callable[[AnyEvent], None]) -> int:
     """Look, apply, and say by an exit code how it went: 0 where all is as the sources want it.
 
-    1: a source can't be read or is not taken, or a stack failed; 3, 5: a rule or a lock kept one from being applied; 4: one
+    1: a source can't be read or is not taken, or a stack failed; 3, 5: a rule, a lock or an approval that is due kept one; 4: one
     went back; 65: a manifest is bad. Of several the lowest. Raises LockTimeout where a controller has the root.
     """
     with root.owned():
@@ -42,6 +42,8 @@ def _work(keeper: Keeper, keys: dict[str, None]) -> Iterator[int]:
             held = keeper.standings.get(key.partition(" ")[2])
             if held is not None and held.problem:  # That is no error: it is back where it was.
                 yield BACK
+            elif held is not None and held.waits:
+                yield Refused.exit_code
 
 
 def _judge_sources(keeper: Keeper) -> Iterator[int]:

@@ -11,7 +11,7 @@ import msgspec
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key, kind_of
 from reconciler.model.plan import Plan
-from reconciler.model.record import Stack
+from reconciler.model.record import Commit, Stack
 from reconciler.model.spec import SPEC_TYPES, Spec
 
 FORM = "reconcile-plan/1"
@@ -76,7 +76,8 @@ def _load(data: object) -> Plan:
 
 def _load_stack(data: dict[str, Any]) -> Stack:
     name, origin, source = msgspec.convert([data[name] for name in ("name", "origin", "source")], tuple[str, str, str])
-    return Stack(name=name, origin=origin, source=source, specs=_load_specs(data["specs"]))
+    commit = msgspec.convert(data.get("commit"), Commit | None)
+    return Stack(name=name, origin=origin, source=source, specs=_load_specs(data["specs"]), commit=commit)
 
 
 def _load_specs(data: dict[str, Any]) -> dict[Key, Spec]:
