@@ -18,8 +18,8 @@ FAILED, BACK, BAD = 1, RolledBack.exit_code, 65
 def serve_once(root: Root, settings: Settings, *, tell: Callable[[AnyEvent], None]) -> int:
     """Look, apply, and say by an exit code how it went: 0 where all is as the sources want it.
 
-    1: a source can't be read or is not taken, or a stack failed; 3, 5: a rule, a lock or an approval that is due kept one; 4: one
-    went back; 65: a manifest is bad. Of several the lowest. Raises LockTimeout where a controller has the root.
+    1: a source can't be read or is not taken, or a stack failed; 3, 5: a rule, an approval that is due or a lock kept one;
+    4: one went back; 65: a manifest is bad. Of several the lowest. Raises LockTimeout where a controller has the root.
     """
     with root.owned():
         due: list[str] = []
