@@ -45,7 +45,7 @@ def this_apply() -> ApplyId:
     return ApplyId(pid=pid, start_time=process.read_start_time(pid), boot_id=process.read_boot_id())
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to be in time"

@@ -18,7 +18,7 @@ SUITE = (
     "tests/runtime/test_hostile.py",
 )
 """What limits, freezes, counts, kills and enters; about ten minutes without KVM."""
-_LINE = re.compile(r"(\S+)::(\S+) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)")
+_LINE = re.compile(r"(\S+?)::(.+) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
