@@ -69,6 +69,7 @@ class Keeper:
         watch: Callable[[Look], None] = lambda _: None,
         follow: Callable[[str], None] = lambda _: None,
         changed: Callable[[], None] = lambda: None,
+        count: Callable[[str, int], None] = lambda _what, _by: None,
     ) -> None:
         self.root = root
         self.policy = policy
@@ -81,6 +82,8 @@ class Keeper:
         self._watch = watch
         self._follow = follow
         self._changed = changed
+        self._count = count
+        self._looked = False
         self._lock = threading.Lock()
         self._told: dict[str, str] = {}
         self._approvals = Approvals(root, self.standings, say=self.say, renew=renew)
@@ -284,6 +287,12 @@ class Keeper:
             sources = tuple(_state_of(self.sources[name], sighting) for name, sighting in sorted(self.sightings.items()))
         return sources, self.standings.read()
 
+    @property
+    def ready(self) -> bool:
+        """Whether everything and every source was looked at once."""
+        with self._lock:
+            return self._looked and self.sightings.keys() >= self.sources.keys()
+
     # --- everything ---
 
     def _look_at_all(self) -> float:
@@ -296,6 +305,7 @@ class Keeper:
         # What looks like drift of these is somebody's work; its end makes changes, and is looked at.
         actions = [action for action in drift.actions if stack_of(action.key) not in busy]
         mended = [action for action in keep_mended(drift, self.policy.drift_rule).actions if action in actions]
+        self._count("drift_found", len(actions))
         if self.policy.mends_some:
             self._mend({stack_of(action.key) for action in mended}, looked)
         left = {action.key: action for action in actions if action not in mended}
@@ -306,6 +316,7 @@ class Keeper:
         self._add(APPROVALS, 0.0)
         self._say_all("drift ", words, over=lambda stack: f"stack {stack} has no drift any more", of_stacks=True)
         self._watch(looked)
+        self._looked = True
         return self.policy.resync
 
     def _mend(self, drifted: Collection[str], looked: Look) -> None:

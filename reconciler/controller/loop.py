@@ -45,6 +45,11 @@ class Loop:
         with self._changed:
             self._queue.drop(key)
 
+    def measure(self) -> tuple[int, int]:
+        """How many keys are to be looked at, and how many are being looked at."""
+        with self._changed:
+            return len(self._queue), len(self._queue.working)
+
     def start(self) -> None:
         """Let the workers begin."""
         for number in range(self._count):

@@ -57,11 +57,18 @@ class Probes:
     """All containers with a health check."""
 
     def __init__(
-        self, root: Root, *, say: Say, add: Callable[[str, float], None], clock: Callable[[], float] = time.monotonic
+        self,
+        root: Root,
+        *,
+        say: Say,
+        add: Callable[[str, float], None],
+        count: Callable[[str, int], None] = lambda _what, _by: None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._root = root
         self._say = say
         self._add = add
+        self._count = count
         self._clock = clock
         self._lock = threading.Lock()
         self._probed: dict[Key, _Probed] = {}
@@ -133,6 +140,7 @@ class Probes:
     def _restart(self, probed: _Probed, now: float) -> None:
         probed.restarts += 1
         probed.restarted = now
+        self._count("restarts_for_health", 1)
         try:
             with acting_as("serve"):
                 restart(self._root, probed.made.key, emit=silent)

@@ -67,6 +67,10 @@ class WorkQueue:
         self._due.pop(key, None)
         self._failed.pop(key, None)
 
+    def __len__(self) -> int:
+        """How many keys are to be looked at, now or later."""
+        return len(self._due)
+
     @property
     def working(self) -> frozenset[str]:
         """The keys that are being looked at now."""

@@ -17,14 +17,17 @@ from types import MappingProxyType
 from reconciler.controller.approvals import APPROVALS
 from reconciler.controller.keeper import ALL, Keeper, Source
 from reconciler.controller.loop import Loop
+from reconciler.controller.metrics import METRICS_KIND, Metrics, State
 from reconciler.controller.probes import Probes
-from reconciler.controller.settings import FIXED, Settings
+from reconciler.controller.scrape import Answer, ScrapeServer
+from reconciler.controller.settings import FIXED, MOST_CONTAINERS, Settings
 from reconciler.controller.sources.directory import DirectorySource
 from reconciler.controller.sources.git import GitOptions, GitSource
+from reconciler.controller.tally import Tally
 from reconciler.controller.watch import FolderWatcher, Watcher
 from reconciler.linux.files import make_folders
 from reconciler.linux.notify import notify, read_watchdog
-from reconciler.model.errors import ReconcileError
+from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.events import AnyEvent, Note
 from reconciler.store.events import write_retention
 from reconciler.verbs.approval import FOLDER
@@ -71,16 +74,44 @@ class _Serving:
         self._root = root
         self._settings = settings
         self._keep_events()
-        self._loop = Loop(lambda key: self.keeper.work(key), workers=settings.workers)
+        self._tally = Tally(time.monotonic)
+        self._tell = tell
+        self._loop = Loop(self._tally.timed(lambda key: self.keeper.work(key)), workers=settings.workers)
         self._watcher, self._folders = Watcher(self._loop.add), FolderWatcher(self._loop.add)
-        self._probes = Probes(root, say=lambda *words, **over: self.keeper.say(*words, **over), add=self._loop.add)
+        self._probes = Probes(
+            root,
+            say=lambda *words, **over: self.keeper.say(*words, **over),
+            add=self._loop.add,
+            count=self._count,
+        )
         self._publish = _Publisher(root, time.time(), lambda: self.keeper)
         self.keeper = Keeper(
-            root, open_sources(root.path, settings), settings.policy, renew=self._loop.renew, add=self._loop.add, tell=tell,
-            watch=self._follow, follow=self._folders.follow, changed=self._publish,
+            root, open_sources(root.path, settings), settings.policy, renew=self._loop.renew, add=self._loop.add,
+            tell=self._hear, watch=self._follow, follow=self._folders.follow, changed=self._publish, count=self._count,
         )  # fmt: skip
+        chosen = settings.metrics
+        self.metrics = Metrics(self._tally, self._measure, most_containers=chosen.containers if chosen else MOST_CONTAINERS)
+        self._scraped = None if chosen is None else _listen(chosen.listen, self)
+
+    def _hear(self, event: AnyEvent) -> None:
+        """What anybody tells goes through here."""
+        self._tally.see(event)
+        self._tell(event)
+
+    def _count(self, what: str, by: int) -> None:
+        self._tally.count(what, by=by)
+
+    def _measure(self) -> State:
+        queues = {"work": self._loop.measure(), "probes": self._probes.loop.measure()}
+        return State(
+            serving=self._publish.read(),
+            queued={name: queued for name, (queued, _) in queues.items()},
+            working={name: working for name, (_, working) in queues.items()},
+            ready=self.keeper.ready,
+        )
 
     def _follow(self, looked: Look) -> None:
+        self.metrics.follow(looked)
         self._watcher.follow(looked.observation)
         self._probes.follow(looked)
 
@@ -92,6 +123,8 @@ class _Serving:
         self._look_again()
         self._loop.start()
         self._probes.loop.start()
+        if self._scraped is not None:
+            self._scraped.start()
 
     def _watch_approvals(self) -> None:
         """Hear of what is approved. Where the folder can't be made, that is seen with the next look at everything."""
@@ -111,9 +144,11 @@ class _Serving:
         try:
             settings = reread() if reread is not None else self._settings
         except ReconcileError as error:
+            self._tally.count("reloads", "failed")
             self._publish.problem = f"{error.brief}\n{error.detail}".strip()
             self.keeper.say("configuration", f"not reloaded, what was read before stays in force: {self._publish.problem}")
         else:
+            self._tally.count("reloads", "done")
             self._publish.problem = ""
             self.keeper.say("configuration", "", over="the configuration is right again")
             if settings != self._settings:
@@ -158,8 +193,26 @@ class _Serving:
 
     def close(self) -> None:
         """Let go of what is watched."""
+        if self._scraped is not None:
+            self._scraped.stop()
         self._folders.stop()
         self._watcher.stop()
+
+
+def _listen(address: tuple[str, int], serving: _Serving) -> ScrapeServer:
+    """Who answers Prometheus. Raises Failed."""
+
+    def metrics() -> Answer:
+        return Answer(200, serving.metrics.render(), METRICS_KIND)
+
+    def readyz() -> Answer:
+        return Answer(200, b"ok\n") if serving.keeper.ready else Answer(503, b"not everything was looked at yet\n")
+
+    try:
+        return ScrapeServer(address, {"/metrics": metrics, "/healthz": lambda: Answer(200, b"ok\n"), "/readyz": readyz})
+    except OSError as error:
+        where = f"{address[0]}:{address[1]}"
+        raise Failed(f"metrics: {where} can't be listened on: {error.strerror}", hint="choose another port") from error
 
 
 def open_sources(root: Path, settings: Settings, before: Mapping[str, Source] = MappingProxyType({})) -> list[Source]:
@@ -192,9 +245,10 @@ class _Publisher:
 
     def __call__(self) -> None:
         with self._lock, suppress(OSError):  # A full disk: what runs matters more than what is said of it.
-            write_serving(self._root.path, self._state())
+            write_serving(self._root.path, self.read())
 
-    def _state(self) -> Serving:
+    def read(self) -> Serving:
+        """What it says now."""
         keeper = self._keeper()
         sources, stacks = keeper.read_state()
         return Serving(

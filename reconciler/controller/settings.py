@@ -3,14 +3,16 @@
 The file decides what runs as root: one that others may write to is refused. Read at the start and on SIGHUP.
 """
 
+import ipaddress
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
+from reconciler.controller.gitsettings import read_git_source
 from reconciler.controller.policy import Policy, SourceRules
 from reconciler.controller.sources.git import GitOptions
 from reconciler.manifest.configuration import Configuration, read_configuration
@@ -21,6 +23,8 @@ from reconciler.plan.mending import DriftRule
 from reconciler.store.events import Retention
 
 WORKERS = 4
+MOST_CONTAINERS = 200
+"""Containers that have lines of their own in the metrics."""
 
 
 class WatchOptions(Struct, frozen=True, kw_only=True):
@@ -35,6 +39,14 @@ class WatchOptions(Struct, frozen=True, kw_only=True):
         return str(self.folder)
 
 
+class MetricsOptions(Struct, frozen=True, kw_only=True):
+    """What Prometheus scrapes."""
+
+    listen: tuple[str, int]
+    """A loopback address and a port."""
+    containers: int = MOST_CONTAINERS
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """All of it."""
 
@@ -42,10 +54,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     policy: Policy = Policy()
     events: Retention | None = None
     """How much of the event log is kept; None: as before."""
+    metrics: MetricsOptions | None = None
     workers: int = WORKERS
 
 
-FIXED = ("workers",)
+FIXED = ("workers", "metrics")
 """What is read at the start only."""
 
 
@@ -74,15 +87,16 @@ def _read_file(path: Path) -> bytes:
 
 
 def _read(found: Configuration) -> Settings:
-    written = enumerate(found.data["sources"])
-    sources = [_read_source(found, number, source) for number, source in written]
+    written = found.data["sources"]
+    read = [_read_source(found, number, source) for number, source in enumerate(written)]
+    sources = [source for source in read if source is not None]
     if found.fits:
         _blame_twins(found, sources)
     heal, drift = _read_drift(found)
     policy = Policy(
         heal=heal,
         drift=drift,
-        sources={source.name: _read_rules(found.data["sources"][number]) for number, source in enumerate(sources)},
+        sources={source.name: _read_rules(said) for source, said in zip(read, written, strict=True) if source is not None},
         resync=found.duration(("resync",), 300.0, least=1.0),
         poll=found.duration(("poll",), 60.0, least=1.0),
         timeout=found.duration(("timeout",), 300.0, least=1.0),
@@ -91,26 +105,41 @@ def _read(found: Configuration) -> Settings:
         sources=tuple(sources),
         policy=policy,
         events=_read_retention(found),
+        metrics=_read_metrics(found),
         workers=found.get(("workers",), WORKERS),
     )
 
 
-def _read_source(found: Configuration, number: int, written: Mapping[str, Any]) -> WatchOptions:
-    if "watch" not in written:
-        found.blame(("sources", number), "the source says nothing of where it is", "expected watch: FOLDER")
+def _read_source(found: Configuration, number: int, written: Mapping[str, Any]) -> WatchOptions | GitOptions | None:
+    """A source; None, with faults, where something of it is wrong."""
+    at = ("sources", number)
+    if ("watch" in written) == ("git" in written):
+        text = "the source is a folder and a repository" if "watch" in written else "the source says nothing of where it is"
+        found.blame(at, text, "give either watch: FOLDER or git: URL")
+        return None
     variables = {name: render_scalar(value) for name, value in written.get("vars", {}).items()}
-    return WatchOptions(folder=Path(os.path.normpath(written.get("watch", "/"))), variables=variables)
+    if "git" in written:
+        return read_git_source(found, at, written, variables)
+    for name in written.keys() - _OF_FOLDERS:
+        found.blame((*at, name), "is for repositories", "a watched folder has none", at_key=True)
+    return WatchOptions(folder=Path(os.path.normpath(written["watch"])), variables=variables)
 
 
-def _blame_twins(found: Configuration, sources: list[WatchOptions]) -> None:
-    """A folder twice, or one within another: its manifests would be of both."""
+_OF_FOLDERS = frozenset(("watch", "vars", "prune", "max_delete", "approve"))
+
+
+def _blame_twins(found: Configuration, sources: Sequence[WatchOptions | GitOptions]) -> None:
+    """A source twice, or a folder within another: its manifests would be of both."""
     for number, source in enumerate(sources):
+        at = ("sources", number, "watch" if isinstance(source, WatchOptions) else "git")
         for other in sources[:number]:
-            if source.folder == other.folder:
-                found.blame(("sources", number, "watch"), f"{source.name} is watched already", "keep one of the two")
+            if source.name == other.name:
+                found.blame(at, f"{source.name} is served already", "keep one of the two")
+            elif not (isinstance(source, WatchOptions) and isinstance(other, WatchOptions)):
+                continue
             elif source.folder.is_relative_to(other.folder) or other.folder.is_relative_to(source.folder):
                 text = f"{source.name} and {other.name} lie within each other: a manifest would be of both"
-                found.blame(("sources", number, "watch"), text, "watch folders beside each other")
+                found.blame(at, text, "watch folders beside each other")
 
 
 def _read_rules(written: Mapping[str, Any]) -> SourceRules:
@@ -125,6 +154,25 @@ def _read_retention(found: Configuration) -> Retention | None:
     default = Retention()
     age = found.duration(("events", "age"), default.age, least=60.0)
     return Retention(keep=found.get(("events", "keep"), default.keep), age=age)
+
+
+def _read_metrics(found: Configuration) -> MetricsOptions | None:
+    if "metrics" not in found.data:
+        return None
+    written = found.get(("metrics", "listen"), "127.0.0.1:0")
+    host, _, port = written.rpartition(":")
+    address = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    try:
+        loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        found.blame(
+            ("metrics", "listen"), f"{host} is no loopback address", "take 127.0.0.1, and a proxy with TLS before it"
+        )
+    if not 1 <= int(port) <= 65535:
+        found.blame(("metrics", "listen"), f"found {written}; expected a port from 1 to 65535")
+    return MetricsOptions(listen=(address, int(port)), containers=found.get(("metrics", "containers"), MOST_CONTAINERS))
 
 
 def _read_drift(found: Configuration) -> tuple[bool, dict[str, DriftRule]]:

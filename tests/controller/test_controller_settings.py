@@ -7,11 +7,15 @@ import pytest
 from controller.conftest import MANIFEST, Controlled
 from reconciler.controller.policy import Policy, SourceRules
 from reconciler.controller.serve import open_sources
-from reconciler.controller.settings import Settings, WatchOptions, read_settings
+from reconciler.controller.settings import MetricsOptions, Settings, WatchOptions, read_settings
 from reconciler.controller.sources.directory import DirectorySource
+from reconciler.controller.sources.git import GitOptions
+from reconciler.controller.sources.gitplace import parse_place
+from reconciler.controller.sources.gitrun import Access, Bounds
 from reconciler.model.errors import BadManifest
 from reconciler.model.key import container_key
 from reconciler.model.observation import missing
+from reconciler.plan.allow import Allow
 from reconciler.plan.mending import DriftRule
 from reconciler.store.events import Retention
 
@@ -46,16 +50,35 @@ def test_all_of_it(tmp_path: Path) -> None:
     prune: true
     max_delete: 2
   - watch: /srv/more
+  - git: https://git.example/stacks.git
+    branch: main
+    path: prod
+    interval: 1m
+    credentials: /etc/token
+    verify: /etc/signers
+    max_size: 500M
+    allow: {low_ports: true, ports: [443, 8000-8100], host_paths: [/srv]}
 drift: {default: warn, stacks: {shop: heal, blog: {parts: {limits: heal}}}}
 resync: 10m
 poll: 5
 timeout: 1m30s
 workers: 8
 events: {keep: 500, age: 14d}
+metrics: {listen: "[::1]:9323", containers: 50}
 """
     )
     settings = read_settings(written(tmp_path, text))
     assert settings.sources[0].variables == {"TAG": "1.10", "LOUD": "true"}
+    assert settings.sources[2] == GitOptions(
+        place=parse_place("https://git.example/stacks.git"),
+        ref="refs/heads/main",
+        folder="prod",
+        interval=60.0,
+        access=Access(credentials=Path("/etc/token")),
+        bounds=Bounds(size=500 * 1024**2),
+        allowed_signers=Path("/etc/signers"),
+        allow=Allow(low_ports=True, ports=((443, 443), (8000, 8100)), host_paths=("/srv",)),
+    )
     policy = settings.policy
     assert policy.source_rules("/etc/stacks") == SourceRules(prune=True, max_delete=2)
     assert policy.source_rules("/srv/more") == SourceRules()
@@ -63,6 +86,7 @@ events: {keep: 500, age: 14d}
     assert policy.drift_rule("blog") == DriftRule(heal=False, parts={"limits": True})
     assert policy.drift_rule("other") == DriftRule(heal=False)
     assert (policy.resync, policy.poll, policy.timeout, settings.workers) == (600.0, 5.0, 90.0, 8)
+    assert settings.metrics == MetricsOptions(listen=("::1", 9323), containers=50)
     assert settings.events == Retention(keep=500, age=14 * 86400.0)
 
 
@@ -73,12 +97,21 @@ events: {keep: 500, age: 14d}
         (HEAD + "resync: soon\n", "4:9 resync: 'soon' is no duration; write 5s, 1m30s or 500ms"),
         (HEAD + "poll: 10ms\n", "4:7 poll: found 10ms; expected at least 1 s"),
         (HEAD + "drift: heel\n", '4:8 drift: found "heel"; expected heal or warn'),
-        (HEAD + "  - watch: /etc/./stacks\n", "4:12 sources[1].watch: /etc/stacks is watched already"),
+        (HEAD + "  - watch: /etc/./stacks\n", "4:12 sources[1].watch: /etc/stacks is served already"),
         (HEAD + "  - watch: stacks\n", '4:12 sources[1].watch: found "stacks"; expected an absolute path'),
         (HEAD + "  - {prune: true}\n", "4:5 sources[1]: the source says nothing of where it is"),
-        (HEAD + "  - git: https://h/x\n", "4:5 sources[1].git: not built yet"),
+        (HEAD + "    git: https://h/x\n", "3:5 sources[0]: the source is a folder and a repository"),
+        (HEAD + "    branch: main\n", "4:5 sources[0].branch: is for repositories"),
+        (HEAD + "  - git: https://u:p@h/x\n", "4:10 sources[1].git: the URL of h holds a name or password"),
+        (HEAD + "  - {git: ext::sh, branch: main}\n", "4:11 sources[1].git: ext::sh: no repository's URL"),
+        (HEAD + "  - {git: 'https://h/x', ssh_key: /k}\n", "4:26 sources[1].ssh_key: is for ssh"),
+        (HEAD + "  - {git: 'https://h/x', branch: -x}\n", "4:34 sources[1].branch: branch '-x': no name that git allows"),
+        (HEAD + "  - {git: 'https://h/x', path: ../..}\n", "4:32 sources[1].path: '../..': expected a folder"),
+        (HEAD + "  - {git: 'https://h/x', allow: {ports: [9-1]}}\n", "4:42 sources[1].allow.ports[0]: found 9-1"),
         (HEAD + "    vars: {TAG: '${TAG}'}\n", "4:17 sources[0].vars.TAG: the variable TAG is not set"),
         ("apiVersion: reconcile/v1\nsources: []\n", "2:10 sources: found an empty list; expected a list of sources"),
+        (HEAD + "metrics: {listen: 0.0.0.0:9323}\n", "4:19 metrics.listen: 0.0.0.0 is no loopback address"),
+        (HEAD + "metrics: {listen: 127.0.0.1:99999}\n", "4:19 metrics.listen: found 127.0.0.1:99999"),
         ("", "0:0 : the file is empty"),
         ("a: [", "1:5 : not YAML: a value is missing"),
     ],

@@ -63,6 +63,9 @@ class Served:
         answer = self.world.nsenter("curl", "-s", "-m", "2", f"http://127.0.0.1:{port}/", check=False)
         return "It works" in answer.out
 
+    def asks(self, path: str) -> str:
+        return self.world.nsenter("curl", "-s", "-m", "5", f"http://127.0.0.1:9323/{path}").out.strip()
+
     def wait(self, condition: Callable[[], object], what: str) -> None:
         wait_until(condition, what, self.said, seconds=60)
 
@@ -104,19 +107,27 @@ def test_files_become_stacks_and_what_is_wrong_is_in_the_status(served: Served) 
 def test_configuration_is_read_anew_on_sighup_and_a_bad_one_changes_nothing(served: Served) -> None:
     served.write("blog", 8081)
     config = served.world.folder / "serve.yaml"
-    head = f"apiVersion: reconcile/v1\nsources:\n  - watch: {served.folder}\n"
+    metrics = "metrics: {listen: 127.0.0.1:9323}\n"
+    head = f"apiVersion: reconcile/v1\n{metrics}sources:\n  - watch: {served.folder}\n"
     config.write_text(head)
     assert "is right" in served.world.run("serve", "--config", str(config), "--check", check=0).out
     served.start("--config", str(config))
     served.wait(lambda: served.serves(8081), "blog is up")
     pid = served.world.pid("blog/web")
+    assert served.asks("readyz") == "ok"
+    lines = served.asks("metrics").splitlines()
+    values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+    of_it = '{container="web/1",stack="blog"}'
+    for name in ("cpu_seconds_total", "memory_bytes", "pids", "network_receive_bytes_total", "running"):
+        assert values[f"reconcile_container_{name}{of_it}"] > 0, name
+    assert values['reconcile_changes_total{result="done",verb="apply"}'] == 1
     config.write_text(head + "drifft: warn\n")
     served.world.run("serve", "--config", str(config), "--check", check=65)
     served.hang_up()
     served.wait(lambda: served.status()["controller"]["problem"], "the status says it")
     told = served.world.run("status", check=2).out
     assert "its configuration has a mistake; what was read before stays in force" in told
-    assert "serve.yaml:4:1 drifft: unknown key" in told
+    assert "serve.yaml:5:1 drifft: unknown key" in told
     assert "did you mean drift?" in told
     more = served.world.folder / "more"
     more.mkdir()
