@@ -8,16 +8,17 @@ that a plan does not make.
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from reconciler.controller.approvals import APPROVALS, Approvals
 from reconciler.controller.policy import Policy
 from reconciler.controller.sources.sighting import Sighting, Version
 from reconciler.controller.standings import Differences, Standing, Standings, render_commit
-from reconciler.model.errors import ConvergeFailed, LockTimeout, NotAllowed, NotFound, ReconcileError, RolledBack
-from reconciler.model.events import AnyEvent, Note
+from reconciler.controller.teller import Announce, Teller, all_words, brief_words
+from reconciler.model.errors import NotAllowed, NotFound, ReconcileError, RolledBack
+from reconciler.model.events import AnyEvent
 from reconciler.model.key import stack_of
 from reconciler.model.plan import Action
 from reconciler.plan.approval import needs_approval
@@ -31,7 +32,7 @@ from reconciler.verbs.face import Face
 from reconciler.verbs.heal import heal
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.plan import Wish, plan
-from reconciler.verbs.record import Recorder, acting_as
+from reconciler.verbs.record import acting_as
 from reconciler.verbs.root import Root
 from reconciler.verbs.serving import SourceState, StackState
 
@@ -70,6 +71,7 @@ class Keeper:
         follow: Callable[[str], None] = lambda _: None,
         changed: Callable[[], None] = lambda: None,
         count: Callable[[str, int], None] = lambda _what, _by: None,
+        announce: Announce = lambda _kind, _about, _text, _stack: None,
     ) -> None:
         self.root = root
         self.policy = policy
@@ -85,13 +87,14 @@ class Keeper:
         self._count = count
         self._looked = False
         self._lock = threading.Lock()
-        self._told: dict[str, str] = {}
+        self._teller = Teller(root, tell, announce)
+        self.say, self.note = self._teller.say, self._teller.note
         self._approvals = Approvals(root, self.standings, say=self.say, renew=renew)
 
     def work(self, key: str) -> float | None:
         """One look. Raises ReconcileError where it failed, told already; the same words are told once."""
         kind, _, name = key.partition(" ")
-        with self._telling(key, name if kind == "stack" else ""):
+        with self._teller.telling(key, name if kind == "stack" else ""):
             if kind == "source":
                 return self._read_source(name)
             if kind == "stack":
@@ -111,8 +114,7 @@ class Keeper:
             self.sources = {source.name: source for source in sources}
             for name in gone:
                 self.sightings.pop(name, None)
-                own = (f"broken {name}", f"stale {name}", f"entry {name} ", f"claim {name} ")
-                self._told = {about: words for about, words in self._told.items() if not about.startswith(own)}
+                self._teller.forget(f"broken {name}", f"stale {name}", f"entry {name} ", f"claim {name} ")
         for name in sorted(gone):
             stacks = self.standings.release(name)
             kept = f"; {', '.join(stacks)} stay as they are, and are mended as they are recorded" if stacks else ""
@@ -141,7 +143,13 @@ class Keeper:
         if sighting.fresh and sighting.commit is not None:
             commit = sighting.commit
             self.note(f"{name}: commit {commit.id[:12]} is taken: “{commit.subject}”, by {commit.author}")
-        self._say_all(f"entry {name} ", sighting.problems, over=lambda entry: f"{entry} of {name} is no problem any more")
+        self._teller.say_all(
+            f"entry {name} ",
+            sighting.problems,
+            over=lambda entry: f"{entry} of {name} is no problem any more",
+            # What stands in the line that is wrong may be a secret.
+            short=lambda entry: f"{entry} of {name} is invalid, its last version stays: `reconcile status` says why",
+        )
         if not sighting.broken:
             self._take_over(name, sighting)
         self._changed()
@@ -156,7 +164,7 @@ class Keeper:
         claimed = {
             stack: f"stack {stack} of {source} is in {owner} already: rename one of them" for stack, owner in found.claimed
         }
-        self._say_all(
+        self._teller.say_all(
             f"claim {source} ", claimed, over=lambda stack: f"stack {stack} is in one source only", of_stacks=True
         )
         self._add(APPROVALS, 0.0)
@@ -204,11 +212,16 @@ class Keeper:
                 self._changed()
                 return None
         except RolledBack as error:  # Not again by itself: it waits for what its source says next.
-            self._reach(held, version, _words(error))
-            self.say(f"back {name}", f"stack {name} waits for another version: {_words(error)}", name)
+            self._reach(held, version, all_words(error))
+            self.say(
+                f"back {name}",
+                f"stack {name} waits for another version: {all_words(error)}",
+                name,
+                short=f"stack {name} waits for another version: {brief_words(error)}",
+            )
             return None
         except ReconcileError as error:
-            self._reach(held, None, _words(error))
+            self._reach(held, None, all_words(error))
             raise
         self._reach(held, version, "")
         self.say(f"back {name}", "", name, over=f"stack {name} is as {held.source} wants it")
@@ -314,7 +327,7 @@ class Keeper:
             for stack, does in _by_stack(left.values()).items()
         }
         self._add(APPROVALS, 0.0)
-        self._say_all("drift ", words, over=lambda stack: f"stack {stack} has no drift any more", of_stacks=True)
+        self._teller.say_all("drift ", words, over=lambda stack: f"stack {stack} has no drift any more", of_stacks=True)
         self._watch(looked)
         self._looked = True
         return self.policy.resync
@@ -324,50 +337,6 @@ class Keeper:
             self._add(f"stack {stack}", 0.0)
         if looked.observation.strays or any(intent.stack not in drifted for intent in looked.folded.intents):
             heal(self.root, [], timeout=self.policy.timeout, face=Face(emit=self._tell))
-
-    # --- telling ---
-
-    @contextmanager
-    def _telling(self, key: str, stack: str) -> Iterator[None]:
-        try:
-            yield
-        except LockTimeout:  # Somebody is at work on it by hand: he is not in the way, we are.
-            raise
-        except ReconcileError as error:
-            self.say(key, f"{key}: {_words(error)}", stack)
-            raise
-        except Exception as error:
-            self.say(key, f"{key}: a mistake of ours: {type(error).__name__}: {error}", stack)
-            raise
-        self.say(key, "", stack, over=f"{key}: well again")
-
-    def _say_all(
-        self, prefix: str, words: Mapping[str, str], *, over: Callable[[str], str], of_stacks: bool = False
-    ) -> None:
-        """Tell of all things of one kind, by name; of those that were told before and are no more, that it is over."""
-        with self._lock:
-            before = [about.removeprefix(prefix) for about in self._told if about.startswith(prefix)]
-        for name in dict.fromkeys([*words, *before]):
-            self.say(f"{prefix}{name}", words.get(name, ""), name if of_stacks else "", over=over(name))
-
-    def say(self, about: str, words: str, stack: str = "", *, over: str = "") -> None:
-        """Tell it once, and with the words of `over`, if there are any, when there is nothing to tell any more."""
-        with self._lock:
-            before = self._told.get(about, "")
-            if before == words:
-                return
-            self._told[about] = words
-            if not words:
-                del self._told[about]
-        if not words and not over:
-            return
-        self.note(words or over, stack, level="warning" if words else "info")
-
-    def note(self, words: str, stack: str = "", *, level: str = "info") -> None:
-        """Tell something that happened."""
-        # A full disk, a busy database: the log has it all the same, and whoever works must go on.
-        with suppress(ReconcileError), Recorder(self.root, self._tell, [stack] if stack else []) as told:
-            told(Note(text=words, level=level))
 
 
 def _state_of(source: Source, sighting: Sighting) -> SourceState:
@@ -388,11 +357,3 @@ def _by_stack(actions: Iterable[Action]) -> dict[str, list[str]]:
     for action in actions:
         found.setdefault(stack_of(action.key), []).append(f"{action.verb.value} {action.key}")
     return found
-
-
-def _words(error: ReconcileError) -> str:
-    """What happened, why with the log's last lines, what to do next."""
-    failed = error.failed if isinstance(error, RolledBack) else error
-    causes = failed.causes if isinstance(failed, ConvergeFailed) else ()
-    lines = [f"{cause.brief}\n{cause.detail}".strip() for cause in causes] or ([error.detail] if error.detail else [])
-    return "\n".join([error.brief, *lines, *([f"hint: {error.hint}"] if error.hint else [])])

@@ -124,17 +124,18 @@ class Probes:
             return
         probed.well_since = 0.0
         words = f"{key}: unhealthy: {last_line(said) or 'its check printed nothing'}"
+        short = f"{key}: unhealthy"  # What its check printed stays here.
         if probed.check.on_unhealthy != "restart":
-            self._say(f"health {key}", words, stack_of(key))
+            self._say(f"health {key}", words, stack_of(key), short=short)
             return
         patience = min(FIRST_PATIENCE * 2.0 ** (probed.restarts - 1), LONGEST_PATIENCE)
         if probed.restarts and now - probed.restarted < patience:
             again = f"{words}; it was restarted {probed.restarts} times for that, and is again after {patience:g} s"
-            self._say(f"health {key}", again, stack_of(key))
+            self._say(f"health {key}", again, stack_of(key), short=short)
             return
         if self._root.read_holder(stack_of(key)):
             return  # Somebody is at work on its stack: what he starts is probed by him.
-        self._say(f"health {key}", f"{words}; it is restarted", stack_of(key))
+        self._say(f"health {key}", f"{words}; it is restarted", stack_of(key), short=short)
         self._restart(probed, now)
 
     def _restart(self, probed: _Probed, now: float) -> None:

@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from reconciler.controller.approvals import APPROVALS
 from reconciler.controller.keeper import ALL, Keeper, Source
@@ -28,12 +30,15 @@ from reconciler.controller.watch import FolderWatcher, Watcher
 from reconciler.linux.files import make_folders
 from reconciler.linux.notify import notify, read_watchdog
 from reconciler.model.errors import Failed, ReconcileError
-from reconciler.model.events import AnyEvent, Note
+from reconciler.model.events import AnyEvent, Changed, Note
 from reconciler.store.events import write_retention
 from reconciler.verbs.approval import FOLDER
 from reconciler.verbs.look import Look
 from reconciler.verbs.root import Root, this_process
 from reconciler.verbs.serving import Serving, write_serving
+
+if TYPE_CHECKING:
+    from reconciler.controller.notifications import Notifier
 
 LAST_WORK = 20.0
 """Seconds that what is at work has to end by itself once we are told to stop."""
@@ -75,6 +80,8 @@ class _Serving:
         self._settings = settings
         self._keep_events()
         self._tally = Tally(time.monotonic)
+        self._notifier: Notifier | None = None
+        self._use_targets()
         self._tell = tell
         self._loop = Loop(self._tally.timed(lambda key: self.keeper.work(key)), workers=settings.workers)
         self._watcher, self._folders = Watcher(self._loop.add), FolderWatcher(self._loop.add)
@@ -88,6 +95,7 @@ class _Serving:
         self.keeper = Keeper(
             root, open_sources(root.path, settings), settings.policy, renew=self._loop.renew, add=self._loop.add,
             tell=self._hear, watch=self._follow, follow=self._folders.follow, changed=self._publish, count=self._count,
+            announce=self._announce,
         )  # fmt: skip
         chosen = settings.metrics
         self.metrics = Metrics(self._tally, self._measure, most_containers=chosen.containers if chosen else MOST_CONTAINERS)
@@ -96,10 +104,30 @@ class _Serving:
     def _hear(self, event: AnyEvent) -> None:
         """What anybody tells goes through here."""
         self._tally.see(event)
+        if isinstance(event, Changed) and event.verb == "heal" and event.result == "done":
+            more = f", and {event.count - 1} more" if event.count > 1 else ""
+            self._announce("drifted", f"healed {event.stack}", f"mended: {event.actions[0]}{more}", event.stack)
         self._tell(event)
 
     def _count(self, what: str, by: int) -> None:
         self._tally.count(what, by=by)
+
+    def _announce(self, kind: str, about: str, text: str, stack: str) -> None:
+        if self._notifier is not None:
+            self._notifier.tell(kind, about, text, stack)
+
+    def _use_targets(self) -> None:
+        """Tell whom the configuration names. What does that is imported where there is somebody."""
+        targets = self._settings.notifications
+        if self._notifier is None and targets:
+            from reconciler.controller.notifications import Notifier
+
+            count = partial(self._tally.count, "notifications")
+            self._notifier = Notifier(
+                self._root.path, say=lambda *words, **over: self.keeper.say(*words, **over), count=count
+            )
+        if self._notifier is not None:
+            self._notifier.use(targets)
 
     def _measure(self) -> State:
         queues = {"work": self._loop.measure(), "probes": self._probes.loop.measure()}
@@ -172,6 +200,7 @@ class _Serving:
         self.keeper.reload(sources, settings.policy)
         self._settings = settings
         self._keep_events()
+        self._use_targets()
         words = f"reloaded: serving {', '.join(self.keeper.sources)}"
         if later:
             words += f"; {', '.join(later)} as of the next start"
@@ -189,6 +218,8 @@ class _Serving:
         """Begin nothing any more; whether all that was at work ended by itself."""
         ended = self._loop.stop(LAST_WORK)
         self._probes.loop.stop(LAST_PROBE)  # One that hangs in its check changes nothing.
+        if self._notifier is not None:
+            self._notifier.stop()
         return ended
 
     def close(self) -> None:

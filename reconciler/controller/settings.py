@@ -15,10 +15,11 @@ from msgspec import Struct
 from reconciler.controller.gitsettings import read_git_source
 from reconciler.controller.policy import Policy, SourceRules
 from reconciler.controller.sources.git import GitOptions
+from reconciler.controller.targets import KINDS, Target, read_url
 from reconciler.manifest.configuration import Configuration, read_configuration
 from reconciler.manifest.scalars import render_scalar
 from reconciler.manifest.text import MAX_BYTES
-from reconciler.model.errors import BadManifest, Problem
+from reconciler.model.errors import BadManifest, Failed, Problem
 from reconciler.plan.mending import DriftRule
 from reconciler.store.events import Retention
 
@@ -55,6 +56,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     events: Retention | None = None
     """How much of the event log is kept; None: as before."""
     metrics: MetricsOptions | None = None
+    notifications: tuple[Target, ...] = ()
     workers: int = WORKERS
 
 
@@ -106,6 +108,7 @@ def _read(found: Configuration) -> Settings:
         policy=policy,
         events=_read_retention(found),
         metrics=_read_metrics(found),
+        notifications=_read_targets(found),
         workers=found.get(("workers",), WORKERS),
     )
 
@@ -173,6 +176,29 @@ def _read_metrics(found: Configuration) -> MetricsOptions | None:
     if not 1 <= int(port) <= 65535:
         found.blame(("metrics", "listen"), f"found {written}; expected a port from 1 to 65535")
     return MetricsOptions(listen=(address, int(port)), containers=found.get(("metrics", "containers"), MOST_CONTAINERS))
+
+
+def _read_targets(found: Configuration) -> tuple[Target, ...]:
+    targets: list[Target] = []
+    for number, written in enumerate(found.get(("notifications",), ())):
+        at = ("notifications", number)
+        if written["name"] in [target.name for target in targets]:
+            found.blame((*at, "name"), f"{written['name']} is here twice", "give one of the two another name")
+        path = Path(written["url_file"])
+        try:
+            read_url(path)
+        except Failed as error:
+            found.blame((*at, "url_file"), error.brief, error.hint)
+        targets.append(
+            Target(
+                name=written["name"],
+                form=written.get("form", "json"),
+                url_file=path,
+                on=frozenset(written.get("on", KINDS)),
+                stacks=frozenset(written.get("stacks", ())),
+            )
+        )
+    return tuple(targets)
 
 
 def _read_drift(found: Configuration) -> tuple[bool, dict[str, DriftRule]]:

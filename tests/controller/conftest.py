@@ -1,6 +1,6 @@
 """A controller whose machine is made of values and whose clock is the test's: keys are worked on in turn."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -30,6 +30,7 @@ class Controlled:
     def __init__(self, root: Root, folder: Path, policy: Policy) -> None:
         self.root, self.folder, self.policy = root, folder, policy
         self.now = 0.0
+        self.announce: Callable[[str, str, str, str], None] = lambda *_: None
         self.events: list[AnyEvent] = []
         self.worked: list[tuple[float, str]] = []
         self.begin()
@@ -43,6 +44,7 @@ class Controlled:
             renew=lambda key: self.queue.renew(key, self.now),
             add=lambda key, after: self.queue.add(key, self.now + after),
             tell=self.events.append,
+            announce=lambda *told: self.announce(*told),
         )  # fmt: skip
         for key in (f"source {self.source.name}", ALL):
             self.queue.add(key, self.now)
