@@ -39,6 +39,17 @@ def test_x1_a_resolver_that_cannot_be_told_is_named_with_what_was_tried(machine,
         failpoint.arm("")
 
 
+def test_x1_a_file_of_the_firewall_that_stays_is_named_with_what_was_tried(machine, build):
+    front = build.network("front", 1)
+    machine.up(front)
+    failpoint.arm("engine.native.net.firewall.remove_firewall/unlink=1*raise(EIO)")
+    try:
+        with pytest.raises(Failed, match=r"firewall: remove .*/firewall\.json: Input/output error"):
+            machine.down(front)
+    finally:
+        failpoint.arm("")
+
+
 def test_words_of_nft_are_kept(machine, build):
     front = build.network("front", 1)
     broken = build.container("web", front, ports={"0.0.0.0:99999/tcp": 80})

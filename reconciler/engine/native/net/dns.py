@@ -230,7 +230,8 @@ def _start(layout: Layout, gateways: set[str]) -> None:
     if program is None:
         raise ProgramMissing("aardvark-dns", "aardvark-dns", "names")
     # Race: of a process that ended by itself the file stays, and a new process would take it for its own.
-    (layout.names / _PID_FILE).unlink(missing_ok=True)
+    with saying("names", f"remove {layout.names / _PID_FILE}"):
+        (layout.names / _PID_FILE).unlink(missing_ok=True)
     try:
         done = subprocess.run(
             [program, "--config", str(layout.names), "-p", str(_PORT), "run"],

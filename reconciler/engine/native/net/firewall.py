@@ -69,7 +69,8 @@ def remove_firewall(layout: Layout) -> None:
     if before:
         _load(render_removal(layout.root_id))
         _forget_connections(_published(before), {})
-    _shape_file(layout).unlink(missing_ok=True)
+    with saying("firewall", f"remove {_shape_file(layout)}"):
+        _shape_file(layout).unlink(missing_ok=True)
 
 
 def _load(ruleset: str) -> None:
