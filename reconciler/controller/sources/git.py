@@ -96,8 +96,8 @@ class GitSource:
         self._repository = Repository(self.folder / "repository", options.place, options.access, options.bounds)
         self._taken: _Taken | None = None
         self._left_out: dict[str, str] = {}
-        self._refused: dict[str, ReconcileError] = {}
-        """By what the reference named: why it is not taken. It need not be fetched again to say so."""
+        self._refused: dict[tuple[str, str], ReconcileError] = {}
+        """By what the reference named, and the signers: why it is not taken. It need not be fetched again to say so."""
         self._commits: dict[str, Commit] = {}
         """By stack: of which commit its version is."""
         self._answered_at = 0.0
@@ -152,14 +152,15 @@ class GitSource:
         if (tip, ref) == (taken.tip, taken.ref) and self._is_whole(taken):
             self._refused = {}
             return False
-        if tip in self._refused:
-            raise self._refused[tip]
+        asked = (tip, self._signers.digest)
+        if asked in self._refused:
+            raise self._refused[asked]
         try:
             commit = self._fetch(taken)
             tree = self._read_tree(commit)
         except SourceFailed as error:
             if not error.retry:
-                self._refused = {tip: error}
+                self._refused = {asked: error}
             raise
         self._write(taken, tip, commit, tree)
         return True

@@ -22,7 +22,7 @@ from reconciler.linux.bounded import Ended, run_bounded
 from reconciler.linux.process import CLEAN_ENV
 from reconciler.model.errors import ProgramMissing, SourceFailed
 from reconciler.model.record import Commit
-from reconciler.model.units import render_size
+from reconciler.model.units import render_size_rounded
 
 WHOLE = 2_147_483_647
 """The depth that means all of a history (git-fetch(1), --unshallow)."""
@@ -287,9 +287,8 @@ class Repository:
         if ended.code == 0:
             return
         words = last_words(ended.err)
-        if "signal 25" in words or "File too large" in words:
-            self._forget_halves()
-            most = render_size(self.bounds.size)
+        if self._forget_halves() >= self.bounds.size:
+            most = render_size_rounded(self.bounds.size)
             raise SourceFailed(
                 self.place.url,
                 f"{tried}: it is larger than {most}",
@@ -298,13 +297,17 @@ class Repository:
         hint = hint_for(words, credentials=self.access.credentials, known_hosts=self.access.known_hosts)
         raise SourceFailed(self.place.url, f"{tried}: {words or f'git ended with {ended.code}'}", hint=hint, retry=True)
 
-    def _forget_halves(self) -> None:
-        """What a fetch that was cut off left of its pack."""
+    def _forget_halves(self) -> int:
+        """Remove what a fetch that was cut off left of its pack; how large that was. At the bound the kernel ended it, and
+        git says no more of that than that something was wrong."""
+        largest = 0
         with suppress(OSError):
             for half in (self.folder / "objects" / "pack").glob("tmp_*"):
+                largest = max(largest, half.stat().st_size)
                 half.unlink()
         with suppress(OSError):
             self.prepare()
+        return largest
 
 
 def render_ssh_command(access: Access) -> str:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from reconciler.controller.sources.gitrun import Repository
 from reconciler.linux import files
 from reconciler.model.errors import SourceFailed
-from reconciler.model.units import render_size
+from reconciler.model.units import render_size_rounded
 
 MOST_FILES = 20_000
 MOST_BYTES = 256 * 1024**2
@@ -68,7 +68,8 @@ def read_tree(repository: Repository, commit: str, folder: str) -> Tree:
     tree = choose_files(entries, targets)
     size = sum(blob.size for blob in tree.files.values())
     if size > MOST_BYTES:
-        words = f"the files of commit {commit[:12]} have {render_size(size)}; {render_size(MOST_BYTES)} are taken"
+        found, most = render_size_rounded(size), render_size_rounded(MOST_BYTES)
+        words = f"the files of commit {commit[:12]} have {found}; {most} are taken"
         raise SourceFailed(repository.place.url, words, "give --path FOLDER with what is to be served only")
     return tree
 

@@ -65,18 +65,30 @@ class Signers:
         return f'{lines}allowedSignersFile = "{copy}"\n', ""
 
     def _prepare_gpg(self, data: bytes) -> tuple[str, str]:
-        program = _find("gpg", "gnupg")
         files.write_atomic(self._folder / "gpg.conf", _GPG_CONF.encode())
         files.write_atomic(self._folder / "keys", data)
+        if data.lstrip().startswith(_ARMOR):
+            data = self._run_gpg("--dearmor", "--output", "-", "--", str(self._folder / "keys"))
+        # What is exported is what a keyring holds (gpg(1), FILES): an import would ask for an agent.
+        files.write_atomic(self._folder / "pubring.gpg", data)
+        if b"\npub:" not in b"\n" + self._run_gpg("--list-keys", "--with-colons"):
+            raise Failed(f"the signers {self.file} hold no key", hint="export them with gpg, armored or not")
+        return f'[gpg]\nprogram = {_find("gpg", "gnupg")}\n[gpg "ssh"]\nprogram = /bin/false\n', str(self._folder)
+
+    def _run_gpg(self, *words: str) -> bytes:
         env = {**CLEAN_ENV, "GNUPGHOME": str(self._folder), "HOME": "/nonexistent"}
-        ended = run_bounded(
-            [program, "--quiet", "--import", "--", str(self._folder / "keys")],
-            env=env, cwd="/", seconds=60, file_size=10 * _LARGEST, memory=1024**3,
-        )  # fmt: skip
+        argv = [_find("gpg", "gnupg"), "--quiet", *words]
+        try:
+            ended = run_bounded(
+                argv, env=env, cwd="/", seconds=60, file_size=_LARGEST, memory=1024**3, out_size=10 * _LARGEST
+            )
+        except OSError as error:
+            raise Failed(f"the keys {self.file} can't be read: {error.strerror or error}") from None
         if ended.code != 0:
-            words = ended.err.decode(errors="replace").strip().splitlines()
-            raise Failed(f"the keys {self.file} can't be read: {words[-1] if words else f'gpg ended with {ended.code}'}")
-        return f'[gpg]\nprogram = {program}\n[gpg "ssh"]\nprogram = /bin/false\n', str(self._folder)
+            words_said = ended.err.decode(errors="replace").strip().splitlines()
+            why = words_said[-1] if words_said else f"gpg ended with {ended.code}"
+            raise Failed(f"the keys {self.file} can't be read: {why}")
+        return ended.out
 
 
 def _find(program: str, package: str) -> str:
