@@ -71,13 +71,8 @@ def _judge(key: Key, spec: Spec, allow: Allow, folder: str) -> Iterator[Asked]:
     elif isinstance(spec, VolumeSpec):
         yield from _judge_volume(f"volumes.{name}", spec, allow)
     elif isinstance(spec, NetworkSpec) and spec.driver == "host" and not allow.host_network:
-        yield Asked(f"networks.{name}", *_HOST_NETWORK)
-
-
-_HOST_NETWORK = (
-    "the network of the host is not allowed to this source",
-    "publish ports instead, or allow: {host_network: true}",
-)
+        text = "the network of the host is not allowed to this source"
+        yield Asked(f"networks.{name}", text, "publish ports instead, or allow: {host_network: true}")
 
 
 def _judge_container(path: str, spec: ContainerSpec, allow: Allow, folder: str) -> Iterator[Asked]:
@@ -92,8 +87,6 @@ def _judge_container(path: str, spec: ContainerSpec, allow: Allow, folder: str) 
         elif not mount.read_only:
             text = f"{target} would be written to the files of the commit"
             yield Asked(where, text, "add :ro, or give it a volume")
-    if "host" in spec.networks and not allow.host_network:
-        yield Asked(f"{path}.networks", *_HOST_NETWORK)
     more = sorted(set(spec.cap_add) - set(DEFAULT_CAPABILITIES))
     if more and not allow.privileged:
         text = f"{', '.join(more)}: capabilities beyond the usual are not allowed to this source"

@@ -38,7 +38,7 @@ def hint_for(words: str, *, credentials: Path | None, known_hosts: Path | None) 
         "Authentication failed": f"{credentials} is not accepted" if credentials else "give --credentials FILE",
         "requested URL returned error: 403": "these credentials may not read it",
         "certificate": "have its CA among this machine's: /usr/local/share/ca-certificates, update-ca-certificates",
-        "redirect": "redirects are not followed: give the URL that it leads to",
+        "returned error: 30": "redirects are not followed: give the URL that it leads to",
         "dumb http": "it is served as plain files: serve it by git-http-backend, or over ssh",
         "dubious ownership": "the repository belongs to somebody else: chown it to root, or fetch it over ssh",
     }

@@ -1,0 +1,200 @@
+"""`reconcile serve --git` as a process, on the real kernel: three stacks of a branch, and everything that may become of it."""
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from controller.gitlab import Pushed
+from lab.world import World, wait_until
+
+pytestmark = pytest.mark.root
+
+MANIFEST = """\
+apiVersion: reconcile/v1
+name: {name}
+networks: {{front: {{}}}}
+containers:
+  web: {{image: "127.0.0.1:5000/web:{tag}", networks: [front], ports: ["127.0.0.1:{port}:8080"]{more}}}
+"""
+PORTS = {"blog": 8081, "shop": 8082, "wiki": 8083}
+
+
+def manifest(name: str, more: str = "", tag: str = "1") -> str:
+    return MANIFEST.format(name=name, port=PORTS[name], more=more, tag=tag)
+
+
+class Served:
+    """A world in which a controller serves a branch."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.pushed = Pushed(world.folder)
+        self.running: subprocess.Popen[bytes] | None = None
+
+    def start(self, *flags: str) -> None:
+        self.running = self.world.popen("serve", "--git", self.pushed.url, "--branch", "main", "--interval", "1s", *flags)
+        wait_until(lambda: self.status()["controller"] is not None, "it serves", self.said, seconds=30)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        assert self.running is not None
+        self.world.signal(self.running, number)
+        self.running.communicate(timeout=60)
+        self.running = None
+
+    def push(self, subject: str, **stacks: str | None) -> str:
+        return self.pushed.commit(subject, {f"{name}.yaml": text for name, text in stacks.items()})
+
+    def status(self) -> dict:
+        return self.world.run("status", "-o", "json").json()
+
+    def stale(self) -> str:
+        return self.status()["controller"]["sources"][0]["stale"]
+
+    def said(self) -> str:
+        return self.world.run("status").out + self.world.run("events").out
+
+    def serves(self, name: str) -> bool:
+        answer = self.world.nsenter("curl", "-s", "-m", "2", f"http://127.0.0.1:{PORTS[name]}/", check=False)
+        return "It works" in answer.out
+
+    def is_at(self, commit: str) -> bool:
+        stacks = self.status()["controller"]["stacks"]
+        return bool(stacks) and all(one["synced"] and (one["running"] or {}).get("id") == commit for one in stacks)
+
+    def pids(self) -> dict[str, int]:
+        return {name: self.world.pid(f"{name}/web") for name in PORTS}
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        wait_until(condition, what, self.said, seconds=60)
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[Served]:
+    made = Served(world)
+    yield made
+    if made.running is not None:
+        world.signal(made.running)
+        made.running.communicate(timeout=30)
+
+
+def test_h3_x5_x8_branch_is_followed_and_what_goes_wrong_with_it_disturbs_nothing(served: Served) -> None:
+    first = served.push("three stacks", **{name: manifest(name) for name in PORTS})
+    served.start()
+    served.wait(lambda: served.is_at(first), "all are as of the first commit")
+    assert all(map(served.serves, PORTS))
+    pids = served.pids()
+
+    # A good commit: only what it changes is replaced.
+    second = served.push("blog answers louder", blog=manifest("blog", ', env: {LOUD: "1"}'))
+    served.wait(lambda: served.is_at(second), "all are as of the second")
+    now = served.pids()
+    assert [name for name in PORTS if now[name] != pids[name]] == ["blog"]
+    told = served.world.run("history", "blog").out
+    assert f"blog.yaml at {second[:12]} blog answers louder" in told
+
+    # One that does not run goes back, and is told; its revert is taken.
+    bad = served.push("broken", blog=manifest("blog", ', command: [sh, -c, "echo no such table; exit 3"]'))
+    served.wait(lambda: "waits for another version" in served.world.run("events").out, "it went back")
+    assert served.serves("blog")
+    told = served.world.run("status", check=2).out
+    assert f"wanted {bad[:12]} “broken”" in told
+    assert f"as of {second[:12]} “blog answers louder”" in told
+    assert "no such table" in told
+    served.pushed.git("revert", "--no-edit", bad)
+    served.pushed.push()
+    third = served.pushed.head
+    served.wait(lambda: served.is_at(third) and served.world.run("status").code == 0, "the revert is taken")
+
+    # Pushed back, deleted, gone, killed, started anew: what was taken stays.
+    pids = served.pids()
+    served.pushed.git("push", "-q", "--force", "origin", f"{first}:refs/heads/main")
+    served.wait(lambda: "was pushed back" in served.stale() or "taken before" in served.stale(), "it is told")
+    served.pushed.git("config", "receive.denyDeleteCurrent", "ignore", cwd=served.pushed.bare)
+    served.pushed.git("push", "-q", "origin", ":main")
+    served.wait(lambda: "no branch main any more" in served.stale(), "that is told too")
+    served.pushed.bare.rename(served.world.folder / "aside")
+    served.wait(lambda: "does not appear to be a git repository" in served.stale(), "and that it does not answer")
+    served.stop(signal.SIGKILL)
+    served.world.kill(pids["wiki"])
+    served.start()
+    served.wait(lambda: served.is_at(third), "another controller finds what was taken")
+    assert "it answered last" not in served.world.run("status", check=2).out, "it never answered this one"
+    assert {name: pid for name, pid in served.pids().items() if name != "wiki"} == {
+        name: pid for name, pid in pids.items() if name != "wiki"
+    }
+    (served.world.folder / "aside").rename(served.pushed.bare)
+    served.pushed.push()
+    served.wait(lambda: served.world.run("status").code == 0, "the branch is back, and all is well")
+
+
+def test_once_looks_once_and_says_by_its_exit_code_how_it_went(served: Served) -> None:
+    once = ("serve", "--git", served.pushed.url, "--once")
+    assert "has no default branch" in served.world.run(*once, check=1).err
+    served.push("good", blog=manifest("blog"))
+    served.world.run(*once, check=0)
+    assert served.serves("blog")
+    served.push("typo", blog=manifest("blog", ', memry: "1G"'))
+    assert "memry: unknown key" in served.world.run(*once, check=65).err
+    served.push("broken", blog=manifest("blog", ", command: [sh, -c, exit 3]"))
+    assert "waits for another version" in served.world.run(*once, check=4).err
+    assert served.serves("blog")
+    served.push("no such image", blog=manifest("blog", tag="nowhere"))
+    served.world.run(*once, check=1)
+    assert served.serves("blog")
+
+
+def test_g2_stack_of_a_repository_borrows_nothing_and_takes_over_nothing_of_others(served: Served) -> None:
+    world = served.world
+    text = manifest("shop").replace("networks: {front: {}}", "networks: {front: {}}\nvolumes: {data: {}}\norigin: by-hand")
+    world.run("apply", str(world.write(text)), check=0)
+    borrowed = manifest("blog", ', mounts: ["theirs:/x:ro"]') + "volumes: {theirs: {from: shop/data}}\n"
+    served.push("greedy", blog=borrowed, shop=text.replace(":8082:", ":8084:"))
+    err = world.run("serve", "--git", served.pushed.url, "--once", check=3).err
+    assert "volume/shop/data is of a stack that is not of the same source (name:by-hand)" in err
+    assert "stack shop belongs to name:by-hand" in err
+    assert served.serves("shop")
+    assert not served.serves("blog")
+
+
+@pytest.mark.skipif(not Path("/usr/sbin/sshd").exists(), reason="skipped because openssh-server is not installed")
+def test_repository_over_ssh_by_a_key_and_only_from_a_host_that_is_known(served: Served) -> None:
+    world, folder = served.world, served.world.folder
+    for name in ("host", "other", "my key 100%"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    shutil.copy(folder / "my key 100%.pub", folder / "authorized")
+    (folder / "authorized").chmod(0o600)
+    config = [
+        f"HostKey={folder}/host",
+        f"AuthorizedKeysFile={folder}/authorized",
+        "StrictModes=no",
+        "UsePAM=no",
+        "Port=2222",
+    ]
+    world.nsenter("mkdir", "-p", "/run/sshd")
+    words = [word for line in config for word in ("-o", line)]
+    sshd = world.spawn(["/usr/sbin/sshd", "-D", "-f", "/dev/null", "-E", str(folder / "sshd.log"), *words])
+    try:
+        served.push("by ssh", blog=manifest("blog"))
+        known, url = folder / "known hosts", f"ssh://root@127.0.0.1:2222{served.pushed.bare}"
+        flags = ("--git", url, "--ssh-key", str(folder / "my key 100%"), "--known-hosts", str(known), "--once")
+        known.write_text(f"[127.0.0.1]:2222 {(folder / 'other.pub').read_text()}")
+        wait_until((folder / "sshd.log").exists, "sshd listens")
+        told = world.run("serve", *flags, check=1).err
+        assert "Host key verification failed" in told
+        assert f"put it into {known}" in told
+        known.write_text(f"[127.0.0.1]:2222 {(folder / 'host.pub').read_text()}")
+        world.run("serve", *flags, check=0)
+        assert served.serves("blog")
+        [revision] = json.loads(world.run("history", "blog", "-o", "json").out)
+        assert revision["commit"]["url"] == url
+        told = world.run("serve", *(str(folder / "other") if "100%" in flag else flag for flag in flags), check=1).err
+        assert "Permission denied (publickey" in told
+        assert "hint: give --ssh-key FILE" in told
+    finally:
+        world.signal(sshd)
+        sshd.communicate(timeout=20)
