@@ -1,4 +1,4 @@
-"""`reconcile serve --git` as a process, on the real kernel: three stacks of a branch, and everything that may become of it."""
+"""`reconcile serve --git` as a process, on the real kernel: a branch of three stacks, and all that may become of it."""
 
 import json
 import shutil
