@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 LAST_WORK = 20.0
 """Seconds that what is at work has to end by itself once we are told to stop."""
 LAST_PROBE = 1.0
+AWAY = 4
+"""How many repositories are asked at once."""
 LOCK_TIMEOUT = 5.0
 """Seconds that a worker waits for a lock of somebody else's before it looks at another key."""
 
@@ -84,6 +86,8 @@ class _Serving:
         self._use_targets()
         self._tell = tell
         self._loop = Loop(self._tally.timed(lambda key: self.keeper.work(key)), workers=settings.workers)
+        self._away = Loop(self._tally.timed(lambda key: self.keeper.work(key)), workers=AWAY)
+        """For repositories: one that does not answer keeps no stack waiting."""
         self._watcher, self._folders = Watcher(self._loop.add), FolderWatcher(self._loop.add)
         self._probes = Probes(
             root,
@@ -130,7 +134,8 @@ class _Serving:
             self._notifier.use(targets)
 
     def _measure(self) -> State:
-        queues = {"work": self._loop.measure(), "probes": self._probes.loop.measure()}
+        loops = {"work": self._loop, "repositories": self._away, "probes": self._probes.loop}
+        queues = {name: loop.measure() for name, loop in loops.items()}
         return State(
             serving=self._publish.read(),
             queued={name: queued for name, (queued, _) in queues.items()},
@@ -149,8 +154,8 @@ class _Serving:
         self._folders.start()
         self._watch_approvals()
         self._look_again()
-        self._loop.start()
-        self._probes.loop.start()
+        for loop in (self._loop, self._away, self._probes.loop):
+            loop.start()
         if self._scraped is not None:
             self._scraped.start()
 
@@ -162,8 +167,9 @@ class _Serving:
         self._folders.follow(str(folder), APPROVALS)
 
     def _look_again(self) -> None:
-        for key in (*(f"source {name}" for name in self.keeper.sources), ALL):
-            self._loop.renew(key)
+        for name in self.keeper.sources:
+            self.look_now(name)
+        self._loop.renew(ALL)
 
     def reload(self, reread: Callable[[], Settings] | None) -> None:
         """Take up what the configuration says now. Where it can't be read, what was before stays in force, and that is
@@ -195,7 +201,8 @@ class _Serving:
         before = self.keeper.sources
         sources = open_sources(self.keeper.root.path, settings, before)
         for gone in before.keys() - {source.name for source in sources}:
-            self._loop.drop(f"source {gone}")
+            for loop in (self._loop, self._away):
+                loop.drop(f"source {gone}")
             self._folders.forget(gone)
         self.keeper.reload(sources, settings.policy)
         self._settings = settings
@@ -209,15 +216,18 @@ class _Serving:
     def look_now(self, source: str) -> bool:
         """Have a source looked at at once, for somebody says that there is something new; False where none is called so.
         From any thread."""
-        if source not in self.keeper.sources:
+        known = self.keeper.sources.get(source)
+        if known is None:
             return False
-        self._loop.renew(f"source {source}")
+        (self._away if known.kind == "git" else self._loop).renew(f"source {source}")
         return True
 
     def stop(self) -> bool:
         """Begin nothing any more; whether all that was at work ended by itself."""
         ended = self._loop.stop(LAST_WORK)
-        self._probes.loop.stop(LAST_PROBE)  # One that hangs in its check changes nothing.
+        # What hangs in a check changes nothing, and what is being fetched is fetched again.
+        self._away.stop(LAST_PROBE)
+        self._probes.loop.stop(LAST_PROBE)
         if self._notifier is not None:
             self._notifier.stop()
         return ended

@@ -30,6 +30,9 @@ class Served(ThreadingHTTPServer):
         self.before: Callable[[], object] = lambda: None
         """Called with each request, before it is answered."""
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is what some tests are about."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"

@@ -320,7 +320,7 @@ def test_h1_links_submodules_and_pointers_of_lfs_are_left_out_and_said(pushed: P
             "big.conf": pointer,
             ".gitattributes": "*.conf filter=lfs diff=lfs merge=lfs -text export-ignore\n",
             "blog.yaml": manifest("blog", more=mounts.format(mounts=used)),
-            "shop.yaml": manifest("shop", more="    env_file: ./away.conf\n"),
+            "shop.yaml": manifest("shop", more="    env_file: [./away.conf, ./big.conf]\n"),
             ".gitmodules": '[submodule "x"]\n path = mod\n url = -u./payload\n',
         },
     )
@@ -331,14 +331,16 @@ def test_h1_links_submodules_and_pointers_of_lfs_are_left_out_and_said(pushed: P
     source = open_source()
     seen = source.read()
     found = {str(path.relative_to(source.tree)) for path in source.tree.rglob("*")}
-    assert found.isdisjoint({"away.conf", "up.conf", "loop.conf", "folder", "away.yaml", "mod"})
+    assert found.isdisjoint({"away.conf", "up.conf", "loop.conf", "folder", "away.yaml", "mod", "big.conf"})
     assert not any(path.is_symlink() for path in source.tree.rglob("*"))
     assert (source.tree / "twice.conf").read_text() == "x=1\n"
     assert (source.tree / "run.conf").stat().st_mode & 0o777 == 0o755
     assert "no such file" in seen.problems["shop.yaml"]
     assert "away.conf is a link out of the tree, to /etc/passwd" in seen.problems["shop.yaml"]
+    assert "big.conf is a pointer of git LFS" in seen.problems["shop.yaml"]
     assert "away.yaml is a link out of the tree" in seen.problems["away.yaml"]
     assert set(seen.versions) == {"blog"}
+    assert open_source().read().problems == seen.problems, "the next controller knows it too"
 
 
 def write_odd_tree(pushed: Pushed, names: dict[str, str]) -> None:
@@ -354,12 +356,15 @@ def write_odd_tree(pushed: Pushed, names: dict[str, str]) -> None:
 
 def test_h1_names_that_lead_out_are_never_written(pushed: Pushed, open_source: Open, tmp_path: Path) -> None:
     good = {"blog.yaml": manifest("blog")}
-    write_odd_tree(pushed, {**good, "../escaped": "x", ".git": "x", "..": "x", "a/../../b": "x", "new-x": "x"})
+    odd = {"../escaped": "x", ".git": "x", "..": "x", "a/../../b": "x", "new-x": "x", "/".join("d" * 40): "x"}
+    write_odd_tree(pushed, {**good, **odd, "\udcff.yaml": manifest("shop"), "\x1b[2J.yaml": "x: ["})
     source = open_source()
     seen = source.read()
     assert set(seen.versions) == {"blog"}
-    assert [path.name for path in source.tree.rglob("*")] == ["blog.yaml"]
-    assert sorted(path.name for path in (tmp_path / "root" / "sources").rglob("escaped")) == []
+    assert seen.problems["\ufffd.yaml"] == "\ufffd.yaml has a name that is no UTF-8"
+    assert json.dumps(seen.problems).encode()
+    assert {path.name for path in source.tree.rglob("*")} == {"blog.yaml", "\x1b[2J.yaml"}
+    assert list((tmp_path / "root").rglob("escaped")) == []
 
 
 def test_h1_nothing_of_the_repository_runs_and_nothing_is_configured_by_it(

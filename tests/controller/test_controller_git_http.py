@@ -1,6 +1,8 @@
 """A repository over smart HTTP: credentials go where they belong and nowhere else; servers that are none of git's."""
 
 import base64
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +118,19 @@ def test_h1_server_that_knows_nothing_of_git_is_told_and_not_walked(pushed: Push
     assert "dumb http transport does not support shallow" in broken
     assert "hint: it is served as plain files" in broken
     assert not [path for path, _ in server.seen if "/objects/" in path]
+
+
+def test_certificate_that_nobody_vouches_for_is_told(server: Served, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = ["-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", "req", "-x509", *words], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    place = parse_place(f"https://127.0.0.1:{server.server_port}/bare.git")
+    broken = GitSource(GitOptions(place=place), tmp_path / "root").read().broken
+    assert "certificate" in broken
+    assert "update-ca-certificates" in broken
 
 
 def test_x5_server_that_does_not_answer_meets_a_deadline(server: Served, tmp_path: Path) -> None:

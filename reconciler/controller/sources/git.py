@@ -32,6 +32,8 @@ DEPTHS = (64, WHOLE)
 """How much of a history is fetched to find out whether a commit follows another, until that is known."""
 EARLIER = 100
 """How many commits that were taken are remembered."""
+LEFT_OUT = 200
+"""Of how many files that were left out it is remembered why."""
 
 
 class GitOptions(Struct, frozen=True, kw_only=True):
@@ -72,6 +74,8 @@ class _Taken(Struct, frozen=True, kw_only=True):
     """Whether the folder was being brought to it."""
     earlier: tuple[str, ...] = ()
     """Commits that were taken before, the newest first."""
+    left_out: dict[str, str] = {}
+    """Files of the commit that are not in the folder, and why."""
 
 
 class GitSource:
@@ -95,7 +99,6 @@ class GitSource:
         self._signers = Signers(options.allowed_signers, self.folder / "signers")
         self._repository = Repository(self.folder / "repository", options.place, options.access, options.bounds)
         self._taken: _Taken | None = None
-        self._left_out: dict[str, str] = {}
         self._refused: dict[tuple[str, str], ReconcileError] = {}
         """By what the reference named, and the signers: why it is not taken. It need not be fetched again to say so."""
         self._commits: dict[str, Commit] = {}
@@ -121,7 +124,7 @@ class GitSource:
         taken = self._taken or _Taken()
         if taken.commit is None or not self._is_whole(taken):
             return Sighting(versions={}, broken=_say_broken(stale), answered_at=self._answered_at, again=again)
-        seen = self._as_of(self._directory.read(), taken.commit)
+        seen = self._as_of(self._directory.read(), taken.commit, taken.left_out)
         return structs.replace(
             seen, stale=stale, commit=taken.commit, fresh=fresh, answered_at=self._answered_at, again=again
         )
@@ -190,10 +193,19 @@ class GitSource:
     def _write(self, before: _Taken, tip: str, commit: Commit, tree: Tree) -> None:
         """Bring the folder to a commit; a kill in the middle is seen by the next look."""
         self._remember(structs.replace(before, writing=True))
-        self._left_out = {**tree.left_out, **write_tree(self._repository, tree, self.tree, self.folder / "new-blobs")}
+        left_out = {**tree.left_out, **write_tree(self._repository, tree, self.tree, self.folder / "new-blobs")}
         ids = [before.commit.id] if before.commit is not None and before.commit.id != commit.id else []
         earlier = (*ids, *before.earlier)[:EARLIER]
-        self._remember(_Taken(tip=tip, ref=self.options.ref, commit=commit, signers=self._signers.digest, earlier=earlier))
+        self._remember(
+            _Taken(
+                tip=tip,
+                ref=self.options.ref,
+                commit=commit,
+                signers=self._signers.digest,
+                earlier=earlier,
+                left_out=dict(sorted(left_out.items())[:LEFT_OUT]),
+            )
+        )
         self._refused = {}
 
     def _remember(self, taken: _Taken) -> None:
@@ -206,14 +218,14 @@ class GitSource:
 
     # --- what the folder says, as a repository's ---
 
-    def _as_of(self, seen: Sighting, commit: Commit) -> Sighting:
+    def _as_of(self, seen: Sighting, commit: Commit, left_out: Mapping[str, str]) -> Sighting:
         """What was read of the folder: with the names that files have in the repository, and their commit."""
         versions = {name: self._own(version, seen.problems, commit) for name, version in seen.versions.items()}
-        problems = {entry: self._shorten(text) for entry, text in seen.problems.items()}
-        for path, why in self._left_out.items():
+        problems = {entry: self._shorten(text, left_out) for entry, text in seen.problems.items()}
+        for path, why in left_out.items():
             if path.count("/") <= 1 and path.endswith((".yaml", ".yml")):
                 problems.setdefault(path, f"{path} {why}")
-        return structs.replace(seen, versions=versions, problems=problems, broken=self._shorten(seen.broken))
+        return structs.replace(seen, versions=versions, problems=problems, broken=self._shorten(seen.broken, {}))
 
     def _own(self, version: Version, problems: Mapping[str, str], commit: Commit) -> Version:
         file = str(Path(version.stack.source).relative_to(self.tree))
@@ -225,15 +237,12 @@ class GitSource:
             version.stack, origin=f"{SOURCE}{self.name}", source=inside, commit=self._commits[name]
         )
         # Not what the manifest says of its origin: whoever pushes here would take over what others applied by that name.
-        return structs.replace(version, stack=stack, by_hand=f"git:{self.options.place.url}:{inside}", confined=True)
+        return structs.replace(version, stack=stack, by_hand=f"git:{self.options.place.bare}:{inside}", confined=True)
 
-    def _shorten(self, text: str) -> str:
+    def _shorten(self, text: str, left_out: Mapping[str, str]) -> str:
         """A problem by the names of the repository; where a file is missing that was left out, why it was."""
-        found = text.replace(f"{self.tree}/", "").replace(str(self.tree), self.name)
-        for path, why in self._left_out.items():
-            if path in found:
-                found += f"\n  {path} {why}"
-        return found
+        whys = [f"\n  {path} {why}" for path, why in left_out.items() if f"{self.tree}/{path}" in text]
+        return text.replace(f"{self.tree}/", "").replace(str(self.tree), self.name) + "".join(whys)
 
 
 def _say_broken(words: str) -> str:

@@ -30,6 +30,12 @@ class Place(Struct, frozen=True, kw_only=True):
     """https | http | ssh | file"""
     host: str = ""
 
+    @property
+    def bare(self) -> str:
+        """As a work tree's remote is known by: without a user."""
+        scheme, slashes, rest = self.url.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else self.url
+
 
 def parse_place(text: str) -> Place:
     """Read a URL, an absolute path, or `user@host:path`. Raises Usage, which shows no password."""

@@ -22,7 +22,9 @@ from reconciler.model.units import render_size_rounded
 
 MOST_FILES = 20_000
 MOST_BYTES = 256 * 1024**2
-_LONGEST_LINK = 4096
+_LONGEST_LINK = 1024
+_LONGEST_PATH, _DEEPEST = 1024, 32
+"""Bytes and folders: what a container may be shown of it must be reached by name."""
 _HOPS = 20
 _LFS = b"version https://git-lfs.github.com/spec/"
 _MANIFESTS = (".yaml", ".yml")
@@ -66,6 +68,8 @@ def read_tree(repository: Repository, commit: str, folder: str) -> Tree:
     links = {path: entry for path, entry in entries.items() if entry.kind == "120000" and entry.size <= _LONGEST_LINK}
     targets = _read_links(repository, links)
     tree = choose_files(entries, targets)
+    if len({folder for path in tree.files for folder in _folders_of(path)}) > MOST_FILES:
+        raise SourceFailed(repository.place.url, f"commit {commit[:12]} has more than {MOST_FILES:,} folders")
     size = sum(blob.size for blob in tree.files.values())
     if size > MOST_BYTES:
         found, most = render_size_rounded(size), render_size_rounded(MOST_BYTES)
@@ -106,15 +110,24 @@ def choose_files(entries: Mapping[str, "_Entry"], targets: Mapping[str, str]) ->
         if not why and kind not in ("100644", "100755", "100664"):
             why = "is a submodule" if kind == "160000" else f"is neither file nor link (mode {kind})"
         if why:
-            left_out[path] = why
+            left_out[show_path(path)] = why
         else:
             chosen[path] = Blob(entries[found].id, 0o755 if kind == "100755" else 0o644, entries[found].size)
     return Tree(files=chosen, left_out=left_out)
 
 
+def show_path(path: str) -> str:
+    """A path with a mark for every byte that is no UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 def _judge_name(path: str) -> str:
     """Why a path is none that is written: git itself would refuse to check it out."""
     parts = path.split("/")
+    if path != show_path(path):
+        return "has a name that is no UTF-8"
+    if len(parts) > _DEEPEST or len(path.encode()) > _LONGEST_PATH:
+        return "lies too deep"
     if any(part in ("", ".", "..") or part.lower() == ".git" or len(os.fsencode(part)) > 255 for part in parts):
         return "has a name that no file may have"
     if parts[-1].startswith(files.STAGING):
@@ -146,7 +159,7 @@ def _read_batch(out: "object") -> Iterator[bytes]:
 
 
 def write_tree(repository: Repository, tree: Tree, folder: Path, scratch: Path) -> dict[str, str]:
-    """Make a folder hold exactly the tree; by path: why a file that was written is not what it seems.
+    """Make a folder hold the tree and nothing else; by path: why a file is left out after all.
 
     `scratch` is a name for a file beside it that this may use. Raises OSError, SourceFailed.
     """
@@ -156,20 +169,22 @@ def write_tree(repository: Repository, tree: Tree, folder: Path, scratch: Path) 
     wanted = {path: blob for path, blob in tree.files.items() if not is_as(folder / path, blob)}
     for name in sorted({posixpath.dirname(path) for path in wanted}):
         make_path(folder, name)
-    strange: dict[str, str] = {}
+    pointers: dict[str, str] = {}
     number = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with open(number, "rb", closefd=False) as out:
             repository.write_blobs([blob.id for blob in wanted.values()], number, size=2 * MOST_BYTES)
             out.seek(0)
             for (path, blob), data in zip(wanted.items(), _read_batch(out), strict=True):
-                files.write_atomic(folder / path, data, blob.mode)
                 if data.startswith(_LFS):
-                    strange[path] = "is a pointer of git LFS, and not the file itself"
+                    pointers[path] = "is a pointer of git LFS, and not the file itself"
+                    (folder / path).unlink(missing_ok=True)
+                else:
+                    files.write_atomic(folder / path, data, blob.mode)
     finally:
         os.close(number)
         scratch.unlink()
-    return strange
+    return pointers
 
 
 def is_as(path: Path, blob: Blob) -> bool:
@@ -198,12 +213,15 @@ def make_path(folder: Path, name: str) -> None:
             here.chmod(0o755)
 
 
+def _folders_of(path: str) -> Iterator[str]:
+    while path := posixpath.dirname(path):
+        yield path
+
+
 def remove_others(folder: Path, tree: Tree) -> None:
     """Remove what is in the folder and not in the tree; no link is followed."""
     kept = set(tree.files)
-    for path in list(kept):
-        while path := posixpath.dirname(path):
-            kept.add(path)
+    kept |= {above for path in tree.files for above in _folders_of(path)}
     for here, names, found in os.walk(folder):
         inside = os.path.relpath(here, folder)
         for name in (*found, *names):
