@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.cli.manifests import load_manifests, manifest_options
-from reconciler.cli.options import accept_option, keep_option, lock_option, opened, output_option, root_option, wait_options
+from reconciler.cli.manifests import manifest_options, name_manifests
+from reconciler.cli.options import accept_option, keep_option, lock_option, output_option, root_option, wait_options
+from reconciler.cli.reach import ask
 
 if TYPE_CHECKING:
+    from reconciler.api.asks import Ask
+    from reconciler.api.frames import Listener
+    from reconciler.api.problem import Question
     from reconciler.cli.progress import Watcher
-    from reconciler.model.plan import Plan
-    from reconciler.verbs.apply import Applied, ApplyOptions
-    from reconciler.verbs.face import Face
-    from reconciler.verbs.root import Root
 
 
 @click.command(epilog="Example: reconcile apply stack.yaml --var TAG=2")
@@ -38,13 +38,10 @@ def apply(
     keep: int, accept_data_loss: tuple[str, ...], lock_timeout: float, form: str, root: Path | None,
 ) -> int:  # fmt: skip
     """Show the plan, then make the machine agree with manifests (or with a saved plan)."""
-    from reconciler.cli.progress import make_watcher
-    from reconciler.verbs import plan as plan_verb
-    from reconciler.verbs.apply import ApplyOptions
-    from reconciler.verbs.saved import is_plan
+    from reconciler.api.asks import Apply
 
-    saved = len(paths) == 1 and is_plan(paths[0])
-    if dry_run and not saved:
+    manifests = name_manifests(paths, variables)
+    if dry_run:
         from reconciler.cli.plan import plan
 
         code: int = ctx.invoke(
@@ -52,69 +49,64 @@ def apply(
             take_over=take_over, accept_data_loss=accept_data_loss, form=form, root=root,
         )  # fmt: skip
         return code
-    options = ApplyOptions(yes=yes, allow_delete=allow_delete, wait=not no_wait, timeout=timeout, keep=keep)
-    watcher = make_watcher(form)
-    face = make_face(watcher, form)
-    if saved:
-        with opened(ctx, root, lock_timeout=lock_timeout) as found:
-            return show_done(_apply_saved(found, paths[0], options, take_over=take_over, face=face, watcher=watcher), form)
-    stacks = load_manifests(paths, variables)
-    wish = plan_verb.Wish(
-        stacks=stacks,
-        offline=offline,
-        resume=resume,
-        prune=prune,
-        take_over=take_over,
-        accept_loss=frozenset(accept_data_loss),
-    )
-    with opened(ctx, root, create=True, lock_timeout=lock_timeout) as found:
-        from reconciler.verbs.apply import apply as verb
-
-        try:
-            applied = verb(found, wish, options, face=face)
-        finally:
-            watcher.close()
-    return show_done(applied, form)
+    wanted = Apply(
+        manifests=manifests, offline=offline, resume=resume, prune=prune, take_over=take_over,
+        accept_data_loss=accept_data_loss, yes=yes, asks=may_ask(form), allow_delete=allow_delete, wait=not no_wait,
+        timeout=timeout, keep=keep, lock_timeout=lock_timeout,
+    )  # fmt: skip
+    return show_done(carry_out(ctx, root, wanted, form), form)
 
 
-def _apply_saved(
-    root: "Root", path: Path, options: "ApplyOptions", *, take_over: bool, face: "Face", watcher: "Watcher"
-) -> "Applied":
-    from reconciler.verbs.apply import apply_saved
-    from reconciler.verbs.saved import read_plan
-
-    try:
-        return apply_saved(root, read_plan(root, path), str(path), options, take_over=take_over, face=face)
-    finally:
-        watcher.close()
-
-
-def make_face(watcher: "Watcher", form: str) -> "Face":
-    """How a verb speaks with whoever sits before this terminal."""
-    from reconciler.cli.render import is_terminal, show_plan_lines
-    from reconciler.verbs.face import Face
-
-    def show(plan: "Plan") -> None:
-        if form != "json":
-            from reconciler.plan.explain import render_plan
-
-            show_plan_lines(render_plan(plan))
-
-    def confirm(why: str) -> bool | None:
-        if form == "json" or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
-            return None
-        return click.confirm(f"The plan {why}. Go on?", default=False)
-
-    return Face(emit=watcher, show=show, confirm=confirm)
-
-
-def show_done(applied: "Applied", form: str) -> int:
+def show_done(done: int | None, form: str) -> int:
     """Say how much was done; the exit code."""
-    if applied.result is not None and form != "json":
+    if done is not None and form != "json":
         from reconciler.cli.render import counted, show
 
-        show(f"done: {counted(len(applied.result.done), 'action')}")
+        show(f"done: {counted(done, 'action')}")
     return 0
+
+
+def carry_out(ctx: click.Context, root: Path | None, wanted: "Ask", form: str) -> int | None:
+    """Have it done, and show what is told meanwhile; how much was done, None where there was nothing to do."""
+    from reconciler.cli.progress import make_watcher
+
+    watcher = make_watcher(form)
+    try:
+        done: int | None = ask(ctx, root, wanted, make_listener(watcher, form))["done"]
+    finally:
+        watcher.close()
+    return done
+
+
+def make_listener(watcher: "Watcher", form: str) -> "Listener":
+    """Whoever sits before this terminal."""
+    from reconciler.api.frames import Listener
+    from reconciler.cli.render import show_plan_lines
+
+    return Listener(
+        emit=watcher,
+        show=None if form == "json" else show_plan_lines,
+        confirm=confirm if may_ask(form) else lambda _: None,
+    )
+
+
+def may_ask(form: str) -> bool:
+    """Whether somebody sits before this terminal."""
+    from reconciler.cli.render import is_terminal
+
+    return form != "json" and is_terminal(sys.stdin) and is_terminal(sys.stdout)
+
+
+def confirm(question: "Question") -> bool:
+    """Ask whoever sits before this terminal."""
+    from reconciler.cli.render import show
+
+    for line in question.lines:
+        show(line)
+    if question.typed:
+        typed: str = click.prompt(question.text, default="", show_default=False)
+        return typed == question.typed
+    return click.confirm(question.text, default=False)
 
 
 COMMANDS = {"apply": apply}

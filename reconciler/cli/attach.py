@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from reconciler.cli.options import complete_names, opened, output_option, root_option
+from reconciler.cli.reach import ask
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,22 +59,35 @@ def attach(ctx: click.Context, *, name: str, no_stdin: bool, sig_proxy: bool, de
 @click.pass_context
 def wait(ctx: click.Context, *, names: tuple[str, ...], form: str, root: Path | None) -> int:
     """Wait until containers have ended, and print their exit codes, a line each."""
-    from reconciler.cli.render import show_error, show_json_line
-    from reconciler.verbs import attach as verbs
+    from reconciler.api.asks import Wait
+    from reconciler.api.frames import Listener
 
-    failed = False
-    with opened(ctx, root) as found:
-        for ended in verbs.wait(found, names):
-            if ended.error is not None:
-                failed = True
-                show_error(ended.error)
-            elif form == "json":
-                show_json_line({"key": ended.key, "exit_code": ended.exit_code, "note": ended.note})
-            else:
-                click.echo(ended.exit_code)
-            if ended.note:
-                click.echo(f"{ended.key}: {ended.note}", err=True)
+    failed: list[str] = []
+
+    def show(ended: dict[str, Any]) -> None:
+        if ended["problem"] is not None:
+            failed.append(ended["key"])
+        _show_ended(ended, form)
+
+    ask(ctx, root, Wait(names=names), Listener(item=lambda frame: show(frame.item)))
     return 1 if failed else 0
+
+
+def _show_ended(ended: dict[str, Any], form: str) -> None:
+    from reconciler.cli.render import show_error, show_json_line
+
+    if ended["problem"] is not None:
+        import msgspec
+
+        from reconciler.api.problem import Problem, revive
+
+        show_error(revive(msgspec.convert(ended["problem"], Problem)))
+    elif form == "json":
+        show_json_line({name: ended[name] for name in ("key", "exit_code", "note")})
+    else:
+        click.echo(ended["exit_code"])
+    if ended["note"]:
+        click.echo(f"{ended['key']}: {ended['note']}", err=True)
 
 
 COMMANDS = {"attach": attach, "wait": wait}

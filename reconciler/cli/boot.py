@@ -22,7 +22,8 @@ def boot(
 
     Holds and restart policies are respected. No manifest is read, and no registry asked for what is here.
     """
-    from reconciler.cli.apply import make_face, show_done
+    from reconciler.api.answers.changing import make_face
+    from reconciler.cli.apply import make_listener, show_done
     from reconciler.cli.progress import make_watcher
     from reconciler.verbs.boot import BootOptions
     from reconciler.verbs.boot import boot as verb
@@ -31,10 +32,10 @@ def boot(
     options = BootOptions(wait=not no_wait, timeout=timeout, accepted=accepted)
     with opened(ctx, root, lock_timeout=lock_timeout) as found:
         try:
-            applied = verb(found, options, face=make_face(watcher, form))
+            applied = verb(found, options, face=make_face(make_listener(watcher, form)))
         finally:
             watcher.close()
-    return show_done(applied, form)
+    return show_done(None if applied.result is None else len(applied.result.done), form)
 
 
 COMMANDS = {"boot": boot}

@@ -1,24 +1,25 @@
 """`reconcile logs`, `stop`, `start`, `restart`, `kill`, `pause`, `unpause`: by hand, on containers or whole stacks."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.cli.options import Duration, complete_names, not_built, opened, output_option, read_moment, root_option
+from reconciler.cli.options import Duration, complete_names, not_built, output_option, read_moment, root_option
+from reconciler.cli.reach import ask
+
+if TYPE_CHECKING:
+    from reconciler.api.asks import Ask
 
 CONTAINER = click.argument("names", nargs=-1, required=True, metavar="CONTAINER|STACK...", shell_complete=complete_names)
 
 
-def _each(ctx: click.Context, root: Path | None, names: tuple[str, ...], form: str, work: Callable[..., None]) -> int:
+def _by_hand(ctx: click.Context, root: Path | None, wanted: "Ask", form: str) -> int:
+    from reconciler.api.frames import Listener
     from reconciler.cli.progress import make_watcher
 
-    watcher = make_watcher("json" if form == "json" else "plain")
-    with opened(ctx, root, frees=True) as found:
-        for name in names:
-            work(found, name, emit=watcher)
+    ask(ctx, root, wanted, Listener(emit=make_watcher("json" if form == "json" else "plain")))
     return 0
 
 
@@ -33,12 +34,9 @@ def stop(
     ctx: click.Context, *, names: tuple[str, ...], grace: float | None, note: str, form: str, root: Path | None
 ) -> int:
     """Stop containers and hold them: only `start` and `apply --resume` start them again."""
-    from reconciler.verbs import containers
+    from reconciler.api.asks import Stop
 
-    def work(found: Any, name: str, *, emit: Any) -> None:
-        containers.stop(found, name, emit=emit, note=note, grace=grace)
-
-    return _each(ctx, root, names, form, work)
+    return _by_hand(ctx, root, Stop(names=names, note=note, grace=grace), form)
 
 
 @click.command(epilog="Example: reconcile start web")
@@ -48,9 +46,9 @@ def stop(
 @click.pass_context
 def start(ctx: click.Context, *, names: tuple[str, ...], form: str, root: Path | None) -> int:
     """Start containers and end their hold; a count of `on-failure:N` begins anew."""
-    from reconciler.verbs import containers
+    from reconciler.api.asks import Start
 
-    return _each(ctx, root, names, form, containers.start)
+    return _by_hand(ctx, root, Start(names=names), form)
 
 
 @click.command(epilog="Example: reconcile restart blog")
@@ -61,12 +59,9 @@ def start(ctx: click.Context, *, names: tuple[str, ...], form: str, root: Path |
 @click.pass_context
 def restart(ctx: click.Context, *, names: tuple[str, ...], grace: float | None, form: str, root: Path | None) -> int:
     """Stop and start containers, with the same address and files."""
-    from reconciler.verbs import containers
+    from reconciler.api.asks import Restart
 
-    def work(found: Any, name: str, *, emit: Any) -> None:
-        containers.restart(found, name, emit=emit, grace=grace)
-
-    return _each(ctx, root, names, form, work)
+    return _by_hand(ctx, root, Restart(names=names, grace=grace), form)
 
 
 @click.command(epilog="Example: reconcile kill --signal HUP web")
@@ -77,18 +72,14 @@ def restart(ctx: click.Context, *, names: tuple[str, ...], grace: float | None, 
 @click.pass_context
 def kill(ctx: click.Context, *, names: tuple[str, ...], name: str, form: str, root: Path | None) -> int:
     """Send a signal. It holds nothing: what follows an exit is the restart policy's."""
+    from reconciler.api.asks import Kill
     from reconciler.model.signals import parse_signal
-    from reconciler.verbs import containers
 
     try:
-        number = parse_signal(name)
+        parse_signal(name)
     except ValueError:
         raise click.UsageError(f"there is no signal {name}") from None
-
-    def work(found: Any, text: str, *, emit: Any) -> None:
-        containers.kill(found, text, number, emit=emit)
-
-    return _each(ctx, root, names, form, work)
+    return _by_hand(ctx, root, Kill(names=names, signal=name), form)
 
 
 @click.command(epilog="Example: reconcile pause db --note 'snapshot of its disk'")
@@ -99,12 +90,9 @@ def kill(ctx: click.Context, *, names: tuple[str, ...], name: str, form: str, ro
 @click.pass_context
 def pause(ctx: click.Context, *, names: tuple[str, ...], note: str, form: str, root: Path | None) -> int:
     """Freeze containers and hold them so; ports, addresses and memory stay. `unpause` lets them go on."""
-    from reconciler.verbs import containers
+    from reconciler.api.asks import Pause
 
-    def work(found: Any, name: str, *, emit: Any) -> None:
-        containers.pause(found, name, emit=emit, note=note)
-
-    return _each(ctx, root, names, form, work)
+    return _by_hand(ctx, root, Pause(names=names, note=note), form)
 
 
 @click.command(epilog="Example: reconcile unpause db")
@@ -114,9 +102,9 @@ def pause(ctx: click.Context, *, names: tuple[str, ...], note: str, form: str, r
 @click.pass_context
 def unpause(ctx: click.Context, *, names: tuple[str, ...], form: str, root: Path | None) -> int:
     """Let paused containers go on and end their hold."""
-    from reconciler.verbs import containers
+    from reconciler.api.asks import Unpause
 
-    return _each(ctx, root, names, form, containers.unpause)
+    return _by_hand(ctx, root, Unpause(names=names), form)
 
 
 @click.command(epilog="Example: reconcile logs -f --tail 20 web")
@@ -137,23 +125,14 @@ def logs(
 
     Into a file or a pipe each line goes as it was written; on a terminal without what would steer it, but for colours.
     """
-    from reconciler.model.key import split_key
-    from reconciler.verbs import containers
+    from reconciler.api.asks import Logs
+    from reconciler.api.frames import Listener
 
     not_built(ctx, until=until)
-    last = None if tail == "all" else _count(tail)
-    moment = read_moment(since, "--since")
-    with opened(ctx, root) as found:
-        lines = containers.logs(found, name, tail=last, since=moment, follow=follow, stop=lambda: False)
-        several = False
-        for key, line in lines:
-            if form == "json":
-                _print_json(key, line)
-                continue
-            parts = split_key(key)
-            several = several or parts.index > 1
-            head = f"{parts.name}/{parts.index} | " if several else ""
-            _print_line(line, head, timestamps=timestamps)
+    last = -1 if tail == "all" else _count(tail)
+    printer = _Printer(form, timestamps=timestamps)
+    wanted = Logs(name=name, tail=last, since=read_moment(since, "--since"), follow=follow)
+    ask(ctx, root, wanted, Listener(item=lambda frame: printer(frame.item)))
     return 0
 
 
@@ -163,16 +142,39 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _print_line(line: Any, head: str, *, timestamps: bool) -> None:
+class _Printer:
+    """Prints the lines of a log; the container's name before each from when there is a second one."""
+
+    def __init__(self, form: str, *, timestamps: bool) -> None:
+        self._form = form
+        self._timestamps = timestamps
+        self._several = False
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Print one. Its text comes in base64."""
+        from base64 import b64decode
+
+        from reconciler.model.key import split_key
+
+        text = b64decode(line["text"])
+        if self._form == "json":
+            _print_json(line, text)
+            return
+        parts = split_key(line["key"])
+        self._several = self._several or parts.index > 1
+        _print_line(line, text, f"{parts.name}/{parts.index} | " if self._several else "", timestamps=self._timestamps)
+
+
+def _print_line(line: dict[str, Any], text: bytes, head: str, *, timestamps: bool) -> None:
     """On the stream that it was written to: as it was written, but for a terminal, which it must not steer."""
     from reconciler.cli.render import clean_log, is_terminal
 
-    out = sys.stdout if line.stream == "stdout" else sys.stderr
-    if line.lost:
+    out = sys.stdout if line["stream"] == "stdout" else sys.stderr
+    if line["lost"]:
         print(f"{head}… lines before this one were lost", file=sys.stderr, flush=True)
-    stamp = f"{render_time(line.at)} " if timestamps else ""
-    text = clean_log(line.text) if is_terminal(out) else line.text
-    out.buffer.write((head + stamp).encode() + text + (b"" if line.partial else b"\n"))
+    stamp = f"{render_time(line['at'])} " if timestamps else ""
+    text = clean_log(text) if is_terminal(out) else text
+    out.buffer.write((head + stamp).encode() + text + (b"" if line["partial"] else b"\n"))
     out.flush()
 
 
@@ -183,14 +185,10 @@ def render_time(at: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at // 10**9)) + f".{at % 10**9:09d}Z"
 
 
-def _print_json(key: str, line: Any) -> None:
+def _print_json(line: dict[str, Any], text: bytes) -> None:
     from reconciler.cli.render import show_json_line
 
-    data = {
-        "key": key, "at": render_time(line.at), "stream": line.stream, "text": line.text.decode(errors="replace"),
-        "partial": line.partial, "lost": line.lost,
-    }  # fmt: skip
-    show_json_line(data)
+    show_json_line({**line, "at": render_time(line["at"]), "text": text.decode(errors="replace")})
 
 
 COMMANDS = {

@@ -17,7 +17,7 @@ def doctor(ctx: click.Context, *, form: str, root: Path | None) -> int:
 
     from reconciler.cli.render import paint, show, show_json
     from reconciler.verbs.doctor import examine
-    from reconciler.verbs.root import DEFAULT_ROOT
+    from reconciler.verbs.serving import DEFAULT_ROOT
 
     findings = examine(root or ctx.obj["root"] or DEFAULT_ROOT)
     if form == "json":

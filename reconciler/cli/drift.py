@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from reconciler.cli.options import complete_stacks, opened, output_option, root_option
+from reconciler.cli.options import complete_stacks, output_option, root_option
+from reconciler.cli.reach import ask
 
 
 @click.command(epilog="Example: reconcile drift blog")
@@ -17,32 +18,24 @@ def drift(ctx: click.Context, *, stack: str, form: str, root: Path | None) -> in
 
     Exit code 0: nothing; 2: something drifted.
     """
+    from reconciler.api.asks import Drift
     from reconciler.cli.render import show, show_json
-    from reconciler.plan.explain import render_drift
-    from reconciler.plan.forms import plan_json
-    from reconciler.verbs.observe import drift as verb
 
-    with opened(ctx, root) as found:
-        seen = verb(found, stack)
+    answer = ask(ctx, root, Drift(stack=stack))
+    found = answer["drift"]
+    drifted = found["actions"] or found["lost"] or found["strays"]
     if form == "json":
-        show_json(
-            {
-                **plan_json(seen.plan),
-                "lost": list(seen.plan.lost),
-                "strays": [f"{stray.kind} {stray.name}" for stray in seen.strays],
-                "warnings": list(seen.warnings),
-            }
-        )
+        show_json(found)
     else:
-        for line in render_drift(seen.plan):
+        for line in answer["lines"]:
             show(line)
-        for stray in seen.strays:
-            show(f"{stray.kind} {stray.name}: belongs to nobody  (apply: remove)")
-        for text in seen.warnings:
+        for stray in found["strays"]:
+            show(f"{stray}: belongs to nobody  (apply: remove)")
+        for text in found["warnings"]:
             show(f"warning: {text}")
-        if not (seen.plan.actions or seen.plan.lost or seen.strays):
+        if not drifted:
             show("no drift")
-    return 2 if seen.plan.actions or seen.plan.lost or seen.strays else 0
+    return 2 if drifted else 0
 
 
 COMMANDS = {"drift": drift}

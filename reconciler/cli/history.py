@@ -1,18 +1,12 @@
 """`reconcile history` and `reconcile events`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from reconciler.cli.options import COUNT, complete_stacks, opened, output_option, root_option
-from reconciler.model.events import Changed
-
-if TYPE_CHECKING:
-    from reconciler.model.record import Commit
-    from reconciler.plan.past import Difference
-    from reconciler.store.rows import StoredEvent
-    from reconciler.verbs.history import Entry
+from reconciler.cli.options import COUNT, complete_stacks, output_option, root_option
+from reconciler.cli.reach import ask
 
 
 @click.command(epilog="Example: reconcile history blog --diff 3 4")
@@ -29,79 +23,47 @@ def history(
 
     The newest 20 are kept, or as many as `apply --keep` says; the last that was reached is never dropped.
     """
+    from reconciler.api.asks import Forget, History
     from reconciler.cli.render import moment, show_json, show_table
-    from reconciler.plan.past import summarize_differences
-    from reconciler.verbs import history as verb
 
     if diff and keep:
         raise click.UsageError("--diff shows, --keep drops: give one of them")
     if diff:
         return _show_diff(ctx, stack, diff, form, root)
-    with opened(ctx, root) as found:
-        if keep:
-            verb.drop(found, stack, keep=keep)
-        entries = verb.history(found, stack)
+    if keep:
+        ask(ctx, root, Forget(stack=stack, keep=keep))
+    found = ask(ctx, root, History(stack=stack))
     if form == "json":
-        show_json([_entry(one) for one in entries])
+        show_json(found["revisions"])
         return 0
     rows = [
         [
-            str(one.revision.number), moment(one.revision.at), one.revision.who, _source(one),
-            one.revision.result or "unfinished",
-            "(the one before is not kept)" if one.changed is None else summarize_differences(one.changed),
+            str(one["revision"]), moment(one["at"]), one["who"], _source(one), one["result"] or "unfinished",
+            "(the one before is not kept)" if changed is None else changed,
         ]
-        for one in entries
+        for one, changed in zip(found["revisions"], found["changed"], strict=True)
     ]  # fmt: skip
     show_table(("REVISION", "WHEN", "WHO", "SOURCE", "RESULT", "CHANGED"), rows)
     return 0
 
 
-def _source(one: "Entry") -> str:
+def _source(one: dict[str, Any]) -> str:
     """The manifest, and the commit that it was of."""
-    from reconciler.cli.render import clean
-
-    commit = one.revision.wanted.commit if one.revision.wanted is not None else None
-    return f"{one.revision.source} at {commit.id[:12]} {clean(commit.subject)}" if commit else one.revision.source
+    commit = one["commit"]
+    return f"{one['source']} at {commit['id'][:12]} {commit['subject']}" if commit else one["source"]
 
 
 def _show_diff(ctx: click.Context, stack: str, numbers: tuple[int, int], form: str, root: Path | None) -> int:
+    from reconciler.api.asks import Difference
     from reconciler.cli.render import show, show_json
-    from reconciler.plan.past import render_differences
-    from reconciler.verbs import history as verb
 
-    with opened(ctx, root) as found:
-        differences = verb.diff(found, stack, *numbers)
+    found = ask(ctx, root, Difference(stack=stack, old=numbers[0], new=numbers[1]))
     if form == "json":
-        show_json([_difference(one) for one in differences])
+        show_json(found["differences"])
     else:
-        for line in render_differences(differences):
+        for line in found["lines"]:
             show(line)
     return 0
-
-
-def _entry(one: "Entry") -> dict[str, Any]:
-    revision = one.revision
-    commit = revision.wanted.commit if revision.wanted is not None else None
-    return {
-        "stack": revision.stack, "revision": revision.number, "at": revision.at, "who": revision.who,
-        "source": revision.source, "summary": revision.summary, "images": revision.images, "result": revision.result,
-        "commit": None if commit is None else _commit(commit),
-        "changed": None if one.changed is None else [_difference(each) for each in one.changed],
-    }  # fmt: skip
-
-
-def _commit(commit: "Commit") -> dict[str, Any]:
-    return {
-        "id": commit.id, "subject": commit.subject, "author": commit.author, "at": commit.at,
-        "url": commit.url, "ref": commit.ref,
-    }  # fmt: skip
-
-
-def _difference(one: "Difference") -> dict[str, Any]:
-    changes = [
-        {"path": change.path, "from": change.old, "to": change.new, "effect": change.effect.value} for change in one.changes
-    ]
-    return {"key": one.key, "what": one.what, "changes": changes}
 
 
 @click.command(epilog="Example: reconcile events --since 1h --changes")
@@ -117,49 +79,43 @@ def events(ctx: click.Context, *, follow: bool, stack: str, since: str, changes:
 
     Without --since the newest 1,000.
     """
+    from reconciler.api.asks import Events
+    from reconciler.api.frames import Listener
     from reconciler.cli.options import read_moment
-    from reconciler.verbs import history as verb
 
-    moment = read_moment(since, "--since")
-    with opened(ctx, root) as found:
-        for event in verb.events(found, stack=stack, since=moment, follow=follow, stop=lambda: False):
-            if not changes or isinstance(event.event, Changed):
-                _show_event(event, form)
+    wanted = Events(stack=stack, since=read_moment(since, "--since"), changes=changes, follow=follow)
+    ask(ctx, root, wanted, Listener(item=lambda frame: _show_event(frame.item, form)))
     return 0
 
 
-def _show_event(stored: "StoredEvent", form: str) -> None:
-    import msgspec
-
+def _show_event(data: dict[str, Any], form: str) -> None:
     from reconciler.cli.render import moment, show, show_json_line
 
-    data = msgspec.to_builtins(stored.event)
     if form == "json":
-        show_json_line({"number": stored.id, "stack": stored.stack, **data, "at": stored.at})
+        show_json_line(data)
         return
-    head = f"{moment(stored.at)}  {data['event']:<8} "
-    if isinstance(stored.event, Changed):
-        first, *rest = change_lines(stored.event)
-        show(head + first)
-        for line in rest:
-            show(f"    {line}")
-        return
-    words = data.get("text") or data.get("brief") or ""
-    verb = f"{data['verb']} " if "verb" in data else ""
-    first, *rest = f"{verb}{stored.key}{'  ' + words if words else ''}".splitlines() or [""]
+    head = f"{moment(data['at'])}  {data['event']:<8} "
+    first, *rest = change_lines(data) if data["event"] == "change" else _event_lines(data)
     show(head + first)
     for line in rest:
         show(f"    {line}")
 
 
-def change_lines(event: Changed) -> list[str]:
+def _event_lines(data: dict[str, Any]) -> list[str]:
+    words = data.get("text") or data.get("brief") or ""
+    verb = f"{data['verb']} " if "verb" in data else ""
+    return f"{verb}{data.get('key') or ''}{'  ' + words if words else ''}".splitlines() or [""]
+
+
+def change_lines(event: dict[str, Any]) -> list[str]:
     """Who did what to which stack, what came of it, and why it failed."""
-    by = event.who + (f" (uid {event.uid})" if event.uid is not None else "")
-    commit = f" at {event.commit[:12]}" if event.commit else ""
-    what = event.actions[0].partition(":")[0] if event.count == 1 else f"{event.count} actions"
+    by = event["who"] + (f" (uid {event['uid']})" if event.get("uid") is not None else "")
+    commit = f" at {event['commit'][:12]}" if event.get("commit") else ""
+    count, actions = event.get("count", 0), event.get("actions", ())
+    what = actions[0].partition(":")[0] if count == 1 else f"{count} actions"
     return [
-        f"{event.verb} {event.stack} by {by}{commit}: {event.result} ({what}, {event.took:.1f} s)",
-        *event.why.splitlines(),
+        f"{event['verb']} {event['stack']} by {by}{commit}: {event['result']} ({what}, {event.get('took', 0.0):.1f} s)",
+        *event.get("why", "").splitlines(),
     ]
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from reconciler.cli.options import opened, output_option, root_option
+from reconciler.cli.options import output_option, root_option
+from reconciler.cli.reach import ask
 
 
 @click.command(epilog="Example: reconcile pull docker.io/library/redis:7")
@@ -15,18 +16,16 @@ from reconciler.cli.options import opened, output_option, root_option
 @click.pass_context
 def pull(ctx: click.Context, *, references: tuple[str, ...], form: str, root: Path | None) -> int:
     """Pull images by hand; `images prune` keeps them until `images rm`."""
+    from reconciler.api.asks import Pull
+    from reconciler.api.frames import Listener
     from reconciler.cli.progress import make_watcher
     from reconciler.cli.render import show, show_json
-    from reconciler.verbs import images
 
     watcher = make_watcher(form)
-    pulled = {}
-    with opened(ctx, root, create=True) as found:
-        try:
-            for reference in references:
-                pulled[reference] = images.pull(found, reference, emit=watcher)
-        finally:
-            watcher.close()
+    try:
+        pulled = ask(ctx, root, Pull(references=references), Listener(emit=watcher))
+    finally:
+        watcher.close()
     if form == "json":
         show_json(pulled)
     else:
@@ -53,16 +52,13 @@ def images(ctx: click.Context, *, form: str, root: Path | None) -> None:
 @click.pass_context
 def list_images(ctx: click.Context, *, form: str, root: Path | None) -> int:
     """List the images that are here, and who needs them."""
+    from reconciler.api.asks import Images
     from reconciler.cli.render import show_json, show_table
     from reconciler.model.units import render_size_rounded
-    from reconciler.verbs import images as verb
 
-    with opened(ctx, root) as found:
-        rows = verb.list_images(found)
+    rows = ask(ctx, root, Images())
     if form == "json":
-        show_json(
-            [{"digest": r.image.digest, "names": r.image.names, "size": r.image.size, "used_by": r.used_by} for r in rows]
-        )
+        show_json(rows)
         return 0
     head = ("IMAGE", "DIGEST", "SIZE", "USED BY")
     wide = form == "wide"
@@ -70,12 +66,12 @@ def list_images(ctx: click.Context, *, form: str, root: Path | None) -> int:
         head,
         [
             [
-                ", ".join(r.image.names) or "-",
-                r.image.digest if wide else r.image.digest[:19],
-                render_size_rounded(r.image.size),
-                ", ".join(r.used_by) if wide else (f"{len(r.used_by)}" if r.used_by else "nobody"),
+                ", ".join(one["names"]) or "-",
+                one["digest"] if wide else one["digest"][:19],
+                render_size_rounded(one["size"]),
+                ", ".join(one["used_by"]) if wide else (f"{len(one['used_by'])}" if one["used_by"] else "nobody"),
             ]
-            for r in rows
+            for one in rows
         ],
     )
     return 0
@@ -87,11 +83,10 @@ def list_images(ctx: click.Context, *, form: str, root: Path | None) -> int:
 @click.pass_context
 def inspect(ctx: click.Context, *, image: str, root: Path | None) -> int:
     """Show everything known of an image, as JSON."""
+    from reconciler.api.asks import Inspect
     from reconciler.cli.render import show_json
-    from reconciler.verbs import images as verb
 
-    with opened(ctx, root) as found:
-        show_json(verb.inspect(found, image))
+    show_json(ask(ctx, root, Inspect(image=image)))
     return 0
 
 
@@ -101,10 +96,9 @@ def inspect(ctx: click.Context, *, image: str, root: Path | None) -> int:
 @click.pass_context
 def remove(ctx: click.Context, *, image: str, root: Path | None) -> int:
     """Remove an image that no resource uses."""
-    from reconciler.verbs import images as verb
+    from reconciler.api.asks import RemoveImage
 
-    with opened(ctx, root, frees=True) as found:
-        _show_gone(verb.remove(found, image), "removed")
+    _show_gone(ask(ctx, root, RemoveImage(image=image)), "removed")
     return 0
 
 
@@ -116,16 +110,15 @@ def remove(ctx: click.Context, *, image: str, root: Path | None) -> int:
 @click.pass_context
 def prune(ctx: click.Context, *, all_: bool, dry_run: bool, yes: bool, root: Path | None) -> int:
     """Remove images and layers that no resource, no kept revision and no pull by hand needs."""
+    from reconciler.api.asks import Prune
     from reconciler.cli.render import is_terminal
     from reconciler.model.errors import NeedsYes
-    from reconciler.verbs import images as verb
 
-    with opened(ctx, root, frees=not dry_run) as found:
-        if not (yes or dry_run) and is_terminal(sys.stdin) and is_terminal(sys.stdout):
-            _show_gone(verb.prune(found, all_=all_, dry_run=True), "would remove")
-            if not click.confirm("Go on?", default=False):
-                raise NeedsYes("images prune", "not confirmed; nothing was removed")
-        _show_gone(verb.prune(found, all_=all_, dry_run=dry_run), "would remove" if dry_run else "removed")
+    if not (yes or dry_run) and is_terminal(sys.stdin) and is_terminal(sys.stdout):
+        _show_gone(ask(ctx, root, Prune(all=all_, dry_run=True)), "would remove")
+        if not click.confirm("Go on?", default=False):
+            raise NeedsYes("images prune", "not confirmed; nothing was removed")
+    _show_gone(ask(ctx, root, Prune(all=all_, dry_run=dry_run)), "would remove" if dry_run else "removed")
     return 0
 
 

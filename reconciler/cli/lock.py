@@ -29,7 +29,8 @@ def lock(
     from reconciler.cli.render import show, show_json, show_table
     from reconciler.engine.registry import open_engine
     from reconciler.verbs.lock import lock as verb
-    from reconciler.verbs.root import DEFAULT_ROOT, RUN
+    from reconciler.verbs.root import RUN
+    from reconciler.verbs.serving import DEFAULT_ROOT
 
     if update and Path(update).exists():  # `--update stack.yaml`: the word after it is a path, and all are meant
         paths, update = (Path(update), *paths), "*"

@@ -106,13 +106,16 @@ class Verbs(click.Group):
     epilog="Example: reconcile plan stack.yaml && reconcile apply stack.yaml",
 )
 @click.option("--root", type=click.Path(path_type=Path), envvar="RECONCILE_ROOT", help="Where the engine keeps its state.")
+@click.option(
+    "--local", is_flag=True, envvar="RECONCILE_LOCAL", help="Go without the controller, even where one has the root."
+)
 @click.option("--host", hidden=True)
 @click.pass_context
-def cli(ctx: click.Context, *, root: Path | None, host: str | None) -> None:
+def cli(ctx: click.Context, *, root: Path | None, local: bool, host: str | None) -> None:
     """A declarative container engine: manifests in, a machine that agrees with them out."""
     if host:
         raise click.UsageError("--host is not built yet")
-    ctx.obj = {"root": root}
+    ctx.obj = {"root": root, "local": local}
 
 
 def main() -> None:

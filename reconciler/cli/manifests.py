@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from reconciler.api.asks import Manifests
     from reconciler.model.record import Stack
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,6 +33,21 @@ def load_manifests(
     stdin = sys.stdin.read() if Path("-") in paths else None
     given = read_variables(variables)
     return load(paths, variables=given, environment=dict(os.environ), stdin=stdin, judged=judged, pinned=pinned)
+
+
+def name_manifests(paths: Sequence[Path], variables: Sequence[str]) -> "Manifests":
+    """Manifests to be read by whoever answers. What may lead to standard input is read here."""
+    from reconciler.api.asks import Manifests
+    from reconciler.cli.reach import read_environment
+
+    stdin = sys.stdin.read() if Path("-") in paths else None
+    return Manifests(
+        paths=tuple(map(str, paths)),
+        folder=os.getcwd(),  # noqa: PTH109 text is wanted
+        variables=read_variables(variables),
+        environment=read_environment(tuple(paths), stdin),
+        stdin=stdin,
+    )
 
 
 def read_variables(pairs: Sequence[str]) -> dict[str, str]:

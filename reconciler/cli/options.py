@@ -126,7 +126,7 @@ def opened(
 
 def root_path(ctx: click.Context, root: Path | None) -> Path:
     """Where the root is, by the options, the environment or the default."""
-    from reconciler.verbs.root import DEFAULT_ROOT
+    from reconciler.verbs.serving import DEFAULT_ROOT
 
     # While the shell completes, no group was called that could have put the root into `obj`.
     path: Path = root or (ctx.obj or ctx.find_root().params)["root"] or DEFAULT_ROOT

@@ -1,19 +1,12 @@
 """`reconcile plan`."""
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.cli.manifests import load_manifests, manifest_options
-from reconciler.cli.options import accept_option, opened, output_option, root_option
-
-if TYPE_CHECKING:
-    from reconciler.model.key import Key
-    from reconciler.model.plan import Plan
-    from reconciler.verbs.look import Look
-    from reconciler.verbs.root import Root
+from reconciler.cli.manifests import manifest_options, name_manifests
+from reconciler.cli.options import accept_option, output_option, root_option
+from reconciler.cli.reach import ask
 
 
 @click.command(epilog="Example: reconcile plan stack.yaml --why web")
@@ -36,62 +29,33 @@ def plan(
 
     Exit code 0: nothing to do; 2: there are changes.
     """
-    from reconciler.cli.render import show, show_json, show_plan_lines
-    from reconciler.plan.explain import render_plan
-    from reconciler.plan.forms import plan_json
-    from reconciler.verbs import plan as verb
+    from reconciler.api.asks import Plan
+    from reconciler.cli.render import show
+    from reconciler.cli.rollback import show_plan
 
-    stacks = load_manifests(paths, variables)
-    wish = verb.Wish(
-        stacks=stacks,
-        offline=offline,
-        resume=resume,
-        prune=prune,
-        take_over=take_over,
-        ask_tags=not offline,
-        accept_loss=frozenset(accept_data_loss),
-    )
-    with opened(ctx, root) as found:
-        made, looked = verb.plan(found, wish, now=time.time())
-        if out:
-            save(found, made, out)
-        if why:
-            for line in explain(made, looked, why):
-                show(line)
-        elif form == "json":
-            show_json(plan_json(made))
-        else:
-            show_plan_lines(render_plan(made))
-    return 2 if made.actions else 0
+    wanted = Plan(
+        manifests=name_manifests(paths, variables), offline=offline, resume=resume, prune=prune, take_over=take_over,
+        accept_data_loss=accept_data_loss, why=why or "", save=out is not None,
+    )  # fmt: skip
+    made = ask(ctx, root, wanted)
+    if out:
+        save(made["file"], out)
+    if why:
+        for line in made["why"]:
+            show(line)
+        return 2 if made["plan"]["actions"] else 0
+    return show_plan(made, form)
 
 
-def explain(made: "Plan", looked: "Look", text: str) -> list[str]:
-    """The lines of `--why`."""
-    from reconciler.plan.explain import explain_key
+def save(file: str, path: Path) -> None:
+    """Write a plan file, which comes in base64: whole or not at all, 0600."""
+    from base64 import b64decode
 
-    key = find_key(made, looked, text)
-    return explain_key(made, key, records=looked.records, observation=looked.observation)
-
-
-def find_key(made: "Plan", looked: "Look", text: str) -> "Key":
-    """What a person writes for a resource of the plan: its key, its name, STACK/NAME, KIND/NAME."""
-    from reconciler.model.errors import NotFound
-    from reconciler.model.key import forms_of, sort_key, split_key
-
-    keys = sorted({*made.specs, *looked.records}, key=sort_key, reverse=True)
-    for key in keys:
-        if text in forms_of(key):
-            return key
-    raise NotFound("resource", text, {split_key(key).name for key in keys})
-
-
-def save(root: "Root", made: "Plan", path: Path) -> None:
-    """Write a plan file: 0600, sensitive values sealed with the root's key."""
+    from reconciler.linux import files
     from reconciler.model.errors import Failed
-    from reconciler.verbs.saved import write_plan
 
     try:
-        write_plan(root, made, path)
+        files.write_atomic(path, b64decode(file), 0o600)
     except OSError as error:
         raise Failed(f"{path}: the plan can't be written: {error.strerror}", hint="choose another --out") from error
 

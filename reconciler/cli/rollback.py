@@ -1,6 +1,7 @@
 """`reconcile rollback`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,11 +11,11 @@ from reconciler.cli.options import (
     complete_stacks,
     keep_option,
     lock_option,
-    opened,
     output_option,
     root_option,
     wait_options,
 )
+from reconciler.cli.reach import ask
 
 
 @click.command(epilog="Example: reconcile rollback blog 12 --note 'the new one leaks memory'")
@@ -42,47 +43,28 @@ def rollback(
     Specs, image digests, configs and secrets go back; volumes never do. The stack is held there until its manifest changes
     or `apply --resume` is given.
     """
-    from reconciler.cli.apply import make_face
-    from reconciler.cli.progress import make_watcher
-    from reconciler.cli.render import show
-    from reconciler.verbs.apply import ApplyOptions
-    from reconciler.verbs.rollback import Return
-    from reconciler.verbs.rollback import rollback as verb
+    from reconciler.api.asks import Rollback
+    from reconciler.cli.apply import carry_out, may_ask, show_done
 
-    wish = Return(
-        stack=stack, number=revision or 0, note=note, offline=offline, accept_loss=frozenset(accept_data_loss)
+    wanted = Rollback(
+        stack=stack, revision=revision or 0, dry_run=dry_run, note=note, offline=offline,
+        accept_data_loss=accept_data_loss, yes=yes, asks=may_ask(form), allow_delete=allow_delete, wait=not no_wait,
+        timeout=timeout, keep=keep, lock_timeout=lock_timeout,
     )  # fmt: skip
     if dry_run:
-        return _show(ctx, wish, form, root)
-    options = ApplyOptions(yes=yes, allow_delete=allow_delete, wait=not no_wait, timeout=timeout, keep=keep)
-    watcher = make_watcher(form)
-    with opened(ctx, root, lock_timeout=lock_timeout) as found:
-        try:
-            applied = verb(found, wish, options, face=make_face(watcher, form))
-        finally:
-            watcher.close()
-    if applied.result is not None and form != "json":
-        done = len(applied.result.done)
-        show(f"done: {done} action{'s' if done != 1 else ''}")
-    return 0
+        return show_plan(ask(ctx, root, wanted), form)
+    return show_done(carry_out(ctx, root, wanted, form), form)
 
 
-def _show(ctx: click.Context, wish: object, form: str, root: Path | None) -> int:
-    import time
-
+def show_plan(made: dict[str, Any], form: str) -> int:
+    """A plan that was not carried out; the exit code."""
     from reconciler.cli.render import show_json, show_plan_lines
-    from reconciler.plan.explain import render_plan
-    from reconciler.plan.forms import plan_json
-    from reconciler.verbs.rollback import Return, plan_rollback
 
-    assert isinstance(wish, Return)
-    with opened(ctx, root) as found:
-        plan, _ = plan_rollback(found, wish, now=time.time())
     if form == "json":
-        show_json(plan_json(plan))
+        show_json(made["plan"])
     else:
-        show_plan_lines(render_plan(plan))
-    return 2 if plan.actions else 0
+        show_plan_lines(made["lines"])
+    return 2 if made["plan"]["actions"] else 0
 
 
 COMMANDS = {"rollback": rollback}

@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import click
 
 from reconciler.cli.gitflags import git_options, read_git_options
 from reconciler.cli.manifests import read_variables
-from reconciler.cli.options import COUNT, Duration, not_built, opened, root_option
+from reconciler.cli.options import COUNT, Duration, opened, root_option
 
 if TYPE_CHECKING:
     from reconciler.controller.settings import Settings
@@ -30,7 +29,7 @@ _AT_WORK = 75
 @git_options
 @click.option("--config", "config", type=click.Path(path_type=Path), help="A file that says all of this, and more.")
 @click.option("--check", is_flag=True, help="Only say whether the --config file is right.")
-@click.option("--listen", "listen", metavar="SOCKET", help="Where the API answers.")
+@click.option("--listen", "listen", metavar="unix:///PATH", help="Where the API answers.  [default: in /run/reconcile]")
 @click.option("--var", "variables", multiple=True, metavar="K=V", help="A variable for ${K} in manifests.")
 @click.option("--drift", type=click.Choice(("heal", "warn")), default="heal", show_default=True, help="Mend it, or tell.")
 @click.option("--prune", is_flag=True, help="Delete a stack whose file is gone; volumes stay.")
@@ -52,7 +51,6 @@ def serve(
     Each *.yaml in a folder is a stack, and each folder in it. Stopping this stops no container. SIGHUP reads the
     configuration and all sources anew.
     """
-    not_built(ctx, listen=listen)
     if config is not None:
         _check_alone(ctx)
         settings = _read_config(config)
@@ -63,13 +61,18 @@ def serve(
             folders, variables, of_git, heal=drift == "heal", prune=prune, max_delete=max_delete or 0,
             approve=approve, resync=resync, poll=poll, timeout=timeout, check=check,
         )  # fmt: skip
+    from msgspec import structs
+
+    from reconciler.api.sockets import read_address
     from reconciler.controller.serve import serve as verb
 
     gc.set_threshold(700, 10, 10)  # This one lives long.
     log = Log()
     if once:
         return _serve_once(ctx, root, settings, log)
-    reread = None if config is None else partial(_read_config, config)
+    where = read_address(listen) if listen else None
+    settings = structs.replace(settings, listen=where)
+    reread = None if config is None else lambda: structs.replace(_read_config(config), listen=where)
     with opened(ctx, root, create=True) as found:
         ended = verb(found, settings, tell=log, reread=reread)
         # Threads may be at work in it still: they end with us, as by a kill, and not while files are being closed.
@@ -86,7 +89,7 @@ def _serve_once(ctx: click.Context, root: Path | None, settings: "Settings", log
 
 def _check_alone(ctx: click.Context) -> None:
     """Refuse flags beside a file that says the same."""
-    beside = ("config", "check", "root", "once")
+    beside = ("config", "check", "root", "once", "listen")
     for option in ctx.command.params:
         given = ctx.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
         if given and option.name not in beside:

@@ -1,16 +1,15 @@
 """`reconcile status`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.cli.options import complete_stacks, opened, output_option, root_option
+from reconciler.cli.options import complete_stacks, output_option, root_option
+from reconciler.cli.reach import ask
 
 if TYPE_CHECKING:
-    from reconciler.plan.condition import Condition
     from reconciler.verbs.serving import CommitState, Serving, SourceState, StackState
-    from reconciler.verbs.status import Report
 
 HEAD = ("STACK", "STATE", "REVISION", "APPLIED", "CONTAINERS", "ORIGIN")
 MOST = 8
@@ -27,42 +26,54 @@ def status(ctx: click.Context, *, stack: str, form: str, root: Path | None) -> i
 
     synced, progressing, held, drifted, degraded or failed. Exit code 0: nothing is wrong; 2: something is.
     """
+    from reconciler.api.asks import Status
     from reconciler.cli.render import show_json
-    from reconciler.verbs.status import report_json
-    from reconciler.verbs.status import status as verb
 
-    with opened(ctx, root) as found:
-        report = verb(found, stack)
+    report = ask(ctx, root, Status(stack=stack))
+    serving = _read_serving(report)
     if form == "json":
-        show_json(report_json(report))
+        show_json(report)
     else:
-        _show(report)
-    return 2 if report.found_something else 0
+        _show(report, serving)
+    served = serving is not None and serving.found_something
+    return 2 if served or report["strays"] or any(one["findings"] for one in report["stacks"]) else 0
 
 
-def _show(report: "Report") -> None:
+def _read_serving(report: dict[str, Any]) -> "Serving | None":
+    """What the controller says of itself, but for how its process is told from another of its pid."""
+    if report["controller"] is None:
+        return None
+    import msgspec
+
+    from reconciler.verbs.serving import Serving
+
+    process = {"pid": report["controller"]["pid"], "start_time": 0, "boot_id": ""}
+    return msgspec.convert({**report["controller"], "process": process}, Serving)
+
+
+def _show(report: dict[str, Any], serving: "Serving | None") -> None:
     from reconciler.cli.render import show, show_table
 
-    if report.stacks:
-        show_table(HEAD, [_row(condition) for condition in report.stacks])
-    elif not report.strays:
+    if report["stacks"]:
+        show_table(HEAD, [_row(one) for one in report["stacks"]])
+    elif not report["strays"]:
         show("nothing is recorded here")
-    for condition in report.stacks:
-        if condition.findings or condition.at_work:
+    for one in report["stacks"]:
+        if one["findings"] or one["at_work"]:
             show()
-            show(f"{condition.stack.name}:")
-        if condition.at_work:
-            show(f"  at work: {condition.at_work}")
-        for finding in condition.findings[:MOST]:
-            show(f"  {finding.key}  {finding.text}" if finding.key else f"  {finding.text}")
-        if len(condition.findings) > MOST:
-            show(f"  and {len(condition.findings) - MOST} more: reconcile status {condition.stack.name} -o json")
-    if report.serving is not None:
+            show(f"{one['stack']}:")
+        if one["at_work"]:
+            show(f"  at work: {one['at_work']}")
+        for finding in one["findings"][:MOST]:
+            show(f"  {finding['key']}  {finding['text']}" if finding["key"] else f"  {finding['text']}")
+        if len(one["findings"]) > MOST:
+            show(f"  and {len(one['findings']) - MOST} more: reconcile status {one['stack']} -o json")
+    if serving is not None:
         show()
-        _show_serving(report.serving)
-    if report.strays:
+        _show_serving(serving)
+    if strays := report["strays"]:
         show()
-        show(f"{len(report.strays)} things belong to nobody: `reconcile drift` names them, the next apply removes them")
+        show(f"{len(strays)} things belong to nobody: `reconcile drift` names them, the next apply removes them")
 
 
 def _show_serving(serving: "Serving") -> None:
@@ -120,17 +131,17 @@ def _commit(commit: "CommitState") -> str:
     return f"{commit.id[:12]} “{clean(commit.subject)}”"
 
 
-def _row(condition: "Condition") -> list[str]:
+def _row(one: dict[str, Any]) -> list[str]:
     from reconciler.cli.render import since
 
-    revision = condition.revision
+    revision = one["revision"]
     return [
-        condition.stack.name,
-        condition.state.value,
-        "-" if revision is None else str(revision.number),
-        "-" if revision is None else f"{since(revision.at)} ago by {revision.who}",
-        f"{condition.running}/{condition.containers}",
-        condition.stack.origin or "-",
+        one["stack"],
+        one["state"],
+        "-" if revision is None else str(revision["number"]),
+        "-" if revision is None else f"{since(revision['at'])} ago by {revision['who']}",
+        f"{one['running']}/{one['containers']}",
+        one["origin"] or "-",
     ]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from reconciler.api.server import Server
 from reconciler.controller.approvals import APPROVALS
 from reconciler.controller.keeper import ALL, Keeper, Source
 from reconciler.controller.loop import Loop
@@ -34,8 +35,8 @@ from reconciler.model.events import AnyEvent, Changed, Note
 from reconciler.store.events import write_retention
 from reconciler.verbs.approval import FOLDER
 from reconciler.verbs.look import Look
-from reconciler.verbs.root import Root, this_process
-from reconciler.verbs.serving import Serving, write_serving
+from reconciler.verbs.root import RUN, Root, this_process
+from reconciler.verbs.serving import DEFAULT_ROOT, Serving, read_last_socket, write_serving
 
 if TYPE_CHECKING:
     from reconciler.controller.notifications import Notifier
@@ -95,7 +96,11 @@ class _Serving:
             add=self._loop.add,
             count=self._count,
         )
-        self._publish = _Publisher(root, time.time(), lambda: self.keeper)
+        path = settings.listen or choose_socket(root)
+        self._api = Server(
+            root, path, own=path in (choose_socket(root), read_last_socket(root.path)), ready=lambda: self.keeper.ready
+        )
+        self._publish = _Publisher(root, time.time(), path, lambda: self.keeper)
         self.keeper = Keeper(
             root, open_sources(root.path, settings), settings.policy, renew=self._loop.renew, add=self._loop.add,
             tell=self._hear, watch=self._follow, follow=self._folders.follow, changed=self._publish, count=self._count,
@@ -149,7 +154,8 @@ class _Serving:
         self._probes.follow(looked)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin. Raises Failed where nobody can listen at the socket."""
+        self._api.start()
         self._watcher.start()
         self._folders.start()
         self._watch_approvals()
@@ -224,6 +230,7 @@ class _Serving:
 
     def stop(self) -> bool:
         """Begin nothing any more; whether all that was at work ended by itself."""
+        self._api.stop()
         ended = self._loop.stop(LAST_WORK)
         # What hangs in a check changes nothing, and what is being fetched is fetched again.
         self._away.stop(LAST_PROBE)
@@ -273,12 +280,19 @@ def open_sources(root: Path, settings: Settings, before: Mapping[str, Source] = 
     return found
 
 
+def choose_socket(root: Root) -> Path:
+    """Where the API answers unless somebody says otherwise. Makes the folder."""
+    RUN.mkdir(mode=0o711, parents=True, exist_ok=True)
+    return RUN / ("api.sock" if root.path == DEFAULT_ROOT else f"api-{root.root_id}.sock")
+
+
 class _Publisher:
     """Writes what the controller says of itself, in turn."""
 
-    def __init__(self, root: Root, since: float, keeper: Callable[[], Keeper]) -> None:
+    def __init__(self, root: Root, since: float, path: Path, keeper: Callable[[], Keeper]) -> None:
         self._root = root
         self._since = since
+        self._path = path
         self._keeper = keeper
         self._lock = threading.Lock()
         self.problem = ""
@@ -293,8 +307,9 @@ class _Publisher:
         keeper = self._keeper()
         sources, stacks = keeper.read_state()
         return Serving(
-            process=this_process(), since=self._since, at=0.0, problem=self.problem, sources=sources, stacks=stacks
-        )
+            process=this_process(), since=self._since, at=0.0, socket=str(self._path), problem=self.problem,
+            sources=sources, stacks=stacks,
+        )  # fmt: skip
 
 
 class _Signals:

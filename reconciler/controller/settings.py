@@ -58,9 +58,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     metrics: MetricsOptions | None = None
     notifications: tuple[Target, ...] = ()
     workers: int = WORKERS
+    listen: Path | None = None
+    """Where the API answers; None: in the run folder."""
 
 
-FIXED = ("workers", "metrics")
+FIXED = ("workers", "metrics", "listen")
 """What is read at the start only."""
 
 

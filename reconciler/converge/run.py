@@ -42,6 +42,10 @@ TICK = 0.1
 """Seconds between looks at what is waited for."""
 
 
+def _stays() -> bool:
+    return False
+
+
 class Options(Struct, frozen=True, kw_only=True):
     """How to converge."""
 
@@ -52,6 +56,8 @@ class Options(Struct, frozen=True, kw_only=True):
     workers: int = 16
     refused: Mapping[Key, ReconcileError] = {}
     """Actions that a rule forbids, by key, with why: they fail before they begin, and what comes after them is skipped."""
+    gone: Callable[[], bool] = _stays
+    """Whether nobody wants it any more: the same as an interrupt."""
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -112,6 +118,9 @@ class Walk:
                 batch, verdicts = [], self._interrupt()
             for verdict in verdicts:
                 self._judged(verdict)
+            if self.options.gone() and not self.interrupted:
+                for verdict in self._interrupt():
+                    self._judged(verdict)
         return self._result()
 
     def _interrupt(self) -> list[Verdict]:

@@ -141,7 +141,7 @@ def carry_out(
     if not options.yes:
         ask(plan, face=face, tried=tried)
     warn(root, plan, face)
-    how = Options(wait=options.wait, timeout=options.timeout)
+    how = Options(wait=options.wait, timeout=options.timeout, gone=face.gone)
     revisions, result = converge_plan(
         root, plan, looked, how, emit=face.emit, keep=options.keep, hold=hold, created=created
     )
@@ -161,7 +161,7 @@ def _await_jobs(root: Root, plan: Plan, options: ApplyOptions, face: Face) -> Re
     """Nothing is to be done, but jobs that an earlier apply started are still at it. Raises ConvergeFailed."""
     if not plan.awaits or not options.wait:
         return None
-    result = converge(plan, root.ground(), Options(timeout=options.timeout), face.emit)
+    result = converge(plan, root.ground(), Options(timeout=options.timeout, gone=face.gone), face.emit)
     raise_for(result)
     return result
 

@@ -16,6 +16,10 @@ def _nobody(why: str) -> bool | None:  # noqa: ARG001 the signature of `confirm`
     return None
 
 
+def _stays() -> bool:
+    return False
+
+
 class Face(Struct, frozen=True, kw_only=True):
     """A command line, a controller, an API."""
 
@@ -24,3 +28,5 @@ class Face(Struct, frozen=True, kw_only=True):
     """Called with every plan before anything is changed."""
     confirm: Callable[[str], bool | None] = _nobody
     """Asked with why the plan just shown needs a yes: yes, no, or None where nobody can be asked."""
+    gone: Callable[[], bool] = _stays
+    """Whether whoever asked has gone or wants no more: what has begun is finished, and nothing else begins."""

@@ -148,6 +148,9 @@ def seen_json(seen: Seen) -> dict[str, Any]:
         "index": parts.index or None,
         "spec": spec_builtins(record.spec),
         "status": _status_json(seen),
+        "created_at": record.created_at,
+        **({"unfinished": record.unfinished} if record.unfinished else {}),
+        **({"stack_held": msgspec.to_builtins(seen.stack_hold)} if seen.stack_hold else {}),
     }
 
 
@@ -173,11 +176,13 @@ def _status_json(seen: Seen) -> dict[str, Any]:
             "ports": [f"{host} -> {port}" for host, port in record.spec.ports.items()],
             "held": msgspec.to_builtins(record.hold) if record.hold else None,
         }
+        out |= {"stopped": True} if status.stopped else {}
         if record.spec.job:
             out["completed"] = choose_standing(record.spec, status) is Standing.COMPLETED
     else:
         out |= {name: value for name, value in _given(record, status).items() if value}
         out |= {"unowned": True} if seen.unowned else {}
+        out |= {"size": status.size} if seen.sized else {}
     out["drift"] = [_part(name, seen) for name, part in sorted(status.parts.items()) if part.state != "present"]
     return out
 
@@ -211,7 +216,6 @@ def describe(root: Root, kind: Kind | None, name: str) -> list[dict[str, Any]]:
             {
                 **seen_json(seen),
                 "stack_held": msgspec.to_builtins(seen.stack_hold) if seen.stack_hold else None,
-                "created_at": seen.record.created_at,
                 **({"borrowed_by": list(lent[seen.key])} if seen.key in lent else {}),
                 "parts": {part: value.state for part, value in sorted(seen.status.parts.items())},
                 "events": [{"at": event.at, **msgspec.to_builtins(event.event)} for event in events],

@@ -23,7 +23,6 @@ from reconciler.verbs.agekeys import AgeKeys
 from reconciler.verbs.reserve import NAME as RESERVE
 from reconciler.verbs.reserve import keep_reserve, release_reserve
 
-DEFAULT_ROOT = Path("/var/lib/reconcile")
 RUN = Path("/run/reconcile")
 LOCK_TIMEOUT = 30.0
 DATABASE = "reconcile.db"

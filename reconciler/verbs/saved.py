@@ -4,7 +4,6 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.linux import files
 from reconciler.model.errors import Failed, Usage
 from reconciler.model.plan import Plan
 from reconciler.plan.forms import dump_plan, load_plan
@@ -16,11 +15,11 @@ LIMIT = 256 << 20
 """Bytes of a plan file that is read."""
 
 
-def write_plan(root: Root, plan: Plan, path: Path) -> None:
-    """Write it whole or not at all, 0600. Raises OSError, and Failed where sensitive values can't be sealed yet."""
+def dump_file(root: Root, plan: Plan) -> bytes:
+    """What is to stand in its file. Raises Failed where sensitive values can't be sealed yet."""
     # Order: sealed before it is plain data, in which nobody can tell a sensitive value from another.
     body = msgspec.json.encode(dump_plan(map_sensitive(plan, root.store.sealer.seal)))
-    files.write_atomic(path, MAGIC + root.root_id.encode() + b'","plan":' + body + b"}", 0o600)
+    return MAGIC + root.root_id.encode() + b'","plan":' + body + b"}"
 
 
 def is_plan(path: Path) -> bool:
@@ -32,19 +31,19 @@ def is_plan(path: Path) -> bool:
         return False
 
 
-def read_plan(root: Root, path: Path) -> Plan:
-    """Read a plan file. Raises Usage for one of another root, Failed for a damaged one."""
+def read_plan(root: Root, path: Path, *, name: str) -> Plan:
+    """Read a plan file, which whoever gave it calls `name`. Raises Usage for another root's, Failed for a damaged one."""
     try:
         data = path.read_bytes() if path.stat().st_size <= LIMIT else b""
     except OSError as error:
-        raise Failed(f"{path}: the plan can't be read: {error.strerror}", hint="make it anew with plan --out") from error
+        raise Failed(f"{name}: the plan can't be read: {error.strerror}", hint="make it anew with plan --out") from error
     head, comma, body = data.removeprefix(MAGIC).partition(b'","plan":')
     if not comma or not body.endswith(b"}"):
-        raise Failed(f"{path}: the plan is damaged", hint="make it anew with plan --out")
+        raise Failed(f"{name}: the plan is damaged", hint="make it anew with plan --out")
     if head.decode(errors="replace") != root.root_id:
-        raise Usage(f"{path}: the plan was made on another root", hint="make it anew with plan --out")
+        raise Usage(f"{name}: the plan was made on another root", hint="make it anew with plan --out")
     try:
         plain = msgspec.json.decode(body[:-1])
     except msgspec.DecodeError as error:
-        raise Failed(f"{path}: the plan is damaged", str(error), "make it anew with plan --out") from error
-    return map_sensitive(load_plan(plain, path=str(path)), root.store.sealer.open)
+        raise Failed(f"{name}: the plan is damaged", str(error), "make it anew with plan --out") from error
+    return map_sensitive(load_plan(plain, path=name), root.store.sealer.open)

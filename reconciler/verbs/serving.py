@@ -5,7 +5,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +13,7 @@ from reconciler.linux import files, process
 from reconciler.model.record import ApplyId
 
 NAME = "controller.json"
+DEFAULT_ROOT = Path("/var/lib/reconcile")
 
 
 class CommitState(Struct, frozen=True, kw_only=True):
@@ -68,6 +68,8 @@ class Serving(Struct, frozen=True, kw_only=True):
     since: float
     at: float
     """When this was written."""
+    socket: str = ""
+    """Where its API answers; empty where it does not."""
     problem: str = ""
     """Why its configuration is not as its file says."""
     sources: tuple[SourceState, ...] = ()
@@ -94,10 +96,23 @@ def write_serving(root: Path, state: Serving) -> None:
 
 def read_serving(root: Path) -> Serving | None:
     """What the controller of a root says; None where none lives."""
-    try:
-        state: Any = msgspec.json.decode((root / NAME).read_bytes(), type=Serving)
-    except (OSError, msgspec.MsgspecError):
+    state = _read(root)
+    if state is None:
         return None
     who = state.process
     lives = who.boot_id == process.read_boot_id() and process.is_alive(who.pid, who.start_time)
     return state if lives else None
+
+
+def read_last_socket(root: Path) -> Path | None:
+    """Where the last controller of a root answered, whether it lives or not; None where nobody knows."""
+    state = _read(root)
+    return Path(state.socket) if state is not None and state.socket else None
+
+
+def _read(root: Path) -> Serving | None:
+    try:
+        state: Serving = msgspec.json.decode((root / NAME).read_bytes(), type=Serving)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return state

@@ -18,7 +18,7 @@ from reconciler.plan.losses import Loss
 from reconciler.plan.refusal import refusal_error
 from reconciler.plan.words import render_change
 from reconciler.verbs.names import find_containers
-from reconciler.verbs.observe import Seen
+from reconciler.verbs.observe import Seen, seen_json
 
 
 def test_every_line_of_a_hint_stands_below_the_first(capsys):
@@ -80,7 +80,7 @@ def test_what_rests_has_not_drifted_by_what_only_a_restart_mends():
 
     def shown(phase: Phase) -> str:
         status = Status(phase=phase, exit_code=0, parts={"mount": missing_part("restart")})
-        return state(Seen(record=record, status=status))
+        return state(seen_json(Seen(record=record, status=status)))
 
     assert "drifted" not in shown(Phase.EXITED)
     assert "drifted" in shown(Phase.RUNNING)

@@ -1,0 +1,283 @@
+"""A client of the API: the standard library and msgspec, nothing else.
+
+    from reconciler.api.asks import Get
+    from reconciler.api.client import Client
+
+    for one in Client("/run/reconcile/api.sock").call(Get(kind="container")):
+        print(one["key"], one["status"]["phase"])
+
+It speaks the little of HTTP/1.1 (RFC 9112) that our server speaks, for importing http.client would take as long as the
+whole of a `reconcile get`. A call is a connection.
+"""
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from reconciler.api import frames
+from reconciler.api.asks import CALL_OF, Ask, Call, Cancel
+from reconciler.api.frames import Listener
+from reconciler.api.problem import Unanswered, read_problem, revive
+from reconciler.model.errors import Failed
+
+PATIENCE = 5.0
+"""Seconds of silence after which we ask whether anybody is there."""
+CONNECT = 2.0
+MOST_HEAD = 64 << 10
+MOST_BODY = 512 << 20
+"""Bytes of one answer, or of one line of it."""
+
+
+NOBODY = Listener()
+
+
+class Unreachable(Failed):
+    """Nobody listens at the socket; nothing was asked of anybody."""
+
+    retry = True
+
+
+class Client:
+    """One controller, by its socket. Each call may be made from its own thread."""
+
+    def __init__(self, path: str, *, pid: int = 0, connect: Callable[[], socket.socket] | None = None) -> None:
+        self.path = path
+        self.pid = pid
+        self.remote = connect is not None
+        self._connect = connect or self._connect_unix
+
+    def call(self, ask: Ask, listener: Listener = NOBODY) -> Any:
+        """Make a call and wait for its answer; what it tells meanwhile goes to the listener. Ctrl-C has it end at the next
+        action, and its end is waited for; a second one goes away. Raises what the verb raises, Unreachable."""
+        call = CALL_OF[type(ask)]
+        try:
+            return self._ask(call, ask, listener)
+        except Unanswered as error:
+            answer = listener.confirm(error.question)
+            if answer is None:
+                raise
+            agreed = error.question.token if answer else "no"
+            quiet = msgspec.structs.replace(listener, show=None)  # It was shown.
+            return self._ask(call, msgspec.structs.replace(ask, agreed=agreed), quiet)
+
+    def _ask(self, call: Call, ask: Ask, listener: Listener) -> Any:
+        number = secrets.token_hex(16)
+        with closing(self._open()) as line:
+            line.send(*_render(call, ask, number))
+            if call.streams and call.method != "GET":  # What only looks is left at once.
+                line.cancel = partial(self._cancel, number)
+            status, headers = self._read_head(line)
+            if status != 200:
+                raise read_problem(line.read_body(headers), status)
+            if not call.streams:
+                return msgspec.json.decode(line.read_body(headers))
+            return self._follow(line, headers, listener)
+
+    def _follow(self, line: "Line", headers: Mapping[str, str], listener: Listener) -> Any:
+        for text in line.read_lines(headers):
+            frame = frames.decode_frame(text)
+            if isinstance(frame, frames.Answer):
+                return frame.answer
+            if isinstance(frame, frames.Broken):
+                raise revive(frame.problem)
+            try:
+                _tell(frame, listener)
+            except KeyboardInterrupt:
+                line.interrupt()
+        raise _hung_up()
+
+    def _cancel(self, number: str) -> None:
+        with suppress(Failed):
+            self.call(Cancel(call=number))
+
+    # --- the line ---
+
+    def _open(self) -> "Line":
+        try:
+            return Line(self._connect())
+        except OSError as error:
+            words = error.strerror or str(error)
+            raise Unreachable(f"{self.path}: nobody answers: {words}", hint="`systemctl status reconcile`") from error
+
+    def _connect_unix(self) -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.settimeout(CONNECT)
+        try:
+            made.connect(self.path)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def _read_head(self, line: "Line") -> tuple[int, dict[str, str]]:
+        """The head of the response, however long the work takes, as long as somebody is there at all."""
+        while True:
+            try:
+                return line.read_head(PATIENCE)
+            except TimeoutError:
+                self._check_alive()
+
+    def _check_alive(self) -> None:
+        who = f"the controller (pid {self.pid})" if self.pid else "the controller"
+        try:
+            with closing(self._open()) as line:
+                line.send(_head("GET", "/healthz", {}), b"")
+                line.read_head(CONNECT)
+        except (TimeoutError, Failed) as error:
+            raise Failed(
+                f"{who} does not answer",
+                hint="`systemctl restart reconcile` stops no container; --local goes without it",
+            ) from error
+
+
+def _tell(frame: frames.AnyFrame, listener: Listener) -> None:
+    if isinstance(frame, frames.Event):
+        listener.emit(frame.event)
+    elif isinstance(frame, frames.Shown):
+        if listener.show is not None:
+            listener.show(frame.lines)
+    else:
+        listener.item(frame)
+
+
+def _render(call: Call, ask: Ask, number: str) -> tuple[bytes, bytes]:
+    """Head and body of a request."""
+    headers = {"Reconcile-Call": number}
+    if call.streams:
+        headers["Accept"] = "application/jsonl"
+    if user := os.environ.get("SUDO_USER"):
+        headers["Reconcile-Sudo-User"] = user
+    if call.method == "GET":
+        from urllib.parse import urlencode
+
+        words = urlencode(list(_words(ask)))
+        return _head("GET", f"/v1{call.path}" + (f"?{words}" if words else ""), headers), b""
+    body = msgspec.json.encode(ask)
+    headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    return _head(call.method, f"/v1{call.path}", headers), body
+
+
+def _words(ask: Ask) -> Iterator[tuple[str, str]]:
+    for name, value in msgspec.to_builtins(ask).items():
+        for one in value if isinstance(value, list) else [value]:
+            yield name, str(one).lower() if isinstance(one, bool) else str(one)
+
+
+def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", "Host: reconcile", "Connection: close"]
+    lines += [f"{name}: {value.encode('ascii', 'replace').decode()}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+class Line:
+    """One connection, for one request."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = bytearray()
+        self.cancel: Callable[[], None] | None = None
+        """What the first Ctrl-C does; the next one raises KeyboardInterrupt."""
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()
+
+    def send(self, *parts: bytes) -> None:
+        """Send all of it. What nobody takes is no error: the answer says why."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._sock.sendall(b"".join(parts))
+
+    def read_head(self, seconds: float) -> tuple[int, dict[str, str]]:
+        """Status and headers, by small names. Raises TimeoutError, after which it may be called again."""
+        self._sock.settimeout(seconds)
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            if len(self._buffer) > MOST_HEAD:
+                raise _garbled()
+            self._more()
+        self._sock.settimeout(None)
+        text = bytes(self._buffer[:end]).decode("latin-1")
+        del self._buffer[: end + 4]
+        first, *rest = text.split("\r\n")
+        words = first.split(" ", 2)
+        if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
+            raise _garbled()
+        pairs = (line.partition(":") for line in rest)
+        return int(words[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+    def read_body(self, headers: Mapping[str, str]) -> bytes:
+        """All of the body."""
+        return b"".join(self._read_pieces(headers))
+
+    def read_lines(self, headers: Mapping[str, str]) -> Iterator[bytes]:
+        """The body's lines as they come."""
+        rest = b""
+        for piece in self._read_pieces(headers):
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from whole
+            if len(rest) > MOST_BODY:
+                raise _garbled()
+
+    def _read_pieces(self, headers: Mapping[str, str]) -> Iterator[bytes]:
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            yield from self._read_chunks()
+            return
+        size = int(headers.get("content-length", "0"))
+        if size > MOST_BODY:
+            raise _garbled()
+        yield self._take(size)
+
+    def _read_chunks(self) -> Iterator[bytes]:
+        while True:
+            while (end := self._buffer.find(b"\r\n")) < 0:
+                self._more()
+            size = int(bytes(self._buffer[:end]).partition(b";")[0], 16)
+            if size > MOST_BODY:
+                raise _garbled()
+            del self._buffer[: end + 2]
+            data = self._take(size + 2)[:-2]
+            if not size:
+                return
+            yield data
+
+    def _take(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            self._more()
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    def _more(self) -> None:
+        while True:
+            try:
+                data = self._sock.recv(1 << 18)
+            except ConnectionResetError:
+                data = b""
+            except KeyboardInterrupt:
+                self.interrupt()
+                continue
+            if not data:
+                raise _hung_up()
+            self._buffer += data
+            return
+
+    def interrupt(self) -> None:
+        """Ctrl-C was pressed. Raises KeyboardInterrupt where that is to end us."""
+        cancel, self.cancel = self.cancel, None
+        if cancel is None:
+            raise KeyboardInterrupt
+        cancel()
+
+
+def _hung_up() -> Failed:
+    hint = "what was begun is taken up by the next apply; `reconcile status` says how it stands"
+    return Failed("the controller hung up", hint=hint)
+
+
+def _garbled() -> Failed:
+    return Failed("what answers at the socket does not speak HTTP as our controller does", hint="is it another program?")

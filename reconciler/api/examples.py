@@ -1,0 +1,24 @@
+"""An example of each request that has a body, for the OpenAPI document; a test sends each of them."""
+
+from reconciler.api import asks
+
+_BLOG = asks.Manifests(paths=("blog/stack.yaml",), folder="/srv", variables={"TAG": "2"})
+
+EXAMPLES: dict[str, asks.Ask] = {
+    "plan": asks.Plan(manifests=_BLOG),
+    "apply": asks.Apply(manifests=_BLOG, yes=True),
+    "rollback": asks.Rollback(stack="blog", yes=True),
+    "delete": asks.Delete(what="blog", manifests=asks.Manifests(paths=("blog",)), yes=True),
+    "forget": asks.Forget(stack="blog", keep=5),
+    "stop": asks.Stop(names=("blog/web",), note="its disk is being replaced"),
+    "start": asks.Start(names=("blog/web",)),
+    "restart": asks.Restart(names=("blog",)),
+    "kill": asks.Kill(names=("blog/web",), signal="HUP"),
+    "pause": asks.Pause(names=("blog/web",)),
+    "unpause": asks.Unpause(names=("blog/web",)),
+    "exec": asks.Exec(name="blog/web", command=("cat", "/etc/hostname")),
+    "pull": asks.Pull(references=("docker.io/library/redis:7",)),
+    "remove-image": asks.RemoveImage(image="redis:7"),
+    "prune": asks.Prune(dry_run=True),
+    "cancel": asks.Cancel(call="4f9c1d"),
+}

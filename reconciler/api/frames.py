@@ -1,0 +1,104 @@
+"""What a call that streams tells, a line of JSON each: events, what to show, items, and at the end an answer or a problem.
+
+`Listener` is who hears it: a terminal, or the far end of a socket.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from reconciler.api.problem import Problem, Question
+from reconciler.model.events import AnyEvent, Emit, silent
+
+
+class Frame(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """One line."""
+
+
+class Event(Frame, frozen=True, kw_only=True, tag="event"):
+    """Something happened."""
+
+    event: AnyEvent
+
+
+class Shown(Frame, frozen=True, kw_only=True, tag="shown"):
+    """A plan, as people read it."""
+
+    lines: tuple[str, ...]
+
+
+class Item(Frame, frozen=True, kw_only=True, tag="item"):
+    """One of what was asked for: a log line, a recorded event."""
+
+    item: Any
+    id: int = 0
+    """Of a recorded event: where to resume."""
+
+
+class Output(Frame, frozen=True, kw_only=True, tag="output"):
+    """What a command wrote."""
+
+    stream: str
+    """stdout | stderr"""
+    data: bytes
+    """In base64 (RFC 4648)."""
+
+
+class Answer(Frame, frozen=True, kw_only=True, tag="answer"):
+    """It is done; the last line."""
+
+    answer: Any = None
+
+
+class Broken(Frame, frozen=True, kw_only=True, tag="problem"):
+    """It failed; the last line."""
+
+    problem: Problem
+
+
+AnyFrame = Event | Shown | Item | Output | Answer | Broken
+
+
+class Input(Frame, frozen=True, kw_only=True, tag="input"):
+    """What a command is to read; the body's end ends it."""
+
+    data: bytes
+
+
+class Signal(Frame, frozen=True, kw_only=True, tag="signal"):
+    """A signal for a command."""
+
+    number: int
+
+
+AnyInput = Input | Signal
+
+encode = msgspec.json.Encoder().encode
+decode_frame = msgspec.json.Decoder(AnyFrame).decode
+
+
+def _nothing(what: Any) -> None:  # noqa: ARG001 the signature of `show` and `item`
+    return
+
+
+def _nobody(question: Question) -> bool | None:  # noqa: ARG001 the signature of `confirm`
+    return None
+
+
+def _stays() -> bool:
+    return False
+
+
+class Listener(Struct, frozen=True, kw_only=True):
+    """Who hears what a call tells. Called from any thread but `confirm`."""
+
+    emit: Emit = silent
+    show: Callable[[Sequence[str]], None] | None = None
+    """Lines of a plan, before anything is changed; None where nobody reads them."""
+    item: Callable[[Any], None] = _nothing
+    confirm: Callable[[Question], bool | None] = _nobody
+    """Yes, no, or None where nobody can be asked."""
+    gone: Callable[[], bool] = _stays
+    """Whether nobody listens any more: nothing new is begun then."""

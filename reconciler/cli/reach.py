@@ -1,0 +1,77 @@
+"""Who answers: the controller of the root over its socket, where one lives, and else this process itself.
+
+The answers are the same data, the events the same events; the socket is faster, for whoever listens there has everything
+imported. So nothing that is slow to import may be imported here at the top.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from reconciler.api.asks import Ask
+    from reconciler.api.client import Client
+    from reconciler.api.frames import Listener
+
+
+def ask(ctx: click.Context, root: Path | None, question: "Ask", listener: "Listener | None" = None) -> Any:
+    """What is asked, answered. Raises ReconcileError."""
+    from reconciler.api.frames import Listener
+
+    listener = listener or Listener()
+    if (client := find_client(ctx, root)) is not None:
+        from reconciler.api.client import Unreachable
+
+        try:
+            return client.call(question, listener)
+        except Unreachable:  # It ends just now, or has just begun; nothing was asked of it.
+            if client.remote:
+                raise
+    from reconciler.api.answers import answer
+    from reconciler.cli.options import opened
+
+    return answer(partial(opened, ctx, root), question, listener)
+
+
+def find_client(ctx: click.Context, root: Path | None) -> "Client | None":
+    """A client of the controller that lives and has the root; None without one, or with `--local`."""
+    from reconciler.cli.options import root_path
+    from reconciler.verbs.serving import read_serving
+
+    if (ctx.obj or ctx.find_root().params).get("local"):
+        return None
+    serving = read_serving(root_path(ctx, root))
+    if serving is None or not serving.socket:
+        return None
+    from reconciler.api.client import Client
+
+    return Client(serving.socket, pid=serving.process.pid)
+
+
+def read_environment(paths: tuple[Path, ...], stdin: str | None) -> dict[str, str]:
+    """Of our environment what these manifests may name, and nothing else: it may leave this process."""
+    import re
+
+    texts = [stdin or ""]
+    for path in paths:
+        try:
+            files = [each for each in path.iterdir() if each.suffix in (".yaml", ".yml")] if path.is_dir() else [path]
+            texts += [_read(file) for file in files]
+        except OSError:  # Whoever loads it says so.
+            continue
+    words = {word for text in texts for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", text)}
+    return {name: value for name, value in os.environ.items() if name in words}
+
+
+MOST = 32 << 20
+"""Bytes of a manifest that are looked through."""
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return file.read(MOST).decode(errors="replace")
