@@ -121,6 +121,8 @@ def opened(
             click.echo(f"warning: {text}", err=True)
         if lock_timeout is not None:
             found.lock_timeout = lock_timeout
+        if create or frees:
+            found.forget_dead_controller()
         yield found
 
 

@@ -9,19 +9,21 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from reconciler.converge.ground import Ground, let_begin
 from reconciler.engine.protocol import Engine
 from reconciler.engine.registry import open_engine
-from reconciler.linux import cores, files, paths, process
+from reconciler.linux import cores, failpoint, files, paths, process
 from reconciler.model.errors import LockTimeout, NotRoot, RootError
 from reconciler.model.record import ApplyId, Made
 from reconciler.store.store import Store, open_store
 from reconciler.verbs.agekeys import AgeKeys
 from reconciler.verbs.reserve import NAME as RESERVE
 from reconciler.verbs.reserve import keep_reserve, release_reserve
+from reconciler.verbs.serving import NAME as SAID
+from reconciler.verbs.serving import read_last_socket
 
 RUN = Path("/run/reconcile")
 LOCK_TIMEOUT = 30.0
@@ -66,6 +68,16 @@ class Root:
         """Be the root's controller. Raises LockTimeout naming the one that is."""
         with self._lock("owner", f"root {self.path}", "serve", timeout=0):
             yield
+
+    def forget_dead_controller(self) -> None:
+        """Remove what a controller that was killed left: its socket, and what it said of itself."""
+        socket = read_last_socket(self.path)
+        if socket is None:
+            return
+        # Order: under the lock of a controller's life, for one that begins makes them anew.
+        with suppress(LockTimeout), self.owned(), failpoint.at("root.forget"):
+            socket.unlink(missing_ok=True)
+            (self.path / SAID).unlink(missing_ok=True)
 
     @contextmanager
     def lock_root(self, doing: str) -> Iterator[None]:

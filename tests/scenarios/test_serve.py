@@ -242,6 +242,7 @@ def test_unhealthy_container_is_restarted_and_told_and_one_that_says_nothing_is_
     served.write("blog", 8081, check.format(more=""))
     served.write("shop", 8082, check.format(more=", on_unhealthy: nothing"))
     served.start()
+    served.wait(lambda: served.serves(8081) and served.serves(8082), "both are up")
     for name in ("blog", "shop"):
         served.wait(
             lambda name=name: served.world.record(f"{name}/web")["status"]["health"] == "healthy", f"{name} is probed"

@@ -1,7 +1,7 @@
 """Answers what is asked of a root, in this process: `answer`.
 
-Each call ends in a verb; what comes back is plain data in the forms that `-o json` prints. The command line comes here where
-no controller has the root, the socket's server always.
+Each call ends in a verb; what comes back is plain data in the forms that `-o json` prints. The command line comes here
+where no controller has the root, the socket's server always.
 """
 
 from collections.abc import Callable
