@@ -24,7 +24,8 @@ def approve(
 
     One that does not fit any more is refused (exit code 3), and the controller makes another.
     """
-    from reconciler.cli.apply import make_face, show_done
+    from reconciler.api.answers.changing import make_face
+    from reconciler.cli.apply import make_listener, show_done
     from reconciler.cli.progress import make_watcher
     from reconciler.verbs.apply import ApplyOptions
     from reconciler.verbs.approval import approve as verb
@@ -35,7 +36,8 @@ def approve(
     with opened(ctx, root, lock_timeout=lock_timeout) as found:
         try:
             for waiting in choose_waiting(found, source, stack):
-                show_done(verb(found, waiting, options, face=make_face(watcher, form)), form)
+                applied = verb(found, waiting, options, face=make_face(make_listener(watcher, form)))
+                show_done(None if applied.result is None else len(applied.result.done), form)
         finally:
             watcher.close()
     return 0

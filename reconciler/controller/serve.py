@@ -101,7 +101,7 @@ class _Serving:
             root, path, own=path in (choose_socket(root), read_last_socket(root.path)), ready=lambda: self.keeper.ready
         )
         self._publish = _Publisher(root, time.time(), path, lambda: self.keeper)
-        self.keeper = Keeper(
+        self.keeper: Keeper = Keeper(
             root, open_sources(root.path, settings), settings.policy, renew=self._loop.renew, add=self._loop.add,
             tell=self._hear, watch=self._follow, follow=self._folders.follow, changed=self._publish, count=self._count,
             announce=self._announce,

@@ -103,7 +103,7 @@ def approve(root: Root, waiting: Waiting, options: ApplyOptions, *, face: Face) 
     """Show the plan, ask, and carry it out in the name of its source and of who approves. Raises StalePlan for one that
     does not fit any more: the controller makes another; NeedsYes where the answer is no; and what an apply raises."""
     name = f"stack {waiting.stack} of {waiting.source}"
-    plan = read_plan(root, _path(root, waiting.stack, "plan"))
+    plan = read_plan(root, _path(root, waiting.stack, "plan"), name=name)
     try:
         looked = look(root, stacks=[waiting.stack])
         check_fresh(plan, stacks=looked.stacks, records=looked.records, observation=looked.observation, path=name)

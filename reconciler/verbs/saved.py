@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from reconciler.linux import files
 from reconciler.model.errors import Failed, Usage
 from reconciler.model.plan import Plan
 from reconciler.plan.forms import dump_plan, load_plan
@@ -20,6 +21,11 @@ def dump_file(root: Root, plan: Plan) -> bytes:
     # Order: sealed before it is plain data, in which nobody can tell a sensitive value from another.
     body = msgspec.json.encode(dump_plan(map_sensitive(plan, root.store.sealer.seal)))
     return MAGIC + root.root_id.encode() + b'","plan":' + body + b"}"
+
+
+def write_plan(root: Root, plan: Plan, path: Path) -> None:
+    """Write it whole or not at all, 0600. Raises OSError, and what `dump_file` raises."""
+    files.write_atomic(path, dump_file(root, plan), 0o600)
 
 
 def is_plan(path: Path) -> bool:

@@ -17,7 +17,6 @@ from reconciler.store.rows import StoredEvent
 from reconciler.verbs import history as past
 from reconciler.verbs import observe, status
 
-
 LONGEST_WAIT = 5.0
 """Seconds until who follows events is seen to have gone."""
 
