@@ -216,7 +216,7 @@ def complete(machine: Machine, program: str, line: str) -> list[str]:
 
 
 def test_completion_knows_verbs_flags_and_names(machine: Machine, program: str, standing: str) -> None:
-    assert complete(machine, program, "ap") == ["apply"]
+    assert complete(machine, program, "appl") == ["apply"]
     assert "--take-over" in complete(machine, program, "apply --t")
     assert complete(machine, program, "logs webs") == ["webserver"]
     assert "database" in complete(machine, program, "exec data")
