@@ -3,8 +3,6 @@
 import gc
 import os
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +13,8 @@ from reconciler.cli.manifests import read_variables
 from reconciler.cli.options import COUNT, Duration, opened, root_option
 
 if TYPE_CHECKING:
+    from reconciler.cli.servelog import Log
     from reconciler.controller.settings import Settings
-    from reconciler.model.events import AnyEvent
 
 _AT_WORK = 75
 """Our exit code where work was left to the next one: EX_TEMPFAIL (sysexits.h)."""
@@ -38,13 +36,15 @@ _AT_WORK = 75
 @click.option("--resync", type=Duration(), default="5m", show_default=True, help="How often everything is looked at.")
 @click.option("--poll", type=Duration(), default="1m", show_default=True, help="How often a silent folder is read.")
 @click.option("--timeout", type=Duration(), default="5m", show_default=True, help="How long until a container is seen.")
+@click.option("--log-format", type=click.Choice(("text", "json")), default="text", show_default=True, help="Of the log.")
 @click.option("--once", is_flag=True, help="Look once, apply what is new, and end.")
 @root_option
 @click.pass_context
 def serve(
     ctx: click.Context, /, *, folders: tuple[Path, ...], config: Path | None, check: bool,
     listen: str | None, variables: tuple[str, ...], drift: str, prune: bool, max_delete: int | None,
-    approve: bool, resync: float, poll: float, timeout: float, once: bool, root: Path | None, **of_git: Any,
+    approve: bool, resync: float, poll: float, timeout: float, log_format: str, once: bool,
+    root: Path | None, **of_git: Any,
 ) -> int:  # fmt: skip
     """Keep the machine as folders and repositories say: apply what changes, mend what drifts, until stopped.
 
@@ -64,10 +64,11 @@ def serve(
     from msgspec import structs
 
     from reconciler.api.sockets import read_address
+    from reconciler.cli.servelog import Log
     from reconciler.controller.serve import serve as verb
 
     gc.set_threshold(700, 10, 10)  # This one lives long.
-    log = Log()
+    log = Log(log_format)
     if once:
         return _serve_once(ctx, root, settings, log)
     where = read_address(listen) if listen else None
@@ -89,7 +90,7 @@ def _serve_once(ctx: click.Context, root: Path | None, settings: "Settings", log
 
 def _check_alone(ctx: click.Context) -> None:
     """Refuse flags beside a file that says the same."""
-    beside = ("config", "check", "root", "once", "listen")
+    beside = ("config", "check", "root", "once", "listen", "log_format")
     for option in ctx.command.params:
         given = ctx.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
         if given and option.name not in beside:
@@ -131,26 +132,6 @@ def _settings_of_flags(
     )
     watched = tuple(WatchOptions(folder=each, variables=given) for each in absolute)
     return Settings(sources=(*watched, *([repository] if repository else [])), policy=policy)
-
-
-class Log:
-    """A line an event on standard error; with a time where nobody else adds one, by priority where journald reads it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._journal = bool(os.environ.get("JOURNAL_STREAM"))
-
-    def __call__(self, event: "AnyEvent") -> None:
-        """Write it, if it is one that stays."""
-        from reconciler.cli.progress import final_lines
-        from reconciler.model.events import ActionFailed, Note
-
-        bad = isinstance(event, ActionFailed) or (isinstance(event, Note) and event.level == "warning")
-        head = f"<{4 if bad else 6}>" if self._journal else time.strftime("%Y-%m-%d %H:%M:%S ")
-        with self._lock:
-            for line in final_lines(event):
-                for part in line.splitlines():
-                    print(f"{head}{part}", file=sys.stderr, flush=True)
 
 
 COMMANDS = {"serve": serve}
