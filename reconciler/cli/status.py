@@ -11,7 +11,7 @@ from reconciler.cli.reach import ask
 if TYPE_CHECKING:
     from reconciler.verbs.serving import CommitState, Serving, SourceState, StackState
 
-HEAD = ("STACK", "STATE", "REVISION", "APPLIED", "CONTAINERS", "ORIGIN")
+HEAD = ("STACK", "STATE", "SINCE", "REVISION", "APPLIED", "CONTAINERS", "ORIGIN")
 MOST = 8
 """Findings of a stack that are shown; one screen is the point."""
 
@@ -138,6 +138,7 @@ def _row(one: dict[str, Any]) -> list[str]:
     return [
         one["stack"],
         one["state"],
+        since(one["since"]),
         "-" if revision is None else str(revision["number"]),
         "-" if revision is None else f"{since(revision['at'])} ago by {revision['who']}",
         f"{one['running']}/{one['containers']}",

@@ -64,6 +64,10 @@ class What(StrEnum):
     """An apply ended while it was at work on it."""
     HELD = "held"
     """A stop, a pause, or a rollback of the whole stack."""
+    SOURCE = "source"
+    """It is not as its source wants it, and the controller says why."""
+    WAITS = "waits"
+    """What its source wants waits for approval."""
 
 
 _STATE_OF = {
@@ -77,6 +81,8 @@ _STATE_OF = {
     What.DRIFT: State.DRIFTED,
     What.UNFINISHED: State.DRIFTED,
     What.HELD: State.HELD,
+    What.SOURCE: State.FAILED,
+    What.WAITS: State.HELD,
 }
 _IN_MOTION = frozenset({What.FAILED, What.DOWN, What.GONE, What.DRIFT, What.UNFINISHED})
 """What an apply that is at work may be about to change: said when it is done."""
@@ -90,6 +96,16 @@ class Revised(Struct, frozen=True, kw_only=True):
     who: str
     result: str
     """done, failed, …; empty while its apply is at work, or where that ended half-way."""
+
+
+class Served(Struct, frozen=True, kw_only=True):
+    """What the controller says of a stack that is of a source."""
+
+    since: float
+    """Since when the source wants what it wants."""
+    synced: bool
+    problem: str = ""
+    waits: str = ""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -106,6 +122,8 @@ class Condition(Struct, frozen=True, kw_only=True):
 
     stack: StackRecord
     state: State
+    since: float = 0.0
+    """Since when it is so, in seconds since the epoch; 0 where nobody knows."""
     revision: Revised | None = None
     containers: int = 0
     running: int = 0
@@ -123,10 +141,11 @@ def judge_stack(
     revision: Revised | None,
     at_work: str,
     now: float,
+    served: Served | None = None,
 ) -> Condition:
     """How a stack is. `records` are its own, `drift` the plan that mends it; `now` in seconds since the epoch."""
     keys = sorted(records, key=sort_key)
-    found = [*_of_stack(stack, revision, now=now)]
+    found = [*_of_stack(stack, revision, now=now), *_of_source(stack, served)]
     for key in keys:
         found += _of_record(records[key], statuses.get(key, MISSING), now=now)
     found += [finding for action in drift.actions if stack_of(action.key) == stack.name for finding in _of_action(action)]
@@ -136,9 +155,13 @@ def judge_stack(
         found = [finding for finding in found if finding.what not in _IN_MOTION]
     states = {_state_of(finding) for finding in found}
     containers = [key for key in keys if _is_to_run(records[key], statuses.get(key, MISSING))]
+    state = State.PROGRESSING if at_work else next((state for state in State if state in states), State.SYNCED)
+    if state is State.SYNCED and served is not None and not served.synced:
+        state = State.PROGRESSING  # Its turn comes.
     return Condition(
         stack=stack,
-        state=State.PROGRESSING if at_work else next((state for state in State if state in states), State.SYNCED),
+        state=state,
+        since=_find_since(state, stack, records, statuses, revision, served),
         revision=revision,
         containers=len(containers),
         running=sum(statuses.get(key, MISSING).phase is Phase.RUNNING for key in containers),
@@ -159,6 +182,34 @@ def _state_of(finding: Finding) -> State:
     if finding.what is What.GONE and finding.key is not None and kind_of(finding.key) is Kind.CONTAINER:
         return State.DEGRADED
     return _STATE_OF[finding.what]
+
+
+def _find_since(
+    state: State,
+    stack: StackRecord,
+    records: Mapping[Key, Record],
+    statuses: Mapping[Key, Status],
+    revision: Revised | None,
+    served: Served | None,
+) -> float:
+    """Since when a stack is as it is, by what is on record; 0 where that does not say."""
+    applied = revision.at if revision is not None else 0.0
+    if state is State.SYNCED:
+        return applied
+    if state is State.HELD:
+        holds = [stack.hold, *(record.hold for record in records.values())]
+        return max([hold.when for hold in holds if hold is not None], default=served.since if served is not None else 0.0)
+    if state is State.DEGRADED:
+        return max([status.finished_at for status in statuses.values() if status.phase is not Phase.RUNNING], default=0.0)
+    wanted = served.since if served is not None and not served.synced else 0.0
+    return max(applied, wanted) if state is State.FAILED else wanted
+
+
+def _of_source(stack: StackRecord, served: Served | None) -> Iterator[Finding]:
+    if served is not None and served.problem and stack.hold is None:  # A hold says why itself.
+        yield Finding(what=What.SOURCE, text=served.problem.partition("\n")[0])
+    if served is not None and served.waits:
+        yield Finding(what=What.WAITS, text=served.waits)
 
 
 def _of_stack(stack: StackRecord, revision: Revised | None, *, now: float) -> Iterator[Finding]:

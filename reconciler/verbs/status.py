@@ -11,12 +11,13 @@ from reconciler.model.errors import NotFound
 from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Status, Stray
 from reconciler.model.record import Record, StackRecord
-from reconciler.plan.condition import Condition, Revised, judge_stack
+from reconciler.plan.condition import Condition, Revised, Served, judge_stack
+from reconciler.plan.limits import SOURCE
 from reconciler.plan.make import make_drift_plan
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.observe import status_of
 from reconciler.verbs.root import Root
-from reconciler.verbs.serving import Serving, read_serving
+from reconciler.verbs.serving import Serving, StackState, read_serving
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -40,11 +41,16 @@ def status(root: Root, stack: str = "") -> Report:
     looked, serving = look(root), read_serving(root.path)
     known = {**{split_key(key).stack: StackRecord(name=split_key(key).stack, origin="") for key in looked.records}}
     known |= looked.stacks
+    # What a source wants and was never applied is no less wrong for that.
+    for one in () if serving is None else serving.stacks:
+        if not one.gone:
+            known.setdefault(one.stack, StackRecord(name=one.stack, origin=f"{SOURCE}{one.source}", source=one.file))
     if stack and stack not in known:
         raise NotFound("stack", stack, known)
     now = time.time()
     plan = make_drift_plan(stacks=looked.stacks, records=looked.records, observation=looked.observation, now=now)
     records, statuses = _by_stack(looked)
+    served = {} if serving is None else {one.stack: _served(one) for one in serving.stacks if not one.gone}
     conditions = tuple(
         judge_stack(
             known[name],
@@ -54,12 +60,17 @@ def status(root: Root, stack: str = "") -> Report:
             revision=_last_revision(root, known[name]),
             at_work=root.read_holder(name),
             now=now,
+            served=served.get(name),
         )
         for name in ([stack] if stack else known)
     )
     if serving is not None and stack:
         serving = serving.only(stack)
     return Report(stacks=conditions, strays=() if stack else looked.observation.strays, serving=serving)
+
+
+def _served(state: StackState) -> Served:
+    return Served(since=state.since, synced=state.synced, problem=state.problem, waits=state.waits)
 
 
 def _by_stack(looked: Look) -> tuple[dict[str, dict[Key, Record]], dict[str, dict[Key, Status]]]:
@@ -99,6 +110,7 @@ def _condition_json(condition: Condition) -> dict[str, Any]:
     return {
         "stack": stack.name,
         "state": condition.state.value,
+        "since": condition.since,
         "origin": stack.origin,
         "source": stack.source,
         "revision": None

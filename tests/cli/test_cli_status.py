@@ -28,7 +28,9 @@ def test_what_is_as_applied_is_synced_and_nothing_is_wrong(machine: Machine) -> 
     assert (found["revision"]["number"], found["revision"]["result"]) == (1, "done")
     out = machine.run("status", name, check=0).out.splitlines()
     assert len(out) == 2
-    assert out[1].split()[:3] == [name, "synced", "1"]
+    assert out[1].split()[:2] == [name, "synced"]
+    assert out[1].split()[2].endswith("s"), "since when"
+    assert out[1].split()[3] == "1"
 
 
 def test_held_says_who_since_when_and_why(machine: Machine) -> None:

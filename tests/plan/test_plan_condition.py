@@ -10,7 +10,7 @@ from reconciler.model.key import stack_of
 from reconciler.model.observation import Health, Part, Phase
 from reconciler.model.record import Hold, StackRecord
 from reconciler.model.spec import Healthcheck
-from reconciler.plan.condition import Condition, Revised, judge_stack
+from reconciler.plan.condition import Condition, Revised, Served, judge_stack
 from reconciler.plan.make import make_drift_plan
 
 CHECK = Healthcheck(test=("CMD", "true"))
@@ -18,12 +18,21 @@ DONE = Revised(number=3, at=NOW - 7200, who="ann", result="done")
 HOLD = Hold(kind="stop", who="ann", when=NOW - 10800, why="disk")
 
 
-def judged(known: Known, *, revision: Revised | None = DONE, at_work: str = "", **fields: Any) -> Condition:
+def judged(
+    known: Known, *, revision: Revised | None = DONE, at_work: str = "", served: Served | None = None, **fields: Any
+) -> Condition:
     record = StackRecord(name="blog", origin="name:blog", revision=3, **fields)
     plan = make_drift_plan(stacks=known.stacks, records=known.records, observation=known.observation, now=NOW)
     own = {key: each for key, each in known.records.items() if stack_of(key) == "blog"}
     return judge_stack(
-        record, records=own, statuses=known.statuses, drift=plan, revision=revision, at_work=at_work, now=NOW
+        record,
+        records=own,
+        statuses=known.statuses,
+        drift=plan,
+        revision=revision,
+        at_work=at_work,
+        now=NOW,
+        served=served,
     )
 
 
@@ -145,3 +154,35 @@ WAYS: dict[str, tuple[Callable[[], Condition], list[str]]] = {
 def test_each_way_to_be_has_its_word_and_its_lines(way: str):
     make, expected = WAYS[way]
     assert told(make()) == expected
+
+
+def served(**fields: Any) -> Served:
+    return Served(**{"since": NOW - 60, "synced": False, **fields})
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (served(synced=True), ["synced 2/2"]),
+        (served(), ["progressing 2/2"]),
+        (served(problem="no image\nits log"), ["failed 2/2", "source stack: no image"]),
+        (served(waits="waits for approval: 3 actions"), ["held 2/2", "waits stack: waits for approval: 3 actions"]),
+    ],
+)
+def test_stack_of_a_source_is_not_synced_before_it_is_as_its_source_wants_it(said: Served, expected: list[str]) -> None:
+    assert told(judged(blog(), served=said)) == expected
+
+
+def test_what_went_back_is_held_and_says_why_once() -> None:
+    hold = Hold(kind="rollback", who="serve", when=NOW - 60, why="slow")
+    found = judged(blog(), hold=hold, served=served(problem="slow"))
+    assert [finding.what for finding in found.findings] == ["held"]
+
+
+def test_since_when_is_as_records_say() -> None:
+    assert judged(blog()).since == DONE.at
+    assert judged(blog(), served=served(problem="no")).since == NOW - 60
+    assert judged(blog().seen(WEB, Phase.EXITED, exit_code=0).recorded(WEB, hold=HOLD)).since == HOLD.when
+    ended = blog(restart="always").seen(WEB, Phase.EXITED, exit_code=1, finished_at=NOW - 30)
+    assert (judged(ended).state, judged(ended).since) == ("degraded", NOW - 30)
+    assert judged(blog().drifted(FRONT, bridge=Part(state="missing"))).since == 0
