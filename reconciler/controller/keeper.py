@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from reconciler.controller.approvals import APPROVALS, Approvals
+from reconciler.controller.converged import find_converged
 from reconciler.controller.policy import Policy
 from reconciler.controller.sources.sighting import Sighting, Version
 from reconciler.controller.standings import Differences, Standing, Standings, render_commit
@@ -39,6 +40,8 @@ from reconciler.verbs.serving import SourceState, StackState
 ALL = "all"
 UNSETTLED = 0.2
 """Seconds until what is being written is looked at again."""
+MANY = 10
+"""From so many new versions on they are looked at together first."""
 AFTERWARDS = 1.0
 """Seconds after work on a stack until everything is looked at: what it started is watched from then on."""
 
@@ -169,9 +172,20 @@ class Keeper:
         )
         self._add(APPROVALS, 0.0)
         self._let_go(source, found, settled=not sighting.problems and not sighting.unsettled)
+        converged = self._reach_converged({stack: sighting.versions[stack] for stack in found.renewed})
         for stack in found.renewed:
             self.say(f"gone {stack}", "", stack, over=f"stack {stack} is in {source} again")
-            self._renew(f"stack {stack}")
+            if stack not in converged:
+                self._renew(f"stack {stack}")
+
+    def _reach_converged(self, versions: Mapping[str, Version]) -> Collection[str]:
+        """Of many versions at once those of which nothing is to be done, found by one look at all."""
+        converged = find_converged(self.root, versions) if len(versions) >= MANY else frozenset()
+        for stack in converged:
+            held = self.standings.get(stack)
+            if held is not None and held.version is versions[stack]:
+                self.standings.reach(held, versions[stack], "")
+        return converged
 
     def _let_go(self, source: str, found: Differences, *, settled: bool) -> None:
         """Tell what is gone, or have it deleted where that is asked for: never while something is invalid or being written,

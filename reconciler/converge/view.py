@@ -37,7 +37,7 @@ def compose_view(records: Mapping[Key, Record], intents: Iterable[Intent], *, ke
 
     With `keep_old` what an intent removes stays in the view: for looking at the machine, not for settling it.
     """
-    made: dict[tuple[Key, str], Made] = {_identity(made_of(record)): made_of(record) for record in records.values()}
+    made: dict[tuple[Key, str], Made] = {_identity(one): one for one in map(made_of, records.values())}
     pending: set[Key] = set()
     nameless: set[str] = set()
     for intent in intents:

@@ -8,6 +8,7 @@ leaves its addresses reserved for as long as its volume is there (`reserve`). Ne
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
 from reconciler.model.errors import AddressesUsedUp, AddressTaken, NameTaken, PortTaken, SubnetTaken
@@ -20,6 +21,13 @@ _WILDCARDS = {"0.0.0.0", "::"}
 
 Place = tuple[str, str, str]
 """(pool, scope, value): what is unique."""
+
+
+@lru_cache(maxsize=4096)
+def _range(subnet: str) -> tuple[int, int]:
+    """The first and the last address of a subnet, as numbers."""
+    network = ip_network(subnet)
+    return int(network.network_address), int(network.broadcast_address)
 
 
 class Pools:
@@ -87,10 +95,12 @@ class Pools:
     def give_subnet(self, network: Key, subnet: str) -> None:
         """Give a subnet to a network. Raises SubnetTaken where it overlaps one of another network."""
         wanted = ip_network(subnet)
+        first, last = _range(str(wanted))
         self.flush()
         rows = self._sql.execute("SELECT value, owner FROM grants WHERE pool = 'subnet'").fetchall()
         for value, owner in rows:
-            if owner != network and wanted.overlaps(ip_network(value)):
+            begins, ends = _range(value)
+            if owner != network and begins <= last and first <= ends:
                 raise SubnetTaken(network, subnet, f"{value} of {owner}")
         self.give("subnet", str(wanted), network)
 

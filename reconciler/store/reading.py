@@ -120,6 +120,11 @@ class Reading:
         rows = self._sql.execute(f"{_REVISION} WHERE stack = ? ORDER BY number", (stack,)).fetchall()
         return [self._revision(row) for row in rows]
 
+    def last_results(self) -> dict[str, str]:
+        """What the last revision of each stack came to."""
+        rows = self._sql.execute("SELECT stack, result, max(number) FROM revisions GROUP BY stack")
+        return {stack: result for stack, result, _ in rows}
+
     def revision(self, stack: str, number: int) -> Revision | None:
         """One revision with the stack that it wanted."""
         row = self._sql.execute(f"{_REVISION} WHERE stack = ? AND number = ?", (stack, number)).fetchone()

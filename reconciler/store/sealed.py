@@ -138,7 +138,17 @@ def unsealed(data: bytes, kind: type[T], sealer: Sealer) -> T:
 
 def unsealed_spec(key: Key, data: bytes, sealer: Sealer) -> Spec:
     """The spec of a key from its sealed JSON. Raises msgspec.MsgspecError."""
-    return _opened(_spec_decoder(SPEC_TYPES[kind_of(key)]).decode(data), data, sealer)
+    kind = SPEC_TYPES[kind_of(key)]
+    # One in which nothing is sealed is decoded once: whoever keeps many stacks reads the same ones again and again. What is
+    # sealed is opened each time, and is not kept in clear. (A damaged database gives what is no bytes.)
+    if isinstance(data, bytes) and _PREFIX.encode() not in data:
+        return _plain_spec(kind, data)
+    return _opened(_spec_decoder(kind).decode(data), data, sealer)
+
+
+@lru_cache(maxsize=16384)
+def _plain_spec(kind: type[Spec], data: bytes) -> Spec:
+    return _spec_decoder(kind).decode(data)
 
 
 def _opened(value: T, data: bytes, sealer: Sealer) -> T:

@@ -283,3 +283,37 @@ def test_prune_after_a_restart_knows_what_was_its_own(open_controlled) -> None:
     controlled.begin()
     gone(controlled, "a")
     assert set(controlled.commands()) == {"b", "c", "theirs"}
+
+
+def test_controller_that_is_started_over_many_stacks_looks_at_them_together(controlled: Controlled) -> None:
+    names = [f"s{number}" for number in range(12)]
+    for name in names:
+        controlled.write(name)
+    controlled.run(3)
+    assert set(controlled.commands()) == set(names)
+    controlled.write("s3", command="b")
+    controlled.machine.vanish(web("s5"))
+    stop(controlled.root, "s7", emit=lambda _: None)
+    delete(controlled.root, Doomed(stack="s9", take_over=True), ApplyOptions(yes=True), face=Face())
+    controlled.begin()
+    controlled.run(5)
+    assert controlled.commands() == {name: "b" if name == "s3" else "a" for name in names if name != "s7"}
+    assert all(state.synced for state in controlled.keeper.read_state()[1])
+    controlled.worked.clear()
+    controlled.begin()
+    controlled.run(5)
+    looked_at = {key.removeprefix("stack ") for _, key in controlled.worked if key.startswith("stack ")}
+    assert looked_at <= {"s7"}, "nothing is to be done for the others"
+
+
+def test_one_of_many_that_can_not_be_planned_keeps_no_other_from_its_version(controlled: Controlled) -> None:
+    names = [f"s{number}" for number in range(12)]
+    for name in names:
+        controlled.write(name)
+    controlled.run(3)
+    controlled.write("s3", image="nowhere:1")
+    controlled.write("s4", command="b")
+    controlled.begin()
+    controlled.run(5)
+    assert controlled.commands()["s4"] == "b"
+    assert {state.stack for state in controlled.keeper.read_state()[1] if not state.synced} == {"s3"}

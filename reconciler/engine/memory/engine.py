@@ -34,7 +34,7 @@ from reconciler.model.observation import Health, Observation, Part, Phase, Statu
 from reconciler.model.record import Made, View
 from reconciler.model.spec import ContainerSpec
 
-POOL = ipaddress.ip_network("10.128.0.0/12")
+POOL = ipaddress.IPv4Network("10.128.0.0/12")
 
 
 class MemoryEngine:
@@ -127,9 +127,11 @@ class MemoryEngine:
 
     def choose_subnets(self, count: int, taken: Sequence[str]) -> Sequence[str]:
         """The first free /24s of the pool. Raises SubnetTaken when there are no more."""
-        busy = [ipaddress.ip_network(subnet) for subnet in (*taken, *self.machine.routes)]
-        free = (net for net in POOL.subnets(new_prefix=24) if not any(net.overlaps(other) for other in busy))
-        found = [str(net) for net in islice(free, count)]
+        busy: set[int] = set()
+        for subnet in map(ipaddress.IPv4Network, (*taken, *self.machine.routes)):
+            busy.update(range(int(subnet[0]) >> 8, (int(subnet[-1]) >> 8) + 1) if subnet.overlaps(POOL) else ())
+        free = (place for place in range(int(POOL[0]) >> 8, (int(POOL[-1]) >> 8) + 1) if place not in busy)
+        found = [f"{ipaddress.IPv4Address(place << 8)}/24" for place in islice(free, count)]
         if len(found) < count:
             raise SubnetTaken("network", str(POOL), "what is taken: nothing is left")
         return found
