@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -135,6 +136,7 @@ def read_other_end(link: Link, opened: NetlinkSocket | None = None) -> Link | No
             raise
 
 
+@lru_cache(maxsize=4096)  # Between two looks hardly any of them changes.
 def _parse_link(payload: bytes) -> Link:
     _, _, index, flags, _ = _IFINFO.unpack_from(payload)
     found = parse_attributes(payload, 16)
@@ -172,10 +174,14 @@ def read_addresses(opened: NetlinkSocket | None = None) -> dict[int, tuple[str, 
         family, prefix, _, _, index = _IFADDR.unpack_from(payload)
         if kind != _NEW_ADDR or family != socket.AF_INET:
             continue
-        attributes = parse_attributes(payload, 8)
-        address = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS, b"\0\0\0\0")
-        found.setdefault(index, []).append(f"{socket.inet_ntoa(address)}/{prefix}")
+        found.setdefault(index, []).append(f"{_parse_address(payload)}/{prefix}")
     return {index: tuple(addresses) for index, addresses in found.items()}
+
+
+@lru_cache(maxsize=4096)
+def _parse_address(payload: bytes) -> str:
+    attributes = parse_attributes(payload, 8)
+    return socket.inet_ntoa(attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS, b"\0\0\0\0"))
 
 
 def read_routes(opened: NetlinkSocket | None = None) -> list[Route]:
@@ -196,6 +202,7 @@ def _is_main(payload: bytes) -> bool:
     return family == socket.AF_INET and table == _TABLE_MAIN and kind == _TYPE_UNICAST
 
 
+@lru_cache(maxsize=4096)
 def _parse_route(payload: bytes) -> Route:
     prefix = payload[1]
     found = parse_attributes(payload, 12)

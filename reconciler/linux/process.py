@@ -49,10 +49,16 @@ def is_alive(pid: int, start_time: int) -> bool:
     return pid > 0 and start_time > 0 and read_start_time(pid) == start_time
 
 
+_boot_id = ""
+
+
 def read_boot_id() -> str:
-    """The id of this boot, a UUID (random(4))."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    """The id of this boot, a UUID (random(4)): for a process there is but one."""
+    global _boot_id
+    if not _boot_id:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            _boot_id = file.read().strip()
+    return _boot_id
 
 
 def open_pidfd(pid: int, start_time: int) -> int:

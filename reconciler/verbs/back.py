@@ -40,7 +40,11 @@ def go_back(
 ) -> None:  # fmt: skip
     """Take back the stacks that say so, of a source's those that do not say otherwise. Returns where none does; raises
     RolledBack where all that failed are back, Failed where some are not. `numbers` are the failed revisions by stack."""
-    stacks = choose_taken_back(plan, result.failed, result.skipped, default="rollback" if sourced else "stop")
+    default = "rollback" if sourced else "stop"
+    # A delete began no revision: there is nothing to go back from.
+    stacks = [
+        stack for stack in choose_taken_back(plan, result.failed, result.skipped, default=default) if stack in numbers
+    ]
     if not stacks:
         return
     attempts = {

@@ -7,7 +7,7 @@ import pytest
 from controller.conftest import MANIFEST, Controlled
 from reconciler.controller.sources.directory import DirectorySource
 from reconciler.model.errors import OriginDiffers
-from reconciler.model.key import container_key
+from reconciler.model.key import Kind, container_key, make_key
 from reconciler.model.observation import missing
 from reconciler.model.record import GOING_BACK
 from reconciler.verbs.apply import ApplyOptions, apply
@@ -317,3 +317,18 @@ def test_one_of_many_that_can_not_be_planned_keeps_no_other_from_its_version(con
     controlled.run(5)
     assert controlled.commands()["s4"] == "b"
     assert {state.stack for state in controlled.keeper.read_state()[1] if not state.synced} == {"s3"}
+
+
+def test_prune_that_fails_is_told_and_tried_again(open_controlled) -> None:
+    controlled = open_controlled(prune=True)
+    for name in ("blog", "shop", "mail"):
+        controlled.write(name)
+    controlled.run(3)
+    controlled.machine.fail_next("delete", make_key(Kind.NETWORK, "blog", "default"), "the bridge is busy")
+    controlled.notes()
+    (controlled.folder / "blog.yaml").unlink()
+    controlled.run(controlled.policy.poll + 5)
+    told = "\n".join(controlled.notes())
+    assert "stack blog: 1 failed (network/blog/default)" in told
+    assert "a mistake of ours" not in told
+    assert "stack blog was deleted" in told

@@ -7,7 +7,7 @@ import pytest
 from census import held_twice, inside, not_recorded, read_book
 from harms import FAULTS
 from ordeal import Leaked, Lost, Ordeal
-from torture import PARTS, Cells, Run
+from torture import CONTROLLER, PARTS, Cells, Run
 
 from lab.world import World
 
@@ -28,6 +28,13 @@ def test_x1_the_matrix_goes_through_cells_in_the_order_of_its_seed(tmp_path: Pat
     score = cells.go()
     assert (str(score), score.wrong) == ("rounds 1, faults 1, lost 0, leaked 0", []), "\n".join(said)
     assert cells.total > 800
+
+
+def test_x1_a_controller_that_is_killed_at_work_loses_and_leaks_nothing(tmp_path: Path, lab_storage: Path) -> None:
+    said: list[str] = []
+    run = Run(tmp_path, lab_storage, 5, PARTS["serve"], lambda score: score.rounds >= 1, said.append, [])
+    score = run.go()
+    assert (str(score), score.wrong) == ("rounds 1, faults 1, lost 0, leaked 0", []), "\n".join(said)
 
 
 @pytest.fixture
@@ -81,4 +88,4 @@ def test_census_sees_what_is_granted_twice_or_to_nobody(ordeal: Ordeal) -> None:
 
 
 def test_every_part_names_faults_that_there_are() -> None:
-    assert {name for names in PARTS.values() for name in names} == set(FAULTS)
+    assert {name for names in PARTS.values() for name in names} == set(FAULTS) | set(CONTROLLER)

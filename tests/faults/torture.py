@@ -26,10 +26,17 @@ from census import inside
 from harms import FAULTS
 from leaks import LONG, run_leaks
 from ordeal import Leaked, Ordeal
+from serving import Served, kill_controller
 
 from lab.world import World, open_world
 
-PARTS = {"points": ("failpoint",), "two": ("stopped client", "two applies", "verb beside apply"), "random": tuple(FAULTS)}
+CONTROLLER = {"killed controller": (1, kill_controller)}
+PARTS = {
+    "points": ("failpoint",),
+    "two": ("stopped client", "two applies", "verb beside apply"),
+    "random": tuple(FAULTS),
+    "serve": tuple(CONTROLLER),
+}
 
 
 @dataclass
@@ -79,7 +86,7 @@ class Run:
 
     def go(self) -> Score:
         """Run worlds until it is enough."""
-        if "failpoint" in self.names:
+        if self.traced and {"failpoint", *CONTROLLER} & set(self.names):
             with contextlib.closing(open_world(self.folder / "traced", self.storage)) as world:
                 self.points = matrix.list_points(matrix.list_cells(world, self.traced))
         began, number = time.monotonic(), 0
@@ -93,7 +100,8 @@ class Run:
         chance = random.Random(f"{self.seed}/{number}")
         folder = self.folder / f"world-{number}"
         world = open_world(folder, self.storage)
-        it = Ordeal(world, chance, small=chance.random() < 0.4, points=self.points)
+        kind = Served if set(self.names) <= set(CONTROLLER) else Ordeal
+        it = kind(world, chance, small=kind is Ordeal and chance.random() < 0.4, points=self.points)
         done = 0
         try:
             it.begin()
@@ -111,12 +119,13 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _round(self, it: Ordeal, number: int, done: int) -> None:
-        weights = [FAULTS[name][0] for name in self.names]
+        faults = FAULTS | CONTROLLER
+        weights = [faults[name][0] for name in self.names]
         [name] = it.chance.choices(self.names, weights)
         it.said, it.world.transcript[:] = [name], []
         began = time.monotonic()
         self.score.count(name)
-        FAULTS[name][1](it)
+        faults[name][1](it)
         it.judge()
         took = time.monotonic() - began
         self.out(f"{number}.{done} {took:5.1f} s  {'; '.join(it.said)}")

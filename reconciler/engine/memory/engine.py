@@ -258,9 +258,10 @@ class MemoryInside:
     def probe(self, made: Made, *, timeout: float) -> tuple[Health, str]:
         """As the image says; NONE without a check."""
         assert isinstance(made.spec, ContainerSpec)
-        thing, check = self.machine.containers[made.incarnation], active_check(made.spec.healthcheck)
-        if thing.phase is not Phase.RUNNING:
-            raise Failed(f"{made.key}: health check: it is {thing.phase.value}, not running")
+        thing, check = self.machine.containers.get(made.incarnation), active_check(made.spec.healthcheck)
+        if thing is None or thing.phase is not Phase.RUNNING:
+            how = "gone" if thing is None else thing.phase.value
+            raise Failed(f"{made.key}: health check: it is {how}, not running")
         if check is None:
             return Health.NONE, ""
         healthy = self.machine.content[made.image].healthy

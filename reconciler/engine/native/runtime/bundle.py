@@ -42,11 +42,27 @@ _SHAPES: "dict[str, dict[str, Any]]" = {
 """What a file must say to count as one: somebody may have written anything into it."""
 
 
+_MOST = 16_384
+
+
+def _read_whole(file: str) -> bytes:
+    """All of a file, by as few calls as can be: a look reads seven of each container."""
+    number = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(number, _MOST)
+        more = data
+        while len(more) == _MOST:  # Of a file on a tmpfs a short read is the last.
+            more = os.read(number, _MOST)
+            data += more
+        return data
+    finally:
+        os.close(number)
+
+
 def read_json(bundle: str, name: str) -> "dict[str, Any]":
     """A file of a bundle; empty when it is not there, or is no JSON object of its kind."""
     try:
-        with open(f"{bundle}/{name}", "rb", buffering=0) as file:
-            read = parse_json(file.readall())
+        read = parse_json(_read_whole(f"{bundle}/{name}"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     if not isinstance(read, dict):

@@ -6,7 +6,7 @@ which go with a reboot just as the mounts do. Feeds stack.py. Never writes into 
 
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -67,11 +67,11 @@ def release_layers(layout: Layout, incarnations: Collection[str]) -> list[str]:
         return []
     gone = []
     with _locked(layout):
-        for users in _list(_users(layout)):
+        for name in _list(_users(layout)):
             for incarnation in incarnations:
-                (users / incarnation).unlink(missing_ok=True)
-            if _unmount_unused(layout, users.name):
-                gone.append(f"sha256:{users.name}")
+                (_users(layout) / name / incarnation).unlink(missing_ok=True)
+            if _unmount_unused(layout, name):
+                gone.append(f"sha256:{name}")
     return gone
 
 
@@ -81,13 +81,13 @@ def unmount_layers(layout: Layout, keep: Collection[str] = ()) -> list[str]:
     if not layout.layer_mounts.is_dir():
         return []
     with _locked(layout):
-        names = [path.name for path in _list(layout.layer_mounts) if path.name not in kept]
+        names = [name for name in _list(layout.layer_mounts) if name not in kept]
         return [f"sha256:{name}" for name in names if _unmount_unused(layout, name)]
 
 
 def read_users(layout: Layout) -> dict[str, list[str]]:
     """Incarnations by the hex of each layer that they use."""
-    return {users.name: [path.name for path in _list(users)] for users in _list(_users(layout))}
+    return {name: _list(_users(layout) / name) for name in _list(_users(layout))}
 
 
 def _unmount_unused(layout: Layout, name: str) -> bool:
@@ -122,11 +122,11 @@ def _users(layout: Layout) -> Path:
     return layout.run / "layer-users"
 
 
-def _list(folder: Path) -> Sequence[Path]:
+def _list(folder: Path) -> list[str]:
     try:
-        return [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(files.STAGING)]
+        return [name for name in os.listdir(folder) if not name.startswith(files.STAGING)]  # noqa: PTH208
     except FileNotFoundError:
-        return ()
+        return []
 
 
 @contextmanager

@@ -215,10 +215,12 @@ def strays(layout: Layout, view: View, glimpse: Glimpse) -> list[Stray]:
     """Roots, layers and writable folders of containers that are not in the view: left by a crash."""
     known = {made.incarnation for made in view.made if kind_of(made.key) is Kind.CONTAINER}
     users = layer_mounts.read_users(layout)
-    points = [point for point in map(Path, glimpse.mounts) if point.is_relative_to(layout.run)]
-    roots = {point.parent.name for point in points if point.name == "rootfs" and point.parent.parent == layout.bundles}
+    bundles, images = f"{layout.bundles}/", f"{layout.layer_mounts}/"
+    in_bundles = (point[len(bundles) :].split("/") for point in glimpse.mounts if point.startswith(bundles))
+    roots = {below[0] for below in in_bundles if below[1:] == ["rootfs"]}
     gone = sorted(roots.union(*users.values()) - known)
-    layers = sorted(str(point) for point in points if point.parent == layout.layer_mounts and not users.get(point.name))
+    mounted = [point for point in glimpse.mounts if point.startswith(images) and "/" not in point[len(images) :]]
+    layers = sorted(point for point in mounted if not users.get(point[len(images) :]))
     folders = [name for name in _scan(layout.containers) if name not in known and is_incarnation(name)]
     return [
         *(Stray(kind="mount", name=f"{layout.bundles}/{incarnation}/rootfs") for incarnation in gone),
