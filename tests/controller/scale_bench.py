@@ -45,6 +45,7 @@ with opened_root(Path(sys.argv[1])) as root:
 MANY = """\
 apiVersion: reconcile/v1
 name: many
+networks: {{default: {{subnet: 10.77.0.0/22}}}}
 containers:
   it: {{image: "127.0.0.1:5000/busybox:1", command: [pause], stop_grace: 0s, replicas: {count}}}
 """

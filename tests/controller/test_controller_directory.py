@@ -1,12 +1,16 @@
 """A folder of manifests, read as people and programs leave it: half-written, renamed, invalid, gone."""
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lab.world import wait_until
 from reconciler.controller.sources import directory
 from reconciler.controller.sources.directory import DirectorySource
+from reconciler.controller.watch import FolderWatcher
 
 TEXT = "apiVersion: reconcile/v1\nname: {name}\ncontainers:\n  web:\n    image: app:{tag}\n"
 
@@ -169,3 +173,61 @@ def test_what_changes_while_it_is_read_is_seen_with_the_next_look(folder: Path, 
     second = made.read().versions["blog"]
     assert second.stack.specs != first.stack.specs
     assert second.token != first.token
+
+
+def save_as_vim(path: Path, text: str) -> None:
+    probe = path.with_name("4913")
+    probe.touch()
+    probe.unlink()
+    path.rename(f"{path}~")
+    path.write_text(text)
+    Path(f"{path}~").unlink()
+
+
+def save_as_emacs(path: Path, text: str) -> None:
+    lock = path.with_name(f".#{path.name}")
+    lock.symlink_to("somebody@host.1:1")
+    path.with_name(f"{path.name}~").write_text(path.read_text())
+    path.write_text(text)
+    lock.unlink()
+
+
+def save_by_renaming(path: Path, text: str) -> None:
+    staged = path.with_name(f".{path.name}.swp")
+    staged.write_text(text)
+    staged.rename(path)
+
+
+@pytest.mark.parametrize("save", [save_as_vim, save_as_emacs, save_by_renaming, Path.write_text])
+def test_x7_a_save_by_any_editor_is_one_new_version(folder: Path, save: Callable[[Path, str], object]) -> None:
+    write(folder / "blog.yaml", "blog")
+    watched = source(folder)
+    before = watched.read().versions["blog"].token
+    save(folder / "blog.yaml", (folder / "blog.yaml").read_text().replace(":1", ":2"))
+    after = watched.read()
+    assert list(after.versions) == ["blog"]
+    assert after.problems == {}
+    assert after.versions["blog"].token != before
+
+
+def test_x7_folder_that_can_not_be_watched_is_polled_and_watched_once_it_can_be(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limits of inotify (fs.inotify.max_user_watches, max_user_instances) are used up by somebody else."""
+    heard: list[str] = []
+    watcher = FolderWatcher(lambda key, _: heard.append(key))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("watchdog.observers.inotify.InotifyObserver.schedule", full)
+        watcher.follow(str(folder))
+    watcher.start()
+    try:
+        write(folder / "blog.yaml", "blog")
+        watcher.follow(str(folder))  # as each look does
+        write(folder / "shop.yaml", "shop")
+        wait_until(lambda: f"source {folder}" in heard, "it hears of files")
+    finally:
+        watcher.stop()
