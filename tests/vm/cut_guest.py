@@ -284,9 +284,10 @@ def live(orders: dict[str, Any]) -> None:
             world.assert_nothing_left(seconds=30)
             say("clean")
             return
-        threading.Thread(target=tell_synced, args=(world,), daemon=True).start()
         if it.kind.fresh:
             it.start_anew()
+        # Order: of what went with the root before, nothing is to be there.
+        threading.Thread(target=tell_synced, args=(world,), daemon=True).start()
         it.kind.before(it)
         it.note_before()
         began = time.monotonic()
