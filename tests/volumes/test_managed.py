@@ -12,7 +12,7 @@ from reconciler.engine.native.drivers.volume import VolumeDriver
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.volumes import binds, managed
-from reconciler.linux import files, paths
+from reconciler.linux import failpoint, files, paths
 from reconciler.model.errors import Failed
 from reconciler.model.events import Event
 from reconciler.model.key import Kind, make_key
@@ -66,6 +66,17 @@ def test_create_is_idempotent_and_delete_keeps_data_until_it_is_asked_for(layout
     assert list(layout.volumes.iterdir()) == []
     assert driver.observe([made()], Glimpse(layout))[made().key].phase is Phase.MISSING
     assert driver.measure(made()) == 0
+
+
+@pytest.mark.parametrize("step", ["ensure_volume/mkdir", "_write/rename", "_write/write"])
+def test_x1_volume_that_could_not_be_made_leaves_nothing(layout: Layout, step: str) -> None:
+    failpoint.arm(f"engine.native.volumes.managed.{step}=1*raise(ENOSPC)")
+    try:
+        with pytest.raises(Failed, match="No space left on device"):
+            create(layout)
+    finally:
+        failpoint.arm("")
+    assert list(layout.volumes.iterdir()) == []
 
 
 def test_the_file_beside_the_data_says_whose_it_is_and_is_mended(layout: Layout) -> None:

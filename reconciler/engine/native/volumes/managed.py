@@ -4,6 +4,7 @@ The id is generated, never a name. Used by the volume and container drivers. Dat
 here looks for volumes to clean up. Who mounts one adds nosuid and nodev (hostile D3).
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -61,8 +62,9 @@ def read_volume(layout: Layout, volume_id: str) -> VolumeFile | None:
 
 
 def ensure_volume(layout: Layout, volume_id: str, *, key: str, spec: VolumeSpec, created: float) -> None:
-    """Make a volume's folders and its file. Idempotent: data that is there stays. Raises Failed."""
+    """Make a volume's folders and its file. Idempotent: data that is there stays. Raises Failed, and leaves nothing new."""
     folder = _folder(layout, volume_id)
+    fresh = not folder.exists()
     try:
         files.make_folders(folder)
         data = folder / "data"
@@ -75,6 +77,11 @@ def ensure_volume(layout: Layout, volume_id: str, *, key: str, spec: VolumeSpec,
         if old is None or new != msgspec.structs.replace(old, spec=_hidden(old.spec)):
             _write(folder, new)
     except OSError as error:
+        if fresh:
+            # Who comes next makes it under another id. Only what is empty goes.
+            for made in (folder / "data", folder):
+                with contextlib.suppress(OSError):
+                    made.rmdir()
         raise Failed(f"{key}: make {folder}: {error.strerror or error}", hint="free space, if the disk is full") from error
 
 
