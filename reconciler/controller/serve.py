@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from reconciler.api.server import Server
 from reconciler.controller.approvals import APPROVALS
 from reconciler.controller.keeper import ALL, Keeper, Source
+from reconciler.controller.listeners import open_listeners
 from reconciler.controller.loop import Loop
-from reconciler.controller.metrics import METRICS_KIND, Metrics, State
+from reconciler.controller.metrics import Metrics, State
 from reconciler.controller.probes import Probes
-from reconciler.controller.scrape import Answer, ScrapeServer
 from reconciler.controller.settings import FIXED, MOST_CONTAINERS, Settings
 from reconciler.controller.sources.directory import DirectorySource
 from reconciler.controller.sources.git import GitOptions, GitSource
@@ -30,7 +30,7 @@ from reconciler.controller.tally import Tally
 from reconciler.controller.watch import FolderWatcher, Watcher
 from reconciler.linux.files import make_folders
 from reconciler.linux.notify import notify, read_watchdog
-from reconciler.model.errors import Failed, ReconcileError
+from reconciler.model.errors import ReconcileError
 from reconciler.model.events import AnyEvent, Changed, Note
 from reconciler.store.events import write_retention
 from reconciler.verbs.approval import FOLDER
@@ -108,7 +108,9 @@ class _Serving:
         )  # fmt: skip
         chosen = settings.metrics
         self.metrics = Metrics(self._tally, self._measure, most_containers=chosen.containers if chosen else MOST_CONTAINERS)
-        self._scraped = None if chosen is None else _listen(chosen.listen, self)
+        self._listeners = open_listeners(
+            settings, metrics=self.metrics.render, ready=lambda: self.keeper.ready, look=self._look_at_repositories
+        )
 
     def _hear(self, event: AnyEvent) -> None:
         """What anybody tells goes through here."""
@@ -162,8 +164,8 @@ class _Serving:
         self._look_again()
         for loop in (self._loop, self._away, self._probes.loop):
             loop.start()
-        if self._scraped is not None:
-            self._scraped.start()
+        for listener in self._listeners:
+            listener.start()
 
     def _watch_approvals(self) -> None:
         """Hear of what is approved. Where the folder can't be made, that is seen with the next look at everything."""
@@ -228,6 +230,11 @@ class _Serving:
         (self._away if known.kind == "git" else self._loop).renew(f"source {source}")
         return True
 
+    def _look_at_repositories(self) -> int:
+        """Have all of them looked at at once; how many that are."""
+        named = [name for name, source in self.keeper.sources.items() if source.kind == "git"]
+        return sum(map(self.look_now, named))
+
     def stop(self) -> bool:
         """Begin nothing any more; whether all that was at work ended by itself."""
         self._api.stop()
@@ -241,26 +248,10 @@ class _Serving:
 
     def close(self) -> None:
         """Let go of what is watched."""
-        if self._scraped is not None:
-            self._scraped.stop()
+        for listener in self._listeners:
+            listener.stop()
         self._folders.stop()
         self._watcher.stop()
-
-
-def _listen(address: tuple[str, int], serving: _Serving) -> ScrapeServer:
-    """Who answers Prometheus. Raises Failed."""
-
-    def metrics() -> Answer:
-        return Answer(200, serving.metrics.render(), METRICS_KIND)
-
-    def readyz() -> Answer:
-        return Answer(200, b"ok\n") if serving.keeper.ready else Answer(503, b"not everything was looked at yet\n")
-
-    try:
-        return ScrapeServer(address, {"/metrics": metrics, "/healthz": lambda: Answer(200, b"ok\n"), "/readyz": readyz})
-    except OSError as error:
-        where = f"{address[0]}:{address[1]}"
-        raise Failed(f"metrics: {where} can't be listened on: {error.strerror}", hint="choose another port") from error
 
 
 def open_sources(root: Path, settings: Settings, before: Mapping[str, Source] = MappingProxyType({})) -> list[Source]:

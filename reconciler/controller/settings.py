@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from reconciler.controller.gitsettings import read_git_source
 from reconciler.controller.policy import Policy, SourceRules
+from reconciler.controller.pushhook import read_secret
 from reconciler.controller.sources.git import GitOptions
 from reconciler.controller.targets import KINDS, Target, read_url
 from reconciler.manifest.configuration import Configuration, read_configuration
@@ -48,6 +49,14 @@ class MetricsOptions(Struct, frozen=True, kw_only=True):
     containers: int = MOST_CONTAINERS
 
 
+class HookOptions(Struct, frozen=True, kw_only=True):
+    """Where a git host says that something was pushed."""
+
+    listen: tuple[str, int]
+    """A loopback address and a port."""
+    secret_file: Path
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """All of it."""
 
@@ -56,13 +65,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     events: Retention | None = None
     """How much of the event log is kept; None: as before."""
     metrics: MetricsOptions | None = None
+    webhook: HookOptions | None = None
     notifications: tuple[Target, ...] = ()
     workers: int = WORKERS
     listen: Path | None = None
     """Where the API answers; None: in the run folder."""
 
 
-FIXED = ("workers", "metrics", "listen")
+FIXED = ("workers", "metrics", "webhook", "listen")
 """What is read at the start only."""
 
 
@@ -110,6 +120,7 @@ def _read(found: Configuration) -> Settings:
         policy=policy,
         events=_read_retention(found),
         metrics=_read_metrics(found),
+        webhook=_read_hook(found),
         notifications=_read_targets(found),
         workers=found.get(("workers",), WORKERS),
     )
@@ -164,7 +175,24 @@ def _read_retention(found: Configuration) -> Retention | None:
 def _read_metrics(found: Configuration) -> MetricsOptions | None:
     if "metrics" not in found.data:
         return None
-    written = found.get(("metrics", "listen"), "127.0.0.1:0")
+    listen = _read_address(found, ("metrics", "listen"))
+    return MetricsOptions(listen=listen, containers=found.get(("metrics", "containers"), MOST_CONTAINERS))
+
+
+def _read_hook(found: Configuration) -> HookOptions | None:
+    if "webhook" not in found.data:
+        return None
+    listen, path = _read_address(found, ("webhook", "listen")), Path(found.data["webhook"]["secret_file"])
+    try:
+        read_secret(path)
+    except Failed as error:
+        found.blame(("webhook", "secret_file"), error.brief, error.hint)
+    return HookOptions(listen=listen, secret_file=path)
+
+
+def _read_address(found: Configuration, at: tuple[str, str]) -> tuple[str, int]:
+    """The loopback address and port that stand at a path."""
+    written = found.get(at, "127.0.0.1:0")
     host, _, port = written.rpartition(":")
     address = "127.0.0.1" if host == "localhost" else host.strip("[]")
     try:
@@ -172,12 +200,10 @@ def _read_metrics(found: Configuration) -> MetricsOptions | None:
     except ValueError:
         loopback = False
     if not loopback:
-        found.blame(
-            ("metrics", "listen"), f"{host} is no loopback address", "take 127.0.0.1, and a proxy with TLS before it"
-        )
+        found.blame(at, f"{host} is no loopback address", "take 127.0.0.1, and a proxy with TLS before it")
     if not 1 <= int(port) <= 65535:
-        found.blame(("metrics", "listen"), f"found {written}; expected a port from 1 to 65535")
-    return MetricsOptions(listen=(address, int(port)), containers=found.get(("metrics", "containers"), MOST_CONTAINERS))
+        found.blame(at, f"found {written}; expected a port from 1 to 65535")
+    return address, int(port)
 
 
 def _read_targets(found: Configuration) -> tuple[Target, ...]:

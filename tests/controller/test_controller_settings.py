@@ -7,7 +7,7 @@ import pytest
 from controller.conftest import MANIFEST, Controlled
 from reconciler.controller.policy import Policy, SourceRules
 from reconciler.controller.serve import open_sources
-from reconciler.controller.settings import MetricsOptions, Settings, WatchOptions, read_settings
+from reconciler.controller.settings import HookOptions, MetricsOptions, Settings, WatchOptions, read_settings
 from reconciler.controller.sources.directory import DirectorySource
 from reconciler.controller.sources.git import GitOptions
 from reconciler.controller.sources.gitplace import parse_place
@@ -42,6 +42,13 @@ def test_least_that_a_file_says_is_a_folder(tmp_path: Path) -> None:
     )
 
 
+def test_webhook_of_others_or_without_a_secret_is_refused(tmp_path: Path) -> None:
+    text = f"{HEAD}webhook: {{listen: '10.0.0.1:80', secret_file: {tmp_path}/none}}\n"
+    found = problems(tmp_path, text)
+    assert any("webhook.listen: 10.0.0.1 is no loopback address" in each for each in found)
+    assert any("can't be read: No such file" in each for each in found)
+
+
 def test_all_of_it(tmp_path: Path) -> None:
     text = (
         HEAD
@@ -65,9 +72,14 @@ timeout: 1m30s
 workers: 8
 events: {keep: 500, age: 14d}
 metrics: {listen: "[::1]:9323", containers: 50}
+webhook: {listen: "localhost:9324", secret_file: SECRET}
 """
     )
-    settings = read_settings(written(tmp_path, text))
+    secret = tmp_path / "secret"
+    secret.write_text("a secret of sixteen or more")
+    secret.chmod(0o600)
+    settings = read_settings(written(tmp_path, text.replace("SECRET", str(secret))))
+    assert settings.webhook == HookOptions(listen=("127.0.0.1", 9324), secret_file=secret)
     assert settings.sources[0].variables == {"TAG": "1.10", "LOUD": "true"}
     assert settings.sources[2] == GitOptions(
         place=parse_place("https://git.example/stacks.git"),
