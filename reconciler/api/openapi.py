@@ -32,10 +32,16 @@ def render_document() -> dict[str, Any]:
         "paths": {
             "/healthz": _probe("Whether it answers at all."),
             "/readyz": _probe("Whether all sources have been read once."),
+            "/metrics": _text("What the controller does and sees, for Prometheus."),
             **{f"/v1{call.path}": {call.method.lower(): _operation(call, components)} for call in CALLS},
         },
         "components": {"schemas": components},
     }
+
+
+def _text(summary: str) -> dict[str, Any]:
+    answer = {"description": "In Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    return {"get": {"summary": summary, "responses": {"200": answer, **_problems()}}}
 
 
 def _components() -> dict[str, Any]:

@@ -32,6 +32,8 @@ BODY_SECONDS = 30.0
 """Within which it must have come."""
 MOST_AT_WORK = 32
 """Requests that are worked on at once; one more is told to come again."""
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus' text format."""
 HOSTS = frozenset({"reconcile", "localhost"})
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -40,9 +42,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Api:
     """What the routes share."""
 
-    def __init__(self, opened: Opener, *, ready: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, opened: Opener, *, ready: Callable[[], bool] = lambda: True, metrics: Callable[[], bytes] | None = None
+    ) -> None:
         self.opened = opened
         self.ready = ready
+        self.metrics = metrics
+        """What Prometheus reads, where somebody renders it."""
         self.running: dict[str, Stream] = {}
         """By what their `Reconcile-Call` said."""
         self.at_work = 0
@@ -54,6 +60,7 @@ class Api:
             *more,
             Route("/healthz", _guarded(self._healthz), methods=["GET"]),
             Route("/readyz", _guarded(self._readyz), methods=["GET"]),
+            Route("/metrics", _guarded(self._metrics), methods=["GET"]),
             Route("/v1/openapi.json", _guarded(self._openapi), methods=["GET"]),
             *(Route(f"/v1{call.path}", _guarded(self._endpoint(call)), methods=[call.method]) for call in CALLS),
         ]
@@ -72,6 +79,12 @@ class Api:
     async def _readyz(self, request: Request) -> Response:  # noqa: ARG002
         ready = self.ready()
         return _json({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+
+    async def _metrics(self, request: Request) -> Response:  # noqa: ARG002
+        if self.metrics is None:
+            raise BadRequest(404, "nobody renders metrics here")
+        text = await asyncio.get_running_loop().run_in_executor(self.pool, self.metrics)
+        return Response(text, media_type=METRICS_TYPE)
 
     async def _openapi(self, request: Request) -> Response:  # noqa: ARG002
         from reconciler.api.openapi import render_document

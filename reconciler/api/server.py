@@ -6,7 +6,7 @@ uvicorn's own main loop wakes ten times a second; its protocol class needs none 
 import asyncio
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,19 @@ LAST_WORK = 20.0
 class Server:
     """The API of one root, on one socket."""
 
-    def __init__(self, root: Root, path: Path, *, own: bool, ready: Any = None, routes: tuple[Route, ...] = ()) -> None:
+    def __init__(
+        self,
+        root: Root,
+        path: Path,
+        *,
+        own: bool,
+        ready: Any = None,
+        metrics: Callable[[], bytes] | None = None,
+        routes: tuple[Route, ...] = (),
+    ) -> None:
         self.path = path
         self._own = own
-        self._api = Api(share(root), **({"ready": ready} if ready else {}))
+        self._api = Api(share(root), metrics=metrics, **({"ready": ready} if ready else {}))
         self._routes = routes
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="api", daemon=True)

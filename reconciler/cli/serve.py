@@ -72,8 +72,12 @@ def serve(
     if once:
         return _serve_once(ctx, root, settings, log)
     where = read_address(listen) if listen else None
-    settings = structs.replace(settings, listen=where)
-    reread = None if config is None else lambda: structs.replace(_read_config(config), listen=where)
+
+    def placed(settings: "Settings") -> "Settings":
+        return settings if where is None else structs.replace(settings, listen=where)
+
+    settings = placed(settings)
+    reread = None if config is None else lambda: placed(_read_config(config))
     with opened(ctx, root, create=True) as found:
         ended = verb(found, settings, tell=log, reread=reread)
         # Threads may be at work in it still: they end with us, as by a kill, and not while files are being closed.

@@ -98,8 +98,9 @@ class _Serving:
         )
         path = settings.listen or choose_socket(root)
         self._api = Server(
-            root, path, own=path in (choose_socket(root), read_last_socket(root.path)), ready=lambda: self.keeper.ready
-        )
+            root, path, own=path in (choose_socket(root), read_last_socket(root.path)), ready=lambda: self.keeper.ready,
+            metrics=lambda: self.metrics.render(),
+        )  # fmt: skip
         self._publish = _Publisher(root, time.time(), path, lambda: self.keeper)
         self.keeper: Keeper = Keeper(
             root, open_sources(root.path, settings), settings.policy, renew=self._loop.renew, add=self._loop.add,

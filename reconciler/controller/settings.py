@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from reconciler.api.sockets import read_address
 from reconciler.controller.gitsettings import read_git_source
 from reconciler.controller.policy import Policy, SourceRules
 from reconciler.controller.pushhook import read_secret
@@ -20,7 +21,7 @@ from reconciler.controller.targets import KINDS, Target, read_url
 from reconciler.manifest.configuration import Configuration, read_configuration
 from reconciler.manifest.scalars import render_scalar
 from reconciler.manifest.text import MAX_BYTES
-from reconciler.model.errors import BadManifest, Failed, Problem
+from reconciler.model.errors import BadManifest, Failed, Problem, Usage
 from reconciler.plan.mending import DriftRule
 from reconciler.store.events import Retention
 
@@ -121,6 +122,7 @@ def _read(found: Configuration) -> Settings:
         events=_read_retention(found),
         metrics=_read_metrics(found),
         webhook=_read_hook(found),
+        listen=_read_listen(found),
         notifications=_read_targets(found),
         workers=found.get(("workers",), WORKERS),
     )
@@ -170,6 +172,16 @@ def _read_retention(found: Configuration) -> Retention | None:
     default = Retention()
     age = found.duration(("events", "age"), default.age, least=60.0)
     return Retention(keep=found.get(("events", "keep"), default.keep), age=age)
+
+
+def _read_listen(found: Configuration) -> Path | None:
+    if "listen" not in found.data:
+        return None
+    try:
+        return read_address(found.data["listen"])
+    except Usage as error:
+        found.blame(("listen",), error.brief.removeprefix("--listen "), error.hint)
+        return None
 
 
 def _read_metrics(found: Configuration) -> MetricsOptions | None:

@@ -70,6 +70,7 @@ resync: 10m
 poll: 5
 timeout: 1m30s
 workers: 8
+listen: unix:///run/reconcile/api.sock
 events: {keep: 500, age: 14d}
 metrics: {listen: "[::1]:9323", containers: 50}
 webhook: {listen: "localhost:9324", secret_file: SECRET}
@@ -99,6 +100,7 @@ webhook: {listen: "localhost:9324", secret_file: SECRET}
     assert policy.drift_rule("other") == DriftRule(heal=False)
     assert (policy.resync, policy.poll, policy.timeout, settings.workers) == (600.0, 5.0, 90.0, 8)
     assert settings.metrics == MetricsOptions(listen=("::1", 9323), containers=50)
+    assert settings.listen == Path("/run/reconcile/api.sock")
     assert settings.events == Retention(keep=500, age=14 * 86400.0)
 
 

@@ -114,13 +114,17 @@ def test_configuration_is_read_anew_on_sighup_and_a_bad_one_changes_nothing(serv
     served.start("--config", str(config))
     served.wait(lambda: served.serves(8081), "blog is up")
     pid = served.world.pid("blog/web")
-    assert served.asks("readyz") == "ok"
+    applied = 'reconcile_changes_total{result="done",verb="apply"} 1.0'
+    served.wait(lambda: applied in served.asks("metrics"), "it is applied")
+    served.wait(lambda: served.asks("readyz") == "ok", "it is ready")
     lines = served.asks("metrics").splitlines()
     values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
     of_it = '{container="web/1",stack="blog"}'
     for name in ("cpu_seconds_total", "memory_bytes", "pids", "network_receive_bytes_total", "running"):
         assert values[f"reconcile_container_{name}{of_it}"] > 0, name
-    assert values['reconcile_changes_total{result="done",verb="apply"}'] == 1
+    socket = served.status()["controller"]["socket"]
+    over_socket = served.world.nsenter("curl", "-s", "--unix-socket", socket, "http://localhost/metrics").out
+    assert f"reconcile_container_running{of_it} 1.0" in over_socket
     config.write_text(head + "drifft: warn\n")
     served.world.run("serve", "--config", str(config), "--check", check=65)
     served.hang_up()
