@@ -23,7 +23,7 @@ from growth import TOLD, Counts, Growth, Series, count_everything
 
 from lab.world import World, open_world, wait_until
 from reconciler.engine.native.runtime import bundle, policy
-from reconciler.store.events import KEPT
+from reconciler.store.events import Retention
 
 _IMAGE, _BOX = "127.0.0.1:5000/web:1", "127.0.0.1:5000/busybox:1"
 _PAUSED = {"image": _BOX, "command": ["pause"], "init": True, "restart": "always"}
@@ -74,7 +74,7 @@ class Watch:
         self.world.run("apply", "kept.yaml", "--yes", check=0)
         event = ("INSERT INTO events (at, stack, key, data) SELECT at, 'past', '', data FROM events LIMIT 1",)
         with contextlib.closing(sqlite3.connect(self.world.root / "reconcile.db")) as sql, sql:
-            for _ in range(KEPT):
+            for _ in range(Retention().keep):
                 sql.execute(*event)
         self.kept = self.world.pid("kept/still")
 
