@@ -180,7 +180,9 @@ class Keeper:
 
     def _reach_converged(self, versions: Mapping[str, Version]) -> Collection[str]:
         """Of many versions at once those of which nothing is to be done, found by one look at all."""
-        converged = find_converged(self.root, versions) if len(versions) >= MANY else frozenset()
+        converged: Collection[str] = ()
+        with suppress(ReconcileError):  # Order: none is lost for that; each is asked for itself then.
+            converged = find_converged(self.root, versions) if len(versions) >= MANY else ()
         for stack in converged:
             held = self.standings.get(stack)
             if held is not None and held.version is versions[stack]:

@@ -313,9 +313,11 @@ def test_one_of_many_that_can_not_be_planned_keeps_no_other_from_its_version(con
     controlled.run(3)
     controlled.write("s3", image="nowhere:1")
     controlled.write("s4", command="b")
+    controlled.worked.clear()
     controlled.begin()
     controlled.run(5)
     assert controlled.commands()["s4"] == "b"
+    assert {key for _, key in controlled.worked if key.startswith("stack ")} == {"stack s3", "stack s4"}
     assert {state.stack for state in controlled.keeper.read_state()[1] if not state.synced} == {"s3"}
 
 
