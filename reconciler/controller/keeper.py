@@ -248,7 +248,8 @@ class Keeper:
         """Carry out what a version asks for; False where that waits for approval."""
         name, face = version.stack.name, Face(emit=self._tell)
         wish = Wish(stacks=(version.stack,), take_over=self._is_by_hand(version))
-        with acting_as(f"serve {held.source}", pid=os.getpid(), source=held.source):
+        commit = version.stack.commit.id if version.stack.commit is not None else ""
+        with acting_as(f"serve {held.source}", pid=os.getpid(), source=held.source, commit=commit):
             if not self.policy.source_rules(held.source).approve:
                 apply(self.root, wish, self._options(), face=face)
                 return True
@@ -292,7 +293,9 @@ class Keeper:
 
     def _delete(self, name: str, held: Standing) -> None:
         gone = suppress(NotFound)  # What a person deleted is gone already.
-        with gone, acting_as(f"serve {held.source}", pid=os.getpid(), source=held.source):
+        seen = self.sightings.get(held.source)
+        commit = seen.commit.id if seen is not None and seen.commit is not None else ""
+        with gone, acting_as(f"serve {held.source}", pid=os.getpid(), source=held.source, commit=commit):
             delete(self.root, Doomed(stack=name, take_over=True), self._options(), face=Face(emit=self._tell))
         self.standings.forget(name)
         self.say(f"gone {name}", f"stack {name} was deleted, for it is no longer in {held.source}; its volumes stay", name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from controller.gitlab import Pushed
-from reconciler.controller.sources import gittree
+from reconciler.controller.sources import gitrun, gittree
 from reconciler.controller.sources.git import GitOptions, GitSource
 from reconciler.controller.sources.gitplace import parse_place
 from reconciler.controller.sources.gitrun import Bounds
@@ -296,6 +296,18 @@ def test_locks_of_a_git_that_was_killed_and_lost_memory_are_no_hindrance(pushed:
     subprocess.run(["rm", "-r", source.tree], check=True)
     seen = open_source().read()
     assert (seen.broken, set(seen.versions)) == ("", {"blog"})
+
+
+def test_what_came_together_is_thrown_away_and_histories_go_on(
+    pushed: Pushed, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gitrun, "_MOST_PACKS", 1)
+    source = open_source()
+    for number in range(4):
+        pushed.commit("step")
+        new = pushed.commit("another", {"blog.yaml": manifest("blog", f"{number}")})
+        assert taken(source) == new
+    assert len(list((source.folder / "repository" / "objects" / "pack").glob("*.pack"))) <= 4
 
 
 # --- hostile repositories ---

@@ -7,6 +7,7 @@ bounds; that it is never more (objects one by one, over plain HTTP) is what `--d
 """
 
 import os
+import shlex
 import shutil
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ _CONFIG_FD = 9
 _MEMORY = 4 * 1024**3
 _LISTING = 16 * 1024**2
 _LOCAL_SECONDS = 60.0
+_MOST_PACKS = 100
+_FETCH = ("--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force")
 _FIELDS = "%H%x00%ct%x00%an <%ae>%x00%s"
 _SUBJECT = 200
 
@@ -72,7 +75,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
     """What a repository may take of the machine."""
 
     size: int = 1024**3
-    """Bytes of one fetch; twice as many of the repository as we keep it."""
+    """Bytes of one fetch. What is kept of them is thrown away where it comes to more."""
     seconds: float = 600.0
     """How long a fetch may take."""
     ask_seconds: float = 60.0
@@ -113,29 +116,22 @@ class Repository:
         return ""
 
     def fetch(self, what: str, *, depth: int, to: str = WANTED) -> str:
-        """Bring a reference or a commit with so much of its history; the commit that it names. Raises SourceFailed."""
+        """Bring a reference or a commit with so much of its history; the commit that it names. Raises SourceFailed.
+
+        With a depth of 1 it may be begun anew: what was here before is here no more then.
+        """
+        if depth == 1 and self._is_overgrown():
+            files.remove_tree(self.folder)
         self._ensure()
-        options = [
-            "--quiet",
-            "--no-tags",
-            "--no-recurse-submodules",
-            "--no-write-fetch-head",
-            "--force",
-            f"--depth={depth}",
-        ]
-        ended = self._run(["fetch", *options, "--", self.place.url, f"{what}:{to}"], seconds=self.bounds.seconds, away=True)
+        words = ["fetch", *_FETCH, f"--depth={depth}", "--", self.place.url, f"{what}:{to}"]
+        ended = self._run(words, seconds=self.bounds.seconds, away=True)
         self._check(ended, "fetch")
         found = self._run(["rev-parse", "--verify", "--quiet", f"{to}^{{commit}}"])
         if found.code != 0:
             raise SourceFailed(self.place.url, f"{what} names no commit")
-        self._bound()
         return found.out.decode().strip()
 
     # --- of what is here ---
-
-    def has(self, commit: str) -> bool:
-        """Whether a commit is here, with its tree."""
-        return self.folder.exists() and self._run(["cat-file", "-e", f"{commit}^{{tree}}"]).code == 0
 
     def describe(self, commit: str, ref: str) -> Commit:
         """What people know a commit by. Raises SourceFailed."""
@@ -153,9 +149,8 @@ class Repository:
 
     def parents(self, commit: str) -> list[str]:
         """The parents that a commit says it has, whether they are here or not."""
-        head = (
-            self._run(["cat-file", "commit", commit], out_size=_LISTING).out.decode(errors="replace").partition("\n\n")[0]
-        )
+        text = self._run(["cat-file", "commit", commit], out_size=_LISTING).out.decode(errors="replace")
+        head, _, _ = text.partition("\n\n")
         return [line.removeprefix("parent ") for line in head.splitlines() if line.startswith("parent ")]
 
     def is_ancestor(self, old: str, new: str) -> bool:
@@ -205,11 +200,10 @@ class Repository:
         files.make_folders(self.folder)
         self._check(self._run(["init", "--quiet", "--bare", "--template="]), "make a repository")
 
-    def _bound(self) -> None:
-        """One that has grown too large is begun anew with the next fetch: what is needed of it lies beside it."""
-        if files.measure_tree(self.folder / "objects") > 2 * self.bounds.size:
-            files.remove_tree(self.folder)
-            raise SourceFailed(self.place.url, "what was kept of it had grown too large: it is fetched anew", retry=True)
+    def _is_overgrown(self) -> bool:
+        """Whether so much has come together that it is cheaper to begin anew: what was taken of it lies beside it."""
+        packs = self.folder / "objects" / "pack"
+        return len(list(packs.glob("*.pack"))) > _MOST_PACKS or files.measure_tree(packs) > self.bounds.size
 
     def _run(
         self,
@@ -320,8 +314,6 @@ def render_ssh_command(access: Access) -> str:
         options += [f'UserKnownHostsFile="{_escape(access.known_hosts)}"', "GlobalKnownHostsFile=none"]
     if access.ssh_key is not None:
         options += [f'IdentityFile="{_escape(access.ssh_key)}"', "IdentitiesOnly=yes"]
-    import shlex
-
     return shlex.join(["ssh", "-F", "none", "-a", "-x", *(word for option in options for word in ("-o", option))])
 
 
