@@ -115,7 +115,8 @@ def approve(root: Root, waiting: Waiting, options: ApplyOptions, *, face: Face) 
             told(Note(text=f"{approver.name} approved {waiting.words} of {name}"))
         how = structs.replace(options, yes=True, sourced=True)
         asked = f"serve {waiting.source}, approved by {approver.name}"
-        with acting_as(asked, uid=approver.uid, pid=approver.pid, source=waiting.source):
+        commit = next((stack.commit.id for stack in plan.wanted if stack.commit is not None), "")
+        with acting_as(asked, uid=approver.uid, pid=approver.pid, source=waiting.source, commit=commit):
             applied = apply_saved(root, plan, name, how, take_over=waiting.take_over, face=Face(emit=face.emit))
     except StalePlan as error:
         drop_waiting(root, waiting.stack)

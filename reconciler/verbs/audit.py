@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from reconciler.model.errors import ReconcileError, Refused, RolledBack
+from reconciler.model.errors import ConvergeFailed, ReconcileError, Refused, RolledBack
 from reconciler.model.events import Changed
 from reconciler.model.key import Key, stack_of
 from reconciler.model.plan import Reason
@@ -127,5 +127,9 @@ def _name_result(error: BaseException | None) -> str:
 def _say_why(error: BaseException | None) -> str:
     if error is None:
         return ""
-    words = f"{error.brief}\n{error.detail}" if isinstance(error, ReconcileError) else f"{type(error).__name__}: {error}"
-    return words.strip()[:LONGEST]
+    if not isinstance(error, ReconcileError):
+        return f"{type(error).__name__}: {error}"[:LONGEST]
+    failed = error.failed if isinstance(error, RolledBack) else error
+    causes = failed.causes if isinstance(failed, ConvergeFailed) else ()
+    # Not their details: what programs and logs said stands in the events of the actions.
+    return "\n".join([error.brief, *(cause.brief for cause in causes)])[:LONGEST]

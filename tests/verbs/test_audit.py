@@ -83,7 +83,7 @@ def test_what_fails_and_what_is_refused_say_why(root: Root) -> None:
         delete(root, Doomed(stack="blog", take_over=True), ApplyOptions(), face=Face())
     _, failed, refused = changes(root)
     assert (failed.verb, failed.result) == ("apply", "failed")
-    assert "container/blog/web/1" in failed.why
+    assert "container/blog/web/1: ended with 3" in failed.why
     assert (refused.verb, refused.result) == ("delete", "refused")
     assert "nobody can be asked" in refused.why
 
