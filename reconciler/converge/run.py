@@ -23,7 +23,7 @@ from reconciler.converge.ground import Ground
 from reconciler.converge.keep import keep_contents
 from reconciler.converge.ledger import Ledger, Outcome
 from reconciler.converge.view import compose_view
-from reconciler.converge.waits import Verdict, Watchlist, describe_failure, is_job
+from reconciler.converge.waits import Verdict, Watchlist, describe_failure, is_checked_anew, is_job
 from reconciler.linux import failpoint
 from reconciler.model.errors import Failed, MachineRefused, ReconcileError, find_refusal
 from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, Emit, Note
@@ -256,11 +256,11 @@ class Walk:
             perform.clean_up(job, self.ground)
             raise
 
-    def _waits(self, job: Job) -> bool:
-        """Whether this container is to be seen running before it is done."""
-        if kind_of(job.action.key) is not Kind.CONTAINER or job.action.verb not in STARTING_VERBS:
+    def _waits(self, job: Job, status: Status | None) -> bool:
+        """Whether this container is to be seen running, and healthy where it has a check, before it is done."""
+        if kind_of(job.action.key) is not Kind.CONTAINER or job.new is None or job.new.held:
             return False
-        if job.new is None or job.new.held:
+        if job.action.verb not in STARTING_VERBS and not is_checked_anew(job.action, job.new, status):
             return False
         # Nobody else would end a replacement that started first: it is waited for in every case.
         return self.options.wait or self.board.is_awaited(job.action) or job.action.order == START_FIRST
@@ -279,12 +279,13 @@ class Walk:
             self._second_half(outcome)
         elif outcome.error is not None:
             self._fail(action, outcome.error)
-        elif self._waits(job):
+        elif self._waits(job, outcome.status):
             assert job.new is not None
             assert outcome.status is not None
             self.board.put(action, State.STARTED)
             self.ledger.statuses[action.id] = outcome.status
-            self.watchlist.add(job.new, outcome.status)
+            age = max(self.ground.now() - outcome.status.started_at, 0.0) if action.verb is Verb.UPDATE else 0.0
+            self.watchlist.add(job.new, outcome.status, age=age)
         elif perform.replaces_container(job):
             assert outcome.status is not None
             self.ledger.statuses[action.id] = outcome.status

@@ -26,6 +26,7 @@ from reconciler.model.health import (
 )
 from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Health, Phase, Status
+from reconciler.model.plan import Action
 from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec, Healthcheck
 from reconciler.plan.exits import render_code
@@ -170,6 +171,12 @@ def describe_failure(engine: Engine, made: Made, verdict: Verdict) -> Failed:
 def is_job(made: Made) -> bool:
     """Whether it is waited for until it has completed, whatever its health."""
     return isinstance(made.spec, ContainerSpec) and made.spec.job
+
+
+def is_checked_anew(action: Action, made: Made, status: Status | None) -> bool:
+    """Whether a container that goes on running has another health check from now on, which may say that it is not well."""
+    changed = any(change.path.startswith("/healthcheck") for change in action.changes)
+    return changed and status is not None and status.phase is Phase.RUNNING and check_of(made) is not None
 
 
 def check_of(made: Made) -> Healthcheck | None:

@@ -111,6 +111,20 @@ def test_container_waits_for_the_health_of_what_it_depends_on(bench: Bench) -> N
     assert "unhealthy after 2 tries: made unhealthy" in bench.failures()[0].brief
 
 
+def test_another_health_check_in_place_is_waited_for_and_fails_where_it_says_so(bench: Bench) -> None:
+    check = Healthcheck(test=("CMD", "true"), interval=1.0, retries=2)
+    bench.apply(stack(cache=container(healthcheck=check)))
+    pid = bench.pids()[CACHE]
+    bench.machine.content["sha256:" + "a" * 64].healthy = False
+    other = msgspec.structs.replace(check, test=("CMD", "other"))
+    assert bench.apply(stack(cache=container(healthcheck=other))).failed == (CACHE,)
+    assert "unhealthy after 2 tries" in bench.failures()[0].brief
+    assert bench.pids()[CACHE] == pid
+    labelled = container(healthcheck=other, labels={"a": "b"})
+    assert bench.apply(stack(cache=labelled)).failed == ()
+    assert bench.apply(stack(cache=container(labels={"a": "b"}))).failed == ()
+
+
 def test_without_wait_health_is_still_waited_for_where_something_depends_on_it(bench: Bench) -> None:
     check = Healthcheck(test=("CMD", "true"), interval=1.0)
     wanted = stack(web=container(depends_on={"cache": "healthy"}), cache=container(healthcheck=check))
