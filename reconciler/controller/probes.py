@@ -130,7 +130,8 @@ class Probes:
             return
         patience = min(FIRST_PATIENCE * 2.0 ** (probed.restarts - 1), LONGEST_PATIENCE)
         if probed.restarts and now - probed.restarted < patience:
-            again = f"{words}; it was restarted {probed.restarts} times for that, and is again after {patience:g} s"
+            times = "once" if probed.restarts == 1 else f"{probed.restarts} times"
+            again = f"{words}; it was restarted {times} for that, and is again after {patience:g} s"
             self._say(f"health {key}", again, stack_of(key), short=short)
             return
         if self._root.read_holder(stack_of(key)):

@@ -251,7 +251,7 @@ def test_x5_repository_that_is_down_leaves_what_was_taken_also_to_the_next_contr
     for each in (source, open_source()):
         seen = each.read()
         assert seen.versions == first.versions
-        assert seen.stale.startswith("ask: ")
+        assert seen.stale.startswith("ask the host: ")
         assert seen.broken == ""
     assert source.read().answered_at == first.answered_at
     (tmp_path / "aside").rename(pushed.bare)
@@ -261,7 +261,7 @@ def test_x5_repository_that_is_down_leaves_what_was_taken_also_to_the_next_contr
 def test_repository_that_never_answered_is_broken_and_says_so(pushed: Pushed, open_source: Open) -> None:
     assert "it has no branch main" in open_source().read().broken
     nowhere = open_source(place=parse_place("/nowhere/at/all")).read()
-    assert nowhere.broken.startswith("ask: ")
+    assert nowhere.broken.startswith("ask the host: ")
     assert "what runs stays as it is" in nowhere.broken
 
 

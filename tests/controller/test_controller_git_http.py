@@ -82,7 +82,7 @@ def test_h2_credentials_reach_the_server_and_stand_in_no_process_and_no_file(
 def test_h2_wrong_credentials_are_told_and_shown_nowhere(server: Served, credentials: Path, tmp_path: Path) -> None:
     server.credentials = "Basic of-somebody-else"
     broken = source(server, tmp_path, credentials).read().broken
-    assert "ask: " in broken
+    assert "ask the host: " in broken
     assert f"hint: {credentials} is not accepted" in broken
     assert SECRET not in broken
     assert BASIC not in broken

@@ -108,7 +108,7 @@ class Repository:
         """What a reference names there now; empty where it is not there. Raises SourceFailed."""
         self._ensure()
         ended = self._run(["ls-remote", "--quiet", "--", self.place.url, ref], seconds=self.bounds.ask_seconds, away=True)
-        self._check(ended, "ask")
+        self._check(ended, "ask the host")
         for line in ended.out.decode(errors="replace").splitlines():
             identity, _, name = line.partition("\t")
             if name == ref:
