@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.engine.native.glimpse import Glimpse
+from reconciler.engine.native.runtime.monitor import cgroup_parent
 from reconciler.linux import cgroups, mounts, netlink, process
 from reconciler.model.errors import Failed, ProgramFailed
 from reconciler.model.events import silent
@@ -334,5 +335,18 @@ def test_sensitive_values_are_in_the_bundle_only(on_machine: Callable[..., None]
         for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):  # it has ended
                 assert b"planted-in-clear" not in cmdline.read_bytes()
+
+    on_machine(work)
+
+
+def test_x1_cgroup_of_a_root_of_which_one_hierarchy_was_left_goes(on_machine: Callable[..., None]) -> None:
+    def work(machine: Machine) -> None:
+        parent = cgroup_parent(machine.layout)
+        folder = next(folder for folder in cgroups.list_folders(parent))
+        Path(folder).mkdir()
+        [stray] = machine.containers.strays(View(), Glimpse(machine.layout))
+        machine.containers.remove_stray(stray)
+        assert not cgroups.exists(parent)
+        assert machine.containers.strays(View(), Glimpse(machine.layout)) == []
 
     on_machine(work)

@@ -306,9 +306,11 @@ class ContainerDriver:
             for name in _list(self.layout.bundles)
             if name not in known and not name.startswith(files.STAGING)
         ]
-        inside = cgroups.list_children(cgroup_parent(self.layout))
+        parent = cgroup_parent(self.layout)
+        inside = cgroups.list_children(parent)
         found += [Stray(kind="cgroup", name=name) for name in sorted(filter(is_incarnation, inside - known))]
-        if not known and inside & {"monitors"} and not found:
+        # Who removed the last container may have died between two hierarchies.
+        if not known and not found and inside <= {"monitors"} and cgroups.exists(parent):
             found.append(Stray(kind="cgroup", name="monitors"))
         return found + stack.strays(self.layout, view, glimpse)
 
