@@ -21,6 +21,7 @@ from reconciler.manifest.draft import Draft
 from reconciler.manifest.envfile import parse_env_text
 from reconciler.manifest.faults import Fault
 from reconciler.manifest.lockfile import pin_specs, read_lock
+from reconciler.manifest.sopsfile import is_sops_file
 from reconciler.manifest.text import MAX_BYTES, Document, decode, read_document
 from reconciler.manifest.validate import validate
 from reconciler.model.errors import BadManifest, Problem
@@ -103,7 +104,7 @@ def _find_files(paths: Iterable[Path], problems: list[Problem]) -> list[Path]:
     out: dict[Path, None] = {}
     for path in paths:
         try:
-            found = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml")) if path.is_dir() else [path]
+            found = sorted(filter(_is_manifest, path.iterdir())) if path.is_dir() else [path]
         except OSError as error:
             problems.append(Problem(file=str(path), text=f"can't be read: {error.strerror}"))
             continue
@@ -113,6 +114,10 @@ def _find_files(paths: Iterable[Path], problems: list[Problem]) -> list[Path]:
             )
         out.update(dict.fromkeys(found))
     return list(out)
+
+
+def _is_manifest(file: Path) -> bool:
+    return file.suffix in (".yaml", ".yml") and not is_sops_file(file)
 
 
 def _read_file(path: Path, *, most: int) -> bytes:

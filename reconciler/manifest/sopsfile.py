@@ -7,7 +7,7 @@ value. Source: getsops/sops 3, `stores/*`. Aliases and merges are refused: SOPS 
 import json
 import re
 from collections.abc import Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -15,9 +15,12 @@ from msgspec import Struct
 
 from reconciler.manifest.scalars import Scalar, read_scalar
 from reconciler.manifest.text import EVENT_LOADER, MAX_DEPTH
+from reconciler.model.content import ENCRYPTED_LIMIT
 
 _META = "sops"
 _FLAT_AGE = re.compile(r"sops_age__list_([0-9]{1,4})__map_(recipient|enc)")
+_HAS_META = re.compile(rb"^sops:|^\s*\"sops\":", re.MULTILINE)
+_IS_MANIFEST = re.compile(rb"^\s*\"?apiVersion\"?:\s*\"?reconcile/", re.MULTILINE)
 Tree = dict[str, Any]
 
 
@@ -34,6 +37,18 @@ class SopsFile(Struct, frozen=True, kw_only=True):
 
 class NotSops(ValueError):
     """The text is none of SOPS; its words say why, without any of what is in it."""
+
+
+def is_sops_file(path: Path) -> bool:
+    """Whether what is named like a manifest is a file of SOPS, which may lie beside manifests: by its words, unparsed."""
+    try:
+        if not path.is_file():  # A pipe would hang who opens it.
+            return False
+        with path.open("rb") as file:
+            data = file.read(ENCRYPTED_LIMIT)
+    except OSError:
+        return False
+    return b"ENC[AES256_GCM,data:" in data and bool(_HAS_META.search(data)) and not _IS_MANIFEST.search(data)
 
 
 def read_sops_file(data: bytes, file: str) -> SopsFile:

@@ -92,7 +92,9 @@ def choose_waiting(root: Root, source: str, stack: str = "") -> tuple[Waiting, .
     everything = read_waiting(root)
     of_source = [one for one in everything if one.source == source]
     if not of_source:
-        raise NotFound("source with something that waits for approval", source, {one.source for one in everything})
+        error = NotFound("source with something that waits for approval", source, {one.source for one in everything})
+        error.hint = error.hint if everything else "nothing waits; `reconcile status` says what sources want"
+        raise error
     found = tuple(one for one in of_source if stack in ("", one.stack))
     if not found:
         raise NotFound(f"stack of {source} that waits for approval", stack, {one.stack for one in of_source})

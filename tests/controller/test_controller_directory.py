@@ -11,6 +11,7 @@ from lab.world import wait_until
 from reconciler.controller.sources import directory
 from reconciler.controller.sources.directory import DirectorySource
 from reconciler.controller.watch import FolderWatcher
+from reconciler.verbs.plan import load
 
 TEXT = "apiVersion: reconcile/v1\nname: {name}\ncontainers:\n  web:\n    image: app:{tag}\n"
 
@@ -231,3 +232,21 @@ def test_x7_folder_that_can_not_be_watched_is_polled_and_watched_once_it_can_be(
         wait_until(lambda: f"source {folder}" in heard, "it hears of files")
     finally:
         watcher.stop()
+
+
+SOPS_FILE = "password: ENC[AES256_GCM,data:8Ll+TDCgzQ==,iv:aao0OSVd,tag:WKj0nuSS,type:str]\nsops:\n    mac: x\n"
+
+
+def test_file_of_sops_beside_manifests_is_none(folder: Path) -> None:
+    (folder / "secrets.yaml").write_text(SOPS_FILE)
+    write(folder / "blog.yaml", "blog")
+    (folder / "shop").mkdir()
+    write(folder / "shop" / "stack.yaml", "shop")
+    (folder / "shop" / "secrets.yaml").write_text(SOPS_FILE)
+    seen = source(folder).read()
+    assert set(seen.versions) == {"blog", "shop"}
+    assert seen.problems == {}
+    assert [stack.name for stack in load([folder / "shop"], variables={}, environment={})] == ["shop"]
+    # One that is a manifest of ours as well is told that it can't be both.
+    (folder / "mail.yaml").write_text(TEXT.format(name="mail", tag="1") + SOPS_FILE)
+    assert "sops: unknown key" in source(folder).read().problems["mail.yaml"]

@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 
 from reconciler.controller.sources.sighting import Sighting, Version
 from reconciler.linux.settled import is_being_written
+from reconciler.manifest.sopsfile import is_sops_file
 from reconciler.model.errors import BadManifest, Problem, ReconcileError
 from reconciler.model.record import Stack
 from reconciler.model.spec import UNREAD, ContainerSpec
@@ -82,7 +83,8 @@ class DirectorySource:
             return False
         try:
             _check_files(self.folder, files)
-            entry.stacks = self._load(files)
+            manifests = tuple(file for file in files if not is_sops_file(file))
+            entry.stacks = self._load(manifests) if manifests else ()
             entry.inputs = tuple(sorted({path for stack in entry.stacks for path in _find_inputs(stack)}))
             entry.problem = ""
             entry.token = own + _sign(entry.inputs) + _digest(f"{name}={value}" for name, value in self._variables.items())
