@@ -12,6 +12,7 @@ whole of a `reconcile get`. A call is a connection.
 
 import os
 import secrets
+import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -21,7 +22,7 @@ from typing import Any
 import msgspec
 
 from reconciler.api import frames
-from reconciler.api.asks import CALL_OF, Ask, Call, Cancel
+from reconciler.api.asks import CALL_OF, Ask, Call, Cancel, Exec
 from reconciler.api.frames import Listener
 from reconciler.api.problem import Unanswered, read_problem, revive
 from reconciler.model.errors import Failed
@@ -96,6 +97,28 @@ class Client:
         with suppress(Failed):
             self.call(Cancel(call=number))
 
+    def exec(self, ask: Exec, *, stdin: int = 0, stdout: int = 1, stderr: int = 2) -> int:
+        """Run a command with streams of ours; its exit code. Ctrl-C goes to the command, which may end by it or not."""
+        call = CALL_OF[Exec]
+        with closing(self._open()) as line:
+            headers = {"Content-Type": "application/jsonl", "Transfer-Encoding": "chunked"}
+            line.send(_head(call.method, f"/v1{call.path}", headers | _about_us(secrets.token_hex(16))))
+            line.send_chunk(msgspec.json.encode(ask) + b"\n")
+            status, found = self._read_head(line)
+            if status != 200:
+                raise read_problem(line.read_body(found), status)
+            line.cancel = Interrupted(line)
+            line.input = stdin if ask.stdin else -1
+            for text in line.read_lines(found):
+                frame = frames.decode_frame(text)
+                if isinstance(frame, frames.Output):
+                    _write_all(stdout if frame.stream == "stdout" else stderr, frame.data)
+                elif isinstance(frame, frames.Broken):
+                    raise revive(frame.problem)
+                elif isinstance(frame, frames.Answer):
+                    return int(frame.answer["exit_code"])
+            raise _hung_up()
+
     # --- the line ---
 
     def _open(self) -> "Line":
@@ -148,11 +171,9 @@ def _tell(frame: frames.AnyFrame, listener: Listener) -> None:
 
 def _render(call: Call, ask: Ask, number: str) -> tuple[bytes, bytes]:
     """Head and body of a request."""
-    headers = {"Reconcile-Call": number}
+    headers = _about_us(number)
     if call.streams:
         headers["Accept"] = "application/jsonl"
-    if user := os.environ.get("SUDO_USER"):
-        headers["Reconcile-Sudo-User"] = user
     if call.method == "GET":
         from urllib.parse import urlencode
 
@@ -161,6 +182,17 @@ def _render(call: Call, ask: Ask, number: str) -> tuple[bytes, bytes]:
     body = msgspec.json.encode(ask)
     headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
     return _head(call.method, f"/v1{call.path}", headers), body
+
+
+def _about_us(number: str) -> dict[str, str]:
+    user = os.environ.get("SUDO_USER")
+    return {"Reconcile-Call": number, **({"Reconcile-Sudo-User": user} if user else {})}
+
+
+def _write_all(number: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(number, left) :]
 
 
 def _words(ask: Ask) -> Iterator[tuple[str, str]]:
@@ -183,6 +215,9 @@ class Line:
         self._buffer = bytearray()
         self.cancel: Callable[[], None] | None = None
         """What the first Ctrl-C does; the next one raises KeyboardInterrupt."""
+        self._unsent = bytearray()
+        self.input = -1
+        """What is read of this descriptor is sent while we wait; -1: of none."""
 
     def close(self) -> None:
         """Hang up."""
@@ -192,6 +227,14 @@ class Line:
         """Send all of it. What nobody takes is no error: the answer says why."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self._sock.sendall(b"".join(parts))
+
+    def send_chunk(self, data: bytes) -> None:
+        """Send a part of a body whose length nobody knows; nothing ends it."""
+        self.send(_render_chunk(data))
+
+    def send_later(self, data: bytes) -> None:
+        """The same, while we wait."""
+        self._unsent += _render_chunk(data)
 
     def read_head(self, seconds: float) -> tuple[int, dict[str, str]]:
         """Status and headers, by small names. Raises TimeoutError, after which it may be called again."""
@@ -255,6 +298,7 @@ class Line:
     def _more(self) -> None:
         while True:
             try:
+                self._send_input()
                 data = self._sock.recv(1 << 18)
             except ConnectionResetError:
                 data = b""
@@ -266,12 +310,44 @@ class Line:
             self._buffer += data
             return
 
+    def _send_input(self) -> None:
+        """Send input until something is to be received: whoever is slow to read us is read from all the same."""
+        while self.input >= 0 or self._unsent:
+            reads: list[Any] = [self._sock, *([self.input] if self.input >= 0 and not self._unsent else [])]
+            ready, able, _ = select.select(reads, [self._sock] if self._unsent else [], [])
+            if able:
+                with suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
+                    del self._unsent[: self._sock.send(self._unsent, socket.MSG_DONTWAIT)]
+            if self._sock in ready:
+                return
+            if self.input in ready:
+                data = os.read(self.input, 1 << 15)
+                self._unsent += _render_chunk(frames.encode(frames.Input(data=data)) + b"\n")
+                self.input = self.input if data else -1
+
     def interrupt(self) -> None:
         """Ctrl-C was pressed. Raises KeyboardInterrupt where that is to end us."""
-        cancel, self.cancel = self.cancel, None
+        cancel = self.cancel
+        if not isinstance(cancel, Interrupted):
+            self.cancel = None
         if cancel is None:
             raise KeyboardInterrupt
         cancel()
+
+
+class Interrupted:
+    """What Ctrl-C does to a command: a signal, each time."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def __call__(self) -> None:
+        """Send SIGINT, behind what is to be sent yet."""
+        self._line.send_later(frames.encode(frames.Signal(number=2)) + b"\n")
+
+
+def _render_chunk(data: bytes) -> bytes:
+    return b"%x\r\n" % len(data) + data + b"\r\n"
 
 
 def _hung_up() -> Failed:

@@ -62,9 +62,10 @@ AnyFrame = Event | Shown | Item | Output | Answer | Broken
 
 
 class Input(Frame, frozen=True, kw_only=True, tag="input"):
-    """What a command is to read; the body's end ends it."""
+    """What a command is to read."""
 
     data: bytes
+    """Empty: there is no more; the body's end says the same."""
 
 
 class Signal(Frame, frozen=True, kw_only=True, tag="signal"):

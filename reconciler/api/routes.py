@@ -20,8 +20,9 @@ from starlette.routing import Route
 
 from reconciler.api import frames
 from reconciler.api.answers import Opener, answer
-from reconciler.api.asks import CALLS, Ask, Call, Cancel
+from reconciler.api.asks import CALLS, Ask, Call, Cancel, Exec
 from reconciler.api.problem import MEDIA_TYPE, BadRequest, describe_error, map_error
+from reconciler.api.pump import Pump, run_command
 from reconciler.api.streams import Stream
 from reconciler.model.errors import ReconcileError
 from reconciler.verbs.audit import acting_as
@@ -30,6 +31,8 @@ MOST_BODY = 32 << 20
 """Bytes of a request's body."""
 BODY_SECONDS = 30.0
 """Within which it must have come."""
+MOST_LINE = 1 << 20
+"""Bytes of one line of it, where lines go to a command."""
 MOST_AT_WORK = 32
 """Requests that are worked on at once; one more is told to come again."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -95,7 +98,7 @@ class Api:
 
     def _endpoint(self, call: Call) -> Endpoint:
         async def endpoint(request: Request) -> Response:
-            ask = await _read_ask(call, request)
+            ask = await _read_exec(request) if call.ask is Exec else await _read_ask(call, request)
             if isinstance(ask, Cancel):
                 return self._cancel(ask)
             if self.at_work >= MOST_AT_WORK:
@@ -113,6 +116,7 @@ class Api:
 
     async def _work(self, call: Call, ask: Ask, request: Request) -> Response:
         stream = Stream(ask, asyncio.get_running_loop())
+        pump = stream.pump = Pump(stream.listener.item) if isinstance(ask, Exec) else None
         name = request.headers.get("reconcile-call") or f"{id(stream)}"
         self.running[name] = stream
         self.at_work += 1
@@ -120,6 +124,8 @@ class Api:
 
         def run() -> Any:
             with acting_as(who, uid=line.uid, pid=line.pid):
+                if isinstance(ask, Exec) and pump is not None:
+                    return run_command(self.opened, ask, pump)
                 return answer(self.opened, ask, stream.listener)
 
         def done(future: asyncio.Future[Any]) -> None:
@@ -131,9 +137,11 @@ class Api:
         future.add_done_callback(done)
         if not call.streams:
             return _json(await _mapped(future))
-        if not await stream.begun():
+        # A command may be silent until it has read something.
+        if pump is None and not await stream.begun():
             await _mapped(future)  # It failed before it told anything.
-        return Frames(stream, sse=_wants_sse(request))
+        rest = getattr(request.state, "rest", b"")
+        return Frames(stream, sse=_wants_sse(request), rest=rest)
 
 
 async def _mapped(future: "asyncio.Future[Any]") -> Any:
@@ -149,11 +157,13 @@ async def _mapped(future: "asyncio.Future[Any]") -> Any:
 class Frames(Response):
     """A stream's frames as they come: a line of JSON each, or server-sent events."""
 
-    def __init__(self, stream: Stream, *, sse: bool) -> None:
+    def __init__(self, stream: Stream, *, sse: bool, rest: bytes = b"") -> None:
         super().__init__(media_type="text/event-stream" if sse else "application/jsonl")
         del self.headers["content-length"]
         self.headers["cache-control"] = "no-store"
         self._stream = stream
+        self._rest = rest
+        """What of the body came with its first line."""
         self._render = _render_sse if sse else _render_line
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
@@ -170,9 +180,28 @@ class Frames(Response):
             self._stream.leave()
 
     async def _watch(self, receive: Any) -> None:
+        if self._stream.pump is not None:
+            await self._feed(self._stream.pump, receive)
         while (await receive())["type"] != "http.disconnect":
             pass
         self._stream.leave()
+
+    async def _feed(self, pump: Pump, receive: Any) -> None:
+        """Pass on what the body brings, a line each, no faster than it is taken."""
+        rest, more = self._rest, True
+        while more:
+            *lines, rest = rest.split(b"\n")
+            if len(rest) > MOST_LINE or not all(pump.take(line) for line in lines if line):
+                break
+            await pump.room()
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self._stream.leave()
+                return
+            rest += message.get("body", b"")
+            more = message.get("more_body", False)
+        pump.take(rest)
+        pump.end_input()
 
 
 def _render_line(frame: frames.AnyFrame) -> bytes:
@@ -234,6 +263,41 @@ def _check_caller(request: Request) -> None:
 
 
 # --- requests ---
+
+
+async def _read_exec(request: Request) -> Ask:
+    """The first line of the body; what follows goes to the command. A body that is only that may be application/json."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        body, rest = await _read_body(request), b""
+    elif kind == "application/jsonl":
+        body, rest = await _read_line(request)
+    else:
+        raise BadRequest(415, "the body is neither application/jsonl nor application/json", "send a Content-Type")
+    request.state.rest = rest
+    try:
+        return msgspec.json.decode(body, type=Exec)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise BadRequest(400, f"the body does not fit: {error}") from error
+
+
+async def _read_line(request: Request) -> tuple[bytes, bytes]:
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while b"\n" not in body and len(body) <= MOST_LINE:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        raise BadRequest(408, f"the body did not come within {BODY_SECONDS:g} s") from None
+    if len(body) > MOST_LINE:
+        raise BadRequest(413, f"the line has more than {MOST_LINE >> 20} MiB")
+    line, _, rest = body.partition(b"\n")
+    return line, rest
 
 
 async def _read_ask(call: Call, request: Request) -> Ask:

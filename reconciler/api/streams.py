@@ -12,6 +12,7 @@ from reconciler.api import frames
 from reconciler.api.asks import Agreed, Ask
 from reconciler.api.frames import AnyFrame, Listener
 from reconciler.api.problem import Question, Unanswered, describe_error, map_error
+from reconciler.api.pump import Pump
 from reconciler.model.events import AnyEvent
 
 MOST_WAITING = 1024
@@ -32,6 +33,8 @@ class Stream:
         self._left = False
         self._ended = False
         self._some = asyncio.Event()
+        self.pump: Pump | None = None
+        """Of a command: where its input goes."""
         self.listener = Listener(
             emit=self._emit, show=self._show, item=self._put, confirm=self._confirm, gone=self._gone.is_set
         )
@@ -77,6 +80,8 @@ class Stream:
         """Nobody reads any more."""
         self._left = True
         self._gone.set()
+        if self.pump is not None:
+            self.pump.hang_up()
         self._free.release(len(self._frames) + 1)  # Whoever waits to put one must not wait on.
         self._frames.clear()
         self._some.set()

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from reconciler.cli.options import complete_names, opened, root_option
+from reconciler.cli.reach import find_client
 
 OURS = 125
 """The exit code where not the command but we failed, as docker has it."""
@@ -31,13 +32,26 @@ def exec_(
     """Run a command in a running container. Its exit code is ours; 125: we failed, 126: not executable, 127: not found."""
     from reconciler.cli.render import is_terminal, show_error
     from reconciler.model.errors import ReconcileError
-    from reconciler.verbs import containers
 
     if tty and not is_terminal(sys.stdin):
         raise click.UsageError("-t: standard input is no terminal; leave -t out")
     if command[0] == "--" and len(command) > 1:  # Compat: kubectl wants it there, docker takes it for the command.
         command = command[1:]
     env = dict(pair.partition("=")[::2] for pair in variables)
+    if not tty and (client := find_client(ctx, root)) is not None:  # A terminal is passed through by ourselves.
+        from reconciler.api.asks import Exec
+        from reconciler.api.client import Unreachable
+
+        wanted = Exec(name=name, command=command, stdin=interactive, user=user, workdir=workdir, env=env)
+        try:
+            return client.exec(wanted)
+        except Unreachable:
+            pass
+        except ReconcileError as error:
+            show_error(error)
+            return OURS
+    from reconciler.verbs import containers
+
     try:
         with opened(ctx, root) as found:
             result = containers.exec_(

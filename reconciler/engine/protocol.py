@@ -241,6 +241,16 @@ class ExecResult(Struct, frozen=True, kw_only=True):
     exit_code: int
 
 
+class Streams(Struct, frozen=True, kw_only=True):
+    """Streams of a command that are not our own: descriptors, which the caller closes."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+    begun: Callable[[Callable[[int], None]], None]
+    """Called once it runs, with what sends it a signal."""
+
+
 class LogLine(Struct, frozen=True, kw_only=True):
     """One line of a container's log. `at` in nanoseconds since the epoch; `lost` says that lines before it are gone."""
 
@@ -323,9 +333,10 @@ class Inside(Protocol):
         user: str = "",
         workdir: str = "",
         env: Mapping[str, str] = {},
+        streams: Streams | None = None,
     ) -> ExecResult:
-        """Run a command in it with our own stdin (if asked), stdout and stderr. With `tty` the terminal is passed
-        through, with its size. 126: not executable, 127: not found."""
+        """Run a command in it with our own stdin (if asked), stdout and stderr, or with `streams` and no
+        terminal. With `tty` the terminal is passed through, with its size. 126: not executable, 127: not found."""
 
     def attach(self, made: Made) -> Line:
         """Open a line to one that was made or runs. Raises Failed where nothing runs."""

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from reconciler.converge.grants import find_uses
 from reconciler.converge.view import compose_view, made_of
-from reconciler.engine.protocol import ExecResult, LogLine
+from reconciler.engine.protocol import ExecResult, LogLine, Streams
 from reconciler.linux import failpoint
 from reconciler.model.errors import ConvergeFailed, Failed, ReconcileError
 from reconciler.model.events import ActionDone, ActionFailed, ActionStarted, Emit, silent
@@ -223,8 +223,9 @@ def exec_(
     user: str = "",
     workdir: str = "",
     env: Mapping[str, str] = {},
+    streams: Streams | None = None,
 ) -> ExecResult:
-    """Run a command in a container that runs: of several indexes the first that does."""
+    """Run a command in a container that runs, with our streams or others: of several indexes the first that does."""
     records = _records(root)
     found = find_containers(records, name)
     states = root.engine.containers.states([made_of(record) for record in found])
@@ -235,7 +236,7 @@ def exec_(
         end = "unpause" if phase is Phase.PAUSED else "start"
         raise Failed(f"{record.key} is not running ({phase.value})", hint=f"reconcile {end} {name}")
     return root.engine.inside.exec(
-        made_of(record), command, tty=tty, stdin=stdin, user=user, workdir=workdir, env=env
+        made_of(record), command, tty=tty, stdin=stdin, user=user, workdir=workdir, env=env, streams=streams
     )  # fmt: skip
 
 

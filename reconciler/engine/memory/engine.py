@@ -23,6 +23,7 @@ from reconciler.engine.protocol import (
     LogLine,
     ReadContent,
     Recollection,
+    Streams,
     Traits,
     Uses,
 )
@@ -231,6 +232,7 @@ class MemoryInside:
         user: str = "",
         workdir: str = "",
         env: Mapping[str, str] = {},
+        streams: Streams | None = None,
     ) -> ExecResult:
         """Nothing runs: 0 where the container runs."""
         if self.machine.containers[made.incarnation].phase is not Phase.RUNNING:

@@ -19,6 +19,7 @@ import msgspec
 from reconciler.engine.native.runtime import runc
 from reconciler.engine.native.runtime.spec import choose_workdir, render_capabilities, render_user
 from reconciler.engine.native.runtime.users import Identity
+from reconciler.engine.protocol import Streams
 from reconciler.linux import cgroups, process
 
 _KILL_SECONDS = 2.0
@@ -58,15 +59,21 @@ def render_process(
     }
 
 
-def run_attached(path: str, monitor: Mapping[str, Any], wanted: Mapping[str, Any], *, stdin: bool) -> int:
-    """Run it with our stdout, stderr and, if asked, stdin; without a terminal (`execterm.py`).
+def run_attached(
+    path: str, monitor: Mapping[str, Any], wanted: Mapping[str, Any], *, stdin: bool, streams: Streams | None = None
+) -> int:
+    """Run it with our stdout, stderr and, if asked, stdin, or with other `streams`; without a terminal (`execterm.py`).
 
     The exit code is the command's own; 127 and 126 where it can't be found or executed, 125 for the runtime's failures.
     """
     with Files(path, wanted) as given:
         command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec"]
         command += ["--process", given.process, monitor["id"]]
-        child = subprocess.Popen(command, stdin=None if stdin else subprocess.DEVNULL, env=runc.RUNTIME_ENV, cwd="/")
+        reads = subprocess.DEVNULL if not stdin else streams.stdin if streams else None
+        out, err = (streams.stdout, streams.stderr) if streams else (None, None)
+        child = subprocess.Popen(command, stdin=reads, stdout=out, stderr=err, env=runc.RUNTIME_ENV, cwd="/")
+        if streams is not None:
+            streams.begun(child.send_signal)
         code = _wait_through_interrupts(child)
         return choose_code(code, given.read_log())
 

@@ -17,7 +17,7 @@ from reconciler.engine.native.runtime.attach import NativeLine
 from reconciler.engine.native.runtime.execterm import run_on_terminal
 from reconciler.engine.native.runtime.spec import Unstartable
 from reconciler.engine.native.runtime.users import BadUser, Identity, resolve_user
-from reconciler.engine.protocol import ExecResult, FileSeen, LogLine
+from reconciler.engine.protocol import ExecResult, FileSeen, LogLine, Streams
 from reconciler.linux import cgroups, process
 from reconciler.model.errors import Failed
 from reconciler.model.health import HTTP, TCP
@@ -64,9 +64,10 @@ class NativeInside:
         user: str = "",
         workdir: str = "",
         env: Mapping[str, str] = {},
+        streams: Streams | None = None,
     ) -> ExecResult:
-        """Run a command in it with our own stdin (if asked), stdout and stderr. Raises Failed where it does not run, or the
-        user is none."""
+        """Run a command in it with our own stdin (if asked), stdout and stderr, or with `streams`. Raises Failed where it
+        does not run, or the user is none."""
         path, monitor = self._need_running(made, "exec")
         identity = self._resolve(made, path, user)
         config = bundle.read_json(path, bundle.CONFIG)
@@ -76,7 +77,7 @@ class NativeInside:
             raise Failed(f"{made.key}: exec: {error}") from error
         if tty:
             return ExecResult(exit_code=run_on_terminal(path, monitor, wanted))
-        return ExecResult(exit_code=execution.run_attached(path, monitor, wanted, stdin=stdin))
+        return ExecResult(exit_code=execution.run_attached(path, monitor, wanted, stdin=stdin, streams=streams))
 
     def _need_running(self, made: Made, tried: str) -> tuple[str, dict[str, Any]]:
         path = self._bundle(made)
