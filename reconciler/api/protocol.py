@@ -71,6 +71,8 @@ class Connection(H11Protocol):
         """The next request may come."""
         self.working = False
         super().on_response_complete()
+        if self.conn.trailing_data[0] and not self._is_at_request():
+            self._expect_head()
 
     def _is_at_request(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

@@ -71,6 +71,8 @@ class Server:
         asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop).result(LAST_WORK + 5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        self._api.pool.shutdown(wait=False)
+        self._loop.close()
         with suppress(FileNotFoundError):
             self.path.unlink()
 
@@ -82,6 +84,9 @@ class Server:
             async with asyncio.timeout(LAST_WORK):
                 while self._state.tasks:
                     await asyncio.wait(list(self._state.tasks))
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # in which they are closed
 
 
 def share(root: Root) -> Opener:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from reconciler.linux import files, process
+from reconciler.linux import process
 from reconciler.model.record import ApplyId
 
 NAME = "controller.json"
@@ -91,6 +91,8 @@ class Serving(Struct, frozen=True, kw_only=True):
 
 def write_serving(root: Path, state: Serving) -> None:
     """Put it in the root. Raises OSError."""
+    from reconciler.linux import files  # whoever only reads needs none of it
+
     files.write_atomic(root / NAME, msgspec.json.encode(msgspec.structs.replace(state, at=time.time())))
 
 
