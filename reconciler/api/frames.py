@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from reconciler.api.problem import Problem, Question
+from reconciler.api.problem import ProblemDetails, Question
 from reconciler.model.events import AnyEvent, Emit, silent
 
 
@@ -55,7 +55,7 @@ class Answer(Frame, frozen=True, kw_only=True, tag="answer"):
 class Broken(Frame, frozen=True, kw_only=True, tag="problem"):
     """It failed; the last line."""
 
-    problem: Problem
+    problem: ProblemDetails
 
 
 AnyFrame = Event | Shown | Item | Output | Answer | Broken

@@ -9,7 +9,7 @@ from reconciler import __version__
 from reconciler.api import frames
 from reconciler.api.asks import CALLS, Call
 from reconciler.api.examples import EXAMPLES
-from reconciler.api.problem import MEDIA_TYPE, Problem
+from reconciler.api.problem import MEDIA_TYPE, ProblemDetails
 from reconciler.schema.load import load_schema
 
 _REF = "#/components/schemas/{name}"
@@ -44,8 +44,13 @@ def _text(summary: str) -> dict[str, Any]:
     return {"get": {"summary": summary, "responses": {"200": answer, **_problems()}}}
 
 
+def render_text() -> str:
+    """The document as docs/openapi.json has it."""
+    return msgspec.json.format(msgspec.json.encode(render_document()), indent=1).decode() + "\n"
+
+
 def _components() -> dict[str, Any]:
-    types: list[Any] = [*(call.ask for call in CALLS), frames.AnyFrame, frames.AnyInput, Problem]
+    types: list[Any] = [*(call.ask for call in CALLS), frames.AnyFrame, frames.AnyInput, ProblemDetails]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     found: dict[str, Any] = dict(components)
     found["Frame"] = schemas[len(CALLS)]
@@ -111,5 +116,5 @@ def _answer(call: Call) -> dict[str, Any]:
 
 
 def _problems() -> dict[str, Any]:
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
     return {"default": {"description": "What is wrong, in the words of the terminal.", "content": content}}

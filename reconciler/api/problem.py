@@ -28,7 +28,7 @@ class Question(Struct, frozen=True, kw_only=True):
     """What must be typed for a yes; empty: y or n."""
 
 
-class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ProblemDetails(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An error. `type` is `urn:reconcile:NAME`, its name in docs/api.md."""
 
     type: str
@@ -64,9 +64,9 @@ class BadRequest(ReconcileError):
         self.status = status
 
 
-def describe_error(error: ReconcileError) -> Problem:
+def describe_error(error: ReconcileError) -> ProblemDetails:
     """An error of ours as data."""
-    return Problem(
+    return ProblemDetails(
         type=f"urn:reconcile:{type(error).__name__}",
         title=error.brief,
         status=_choose_status(error),
@@ -97,7 +97,7 @@ def _choose_status(error: ReconcileError) -> int:
     return _STATUS.get(error.exit_code, 500)
 
 
-def revive(problem: Problem) -> ReconcileError:
+def revive(problem: ProblemDetails) -> ReconcileError:
     """The error that a problem was: of its class where we know it, with its words and its exit code."""
     if problem.question is not None:
         return Unanswered(problem.question)
@@ -118,7 +118,7 @@ def revive(problem: Problem) -> ReconcileError:
 def read_problem(body: bytes, status: int) -> ReconcileError:
     """The error in the body of a response; of anything else one that says so."""
     try:
-        return revive(msgspec.json.decode(body, type=Problem))
+        return revive(msgspec.json.decode(body, type=ProblemDetails))
     except msgspec.MsgspecError:
         words = body[:200].decode(errors="replace")
         return errors.Failed(f"the controller answered {status}", words, "look at its log: journalctl -u reconcile")

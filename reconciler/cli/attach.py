@@ -79,9 +79,9 @@ def _show_ended(ended: dict[str, Any], form: str) -> None:
     if ended["problem"] is not None:
         import msgspec
 
-        from reconciler.api.problem import Problem, revive
+        from reconciler.api.problem import ProblemDetails, revive
 
-        show_error(revive(msgspec.convert(ended["problem"], Problem)))
+        show_error(revive(msgspec.convert(ended["problem"], ProblemDetails)))
     elif form == "json":
         show_json_line({name: ended[name] for name in ("key", "exit_code", "note")})
     else:

@@ -14,7 +14,7 @@ from reconciler.api import asks
 from reconciler.api.answers import answer
 from reconciler.api.client import Client, Unreachable
 from reconciler.api.frames import Listener
-from reconciler.api.problem import Problem as Far
+from reconciler.api.problem import ProblemDetails as Far
 from reconciler.api.problem import Question, describe_error, revive
 from reconciler.model import errors
 from reconciler.model.events import ActionDone, AnyEvent

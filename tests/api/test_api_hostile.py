@@ -103,7 +103,7 @@ def test_f2_body_too_large_or_that_never_comes(serve: Callable[[], Served]) -> N
         served = serve()
         assert b"HTTP/1.1 413" in served.send(POST + b"Content-Length: 1000000000\r\n\r\n" + b"x" * (1 << 17))
         assert b"HTTP/1.1 413" in served.send(
-            head + b"Transfer-Encoding: chunked\r\n\r\n" + b"10000\r\n%s\r\n" % (b"x" * 65536) * 3
+            POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"10000\r\n%s\r\n" % (b"x" * 65536) * 3
         )
         assert b"HTTP/1.1 408" in served.send(POST + b"Content-Length: 10\r\n\r\n{")
         assert served.is_well()

@@ -279,3 +279,32 @@ def test_what_a_source_changes_waits_until_it_is_approved(served: Served) -> Non
     assert "approved 3 actions (3 create) of stack blog" in served.world.run("events", check=0).out
     assert f"serve {source}, approved by" in served.world.run("history", "blog", check=0).out
     assert "no source with something that waits" in served.world.run("approve", source, check=1).err
+
+
+def test_commands_go_through_the_socket_of_the_controller_and_say_the_same(served: Served) -> None:
+    world = served.world
+    served.write("blog", 8081)
+    served.start()
+    served.wait(lambda: served.serves(8081), "it is up")
+    [socket] = [name for name in world.nsenter("ls", "/run/reconcile").out.split() if name.endswith(".sock")]
+    assert world.nsenter("stat", "-c", "%a %U", f"/run/reconcile/{socket}").out.split()[0] in ("600", "660")
+    path = world.write(MANIFEST.format(name="shop", port=8082, more=""), "shop.yaml")
+    told = world.run("apply", path.name, "--yes", check=0).out
+    assert "3 actions: 3 create" in told
+    assert "done: 3 actions" in told
+    for line in ("get networks", "plan shop.yaml", "drift", "history shop", "get nothere", "apply no.yaml"):
+        words = line.split()
+        far, near = world.run(*words), world.run("--local", *words)
+        assert (far.code, far.out, far.err) == (near.code, near.out, near.err)
+    world.run("exec", "shop/web", "sh", "-c", "echo out; echo err >&2; exit 7", check=7)
+    assert world.run("exec", "-i", "shop/web", "cat", stdin="through it", check=0).out == "through it"
+    assert "shop" in world.run("events", "--changes", "--stack", "shop", check=0).out
+    world.run("stop", "shop", check=0)
+    assert world.record("shop/web")["status"]["held"]["kind"] == "stop"
+    world.run("delete", "shop", "--yes", check=0)
+    assert served.running is not None
+    world.signal(served.running, signal.SIGSTOP)  # One that hangs is told, and can be gone without.
+    hung = world.run("get", check=1)
+    assert "does not answer" in hung.err
+    assert "blog" in world.run("--local", "get", check=0).out
+    world.signal(served.running, signal.SIGCONT)
