@@ -140,8 +140,7 @@ class Api:
         # A command may be silent until it has read something.
         if pump is None and not await stream.begun():
             await _mapped(future)  # It failed before it told anything.
-        rest = getattr(request.state, "rest", b"")
-        return Frames(stream, sse=_wants_sse(request), rest=rest)
+        return Frames(stream, sse=_wants_sse(request), rest=getattr(request.state, "rest", None))
 
 
 async def _mapped(future: "asyncio.Future[Any]") -> Any:
@@ -157,13 +156,13 @@ async def _mapped(future: "asyncio.Future[Any]") -> Any:
 class Frames(Response):
     """A stream's frames as they come: a line of JSON each, or server-sent events."""
 
-    def __init__(self, stream: Stream, *, sse: bool, rest: bytes = b"") -> None:
+    def __init__(self, stream: Stream, *, sse: bool, rest: bytes | None = None) -> None:
         super().__init__(media_type="text/event-stream" if sse else "application/jsonl")
         del self.headers["content-length"]
         self.headers["cache-control"] = "no-store"
         self._stream = stream
         self._rest = rest
-        """What of the body came with its first line."""
+        """What of the body came with its first line; None where that was all of it."""
         self._render = _render_sse if sse else _render_line
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
@@ -188,7 +187,7 @@ class Frames(Response):
 
     async def _feed(self, pump: Pump, receive: Any) -> None:
         """Pass on what the body brings, a line each, no faster than it is taken."""
-        rest, more = self._rest, True
+        rest, more = self._rest or b"", self._rest is not None
         while more:
             *lines, rest = rest.split(b"\n")
             if len(rest) > MOST_LINE or not all(pump.take(line) for line in lines if line):
@@ -269,12 +268,11 @@ async def _read_exec(request: Request) -> Ask:
     """The first line of the body; what follows goes to the command. A body that is only that may be application/json."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        body, rest = await _read_body(request), b""
+        body = await _read_body(request)
     elif kind == "application/jsonl":
-        body, rest = await _read_line(request)
+        body, request.state.rest = await _read_line(request)
     else:
         raise BadRequest(415, "the body is neither application/jsonl nor application/json", "send a Content-Type")
-    request.state.rest = rest
     try:
         return msgspec.json.decode(body, type=Exec)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
