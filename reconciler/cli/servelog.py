@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from contextlib import suppress
 
 from reconciler.cli.progress import final_lines
 from reconciler.linux.journal import Journal, is_journal
@@ -26,7 +27,8 @@ class Log:
         """Write it. From any thread."""
         if not isinstance(event, _STAYS):
             return
-        with self._lock:
+        # Nobody reads it any more: whoever works must go on.
+        with self._lock, suppress(OSError):
             if self._json:
                 print(render_json(event, time.time()), file=sys.stderr, flush=True)
             elif self._journal is None or not self._journal.write(render_fields(event)):
