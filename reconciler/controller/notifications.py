@@ -100,6 +100,7 @@ class _Place:
         """By what it is about: from when on it may be sent, and what."""
         self._left_out = 0
         self._sent: dict[str, _Sent] = {}
+        """By what it is about; what is being sent counts."""
         self._until: float | None = None
         """Of the monotonic clock: when it is to have ended."""
         self._thread = threading.Thread(target=self._run, name=f"notify-{target.name}", daemon=True)
@@ -132,16 +133,13 @@ class _Place:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        while (found := self._await_notice()) is not None:
-            about, notice = found
-            if self._deliver(notice):
+        while (notice := self._await_notice()) is not None:
+            if not self._deliver(notice):
+                self._count("dropped")
                 with self._changed:
-                    self._sent.pop(about, None)  # Order: the newest are the last.
-                    self._sent[about] = _Sent(notice.kind, notice.text, time.monotonic())
-                    if len(self._sent) > MOST_KNOWN:
-                        del self._sent[next(iter(self._sent))]
+                    self._left_out += 1 + notice.left_out
 
-    def _await_notice(self) -> tuple[str, Notice] | None:
+    def _await_notice(self) -> Notice | None:
         """What is due first; None where it is to end."""
         with self._changed:
             while True:
@@ -154,7 +152,15 @@ class _Place:
                     continue
                 _, notice = self._queue.pop(about)
                 notice, self._left_out = structs.replace(notice, left_out=self._left_out), 0
-                return about, notice
+                # Order: before it is sent, which may take minutes: that it is over meanwhile is told all the same.
+                self._remember(about, notice)
+                return notice
+
+    def _remember(self, about: str, notice: Notice) -> None:
+        self._sent.pop(about, None)  # Order: the newest are the last.
+        self._sent[about] = _Sent(notice.kind, notice.text, time.monotonic())
+        if len(self._sent) > MOST_KNOWN:
+            del self._sent[next(iter(self._sent))]
 
     def _deliver(self, notice: Notice) -> bool:
         """Send it, again and again; whether it was taken."""
@@ -174,9 +180,6 @@ class _Place:
             if not again or tried == TRIES or not self._pause(min(max(pause, after), LONGEST_PAUSE)):
                 break
             pause *= 2
-        self._count("dropped")
-        with self._changed:
-            self._left_out += 1 + notice.left_out
         return False
 
     def _pause(self, seconds: float) -> bool:

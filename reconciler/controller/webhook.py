@@ -78,7 +78,7 @@ def post(url: str, body: bytes, *, timeout: float = TIMEOUT) -> None:
         raise Refusal(f"its certificate is not accepted: {error.verify_message}", retry=True) from None
     except socket.gaierror:
         raise Refusal("its host has no address", retry=True) from None
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a host that no name can be
         words = getattr(error, "strerror", None) or ("no answer in time" if isinstance(error, TimeoutError) else "no HTTP")
         raise Refusal(str(words), retry=True) from None
     finally:

@@ -138,6 +138,18 @@ def test_what_flaps_is_told_once_a_minute_with_its_last_state(
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_is_over_while_it_is_being_told_is_told_too(tmp_path: Path, hook: Hook) -> None:
+    hook.answers = [500] * 5
+    told = Told(tmp_path, target(tmp_path, hook.url))
+    told.notifier.tell("failed", "stack blog", "no", "blog")
+    wait_until(lambda: told.said, "it is being told", lambda: "", seconds=5)
+    told.notifier.tell("recovered", "stack blog", "well", "blog")
+    told.waits(hook, 2)
+    told.notifier.stop()
+    assert [one["text"] for one in hook.took] == ["no", "well"]
+
+
+@pytest.mark.usefixtures("quick")
 def test_place_that_fails_is_tried_again_and_one_that_refuses_is_not(tmp_path: Path, hook: Hook) -> None:
     told = Told(tmp_path, target(tmp_path, hook.url))
     hook.answers = [500, 429, 503]
