@@ -341,6 +341,7 @@ def test_sensitive_values_are_in_the_bundle_only(on_machine: Callable[..., None]
 
 def test_x1_cgroup_of_a_root_of_which_one_hierarchy_was_left_goes(on_machine: Callable[..., None]) -> None:
     def work(machine: Machine) -> None:
+        machine.layout.containers.mkdir(parents=True)
         parent = cgroup_parent(machine.layout)
         folder = next(folder for folder in cgroups.list_folders(parent))
         Path(folder).mkdir()
