@@ -34,7 +34,7 @@ def _hear_pushes(options: HookOptions, look: Callable[[], int]) -> Post:
     def pushed(headers: Mapping[str, str], body: bytes) -> Answer:
         if not is_genuine(headers, body, secret=read_secret(options.secret_file)):
             return Answer(403, b"that is not the secret\n")
-        return Answer(202, f"{look()} repositories are looked at\n".encode())
+        return Answer(202, f"repositories looked at: {look()}\n".encode())
 
     return pushed
 

@@ -273,7 +273,7 @@ def test_x1_kill_while_files_are_written_is_made_good_by_the_next_look(
     open_source().read()
     second = pushed.commit("second", {f"{name}.yaml": manifest(name, "2") for name in names})
     source = open_source()
-    failpoint.arm("controller.sources.gittree.write_tree/rename=2*off->raise(EIO)")
+    failpoint.arm("controller.sources.gittree._write_next/rename=2*off->raise(EIO)")
     assert source.read().versions == {}, "half a commit is none"
     assert "Input/output error" in source.read().broken
     failpoint.arm("")
@@ -377,6 +377,24 @@ def test_h1_names_that_lead_out_are_never_written(pushed: Pushed, open_source: O
     assert json.dumps(seen.problems).encode()
     assert {path.name for path in source.tree.rglob("*")} == {"blog.yaml", "\x1b[2J.yaml"}
     assert list((tmp_path / "root").rglob("escaped")) == []
+
+
+def test_h1_tree_in_which_a_name_is_a_file_and_a_folder_is_refused(pushed: Pushed, open_source: Open) -> None:
+    pushed.commit("first", {"blog.yaml": manifest("blog")})
+    source = open_source()
+    first = source.read()
+    blob = pushed.git("hash-object", "-w", "--stdin", stdin="x")
+    inner = pushed.git("mktree", stdin=f"100644 blob {blob}\tx\n")
+    name = (b"100644 a\0", b"40000 a\0")
+    entries = name[0] + bytes.fromhex(blob) + name[1] + bytes.fromhex(inner)
+    entries += b"100644 blog.yaml\0" + bytes.fromhex(pushed.git("rev-parse", "HEAD:blog.yaml"))
+    (pushed.work / "odd").write_bytes(entries)
+    tree = pushed.git("hash-object", "-t", "tree", "-w", "--literally", "odd")
+    commit = pushed.git("commit-tree", tree, "-p", "HEAD", "-m", "odd")
+    pushed.git("push", "-q", "origin", f"{commit}:refs/heads/main")
+    seen = source.read()
+    assert "a is a file and a folder" in seen.stale
+    assert seen.versions == first.versions
 
 
 def test_h1_nothing_of_the_repository_runs_and_nothing_is_configured_by_it(

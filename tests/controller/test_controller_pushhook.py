@@ -102,7 +102,7 @@ def test_push_that_bears_the_secret_has_repositories_looked_at_and_no_other(
 ) -> None:
     server, looks = looked
     signed = f"sha256={SIGNATURE}"
-    assert post(server, BODY, X_Hub_Signature_256=signed, Host="hooks.example") == (202, b"2 repositories are looked at\n")
+    assert post(server, BODY, X_Hub_Signature_256=signed, Host="hooks.example") == (202, b"repositories looked at: 2\n")
     assert looks == [1]
     assert post(server, BODY + b"x", X_Hub_Signature_256=signed)[0] == 403
     assert post(server, BODY)[0] == 403

@@ -5,6 +5,7 @@ folder is written file by file: who has one of its folders mounted sees the new 
 its inode and times.
 """
 
+import errno
 import hashlib
 import os
 import posixpath
@@ -12,6 +13,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from msgspec import Struct
 
@@ -25,6 +27,9 @@ MOST_BYTES = 256 * 1024**2
 _LONGEST_LINK = 1024
 _LONGEST_PATH, _DEEPEST = 1024, 32
 """Bytes and folders: what a container may be shown of it must be reached by name."""
+_LONGEST_NAME = 200
+"""Bytes: while it is written, a file bears a longer one."""
+_CHUNK = 1024**2
 _HOPS = 20
 _LFS = b"version https://git-lfs.github.com/spec/"
 _MANIFESTS = (".yaml", ".yml")
@@ -68,8 +73,11 @@ def read_tree(repository: Repository, commit: str, folder: str) -> Tree:
     links = {path: entry for path, entry in entries.items() if entry.kind == "120000" and entry.size <= _LONGEST_LINK}
     targets = _read_links(repository, links)
     tree = choose_files(entries, targets)
-    if len({folder for path in tree.files for folder in _folders_of(path)}) > MOST_FILES:
+    folders = {folder for path in tree.files for folder in _folders_of(path)}
+    if len(folders) > MOST_FILES:
         raise SourceFailed(repository.place.url, f"commit {commit[:12]} has more than {MOST_FILES:,} folders")
+    if twice := sorted(folders & tree.files.keys()):
+        raise SourceFailed(repository.place.url, f"commit {commit[:12]}: {twice[0]} is a file and a folder")
     size = sum(blob.size for blob in tree.files.values())
     if size > MOST_BYTES:
         found, most = render_size_rounded(size), render_size_rounded(MOST_BYTES)
@@ -128,7 +136,7 @@ def _judge_name(path: str) -> str:
         return "has a name that is no UTF-8"
     if len(parts) > _DEEPEST or len(path.encode()) > _LONGEST_PATH:
         return "lies too deep"
-    if any(part in ("", ".", "..") or part.lower() == ".git" or len(os.fsencode(part)) > 255 for part in parts):
+    if any(part in ("", ".", "..") or part.lower() == ".git" or len(part.encode()) > _LONGEST_NAME for part in parts):
         return "has a name that no file may have"
     if parts[-1].startswith(files.STAGING):
         return f"begins with {files.STAGING}, which is for files being written"
@@ -142,20 +150,23 @@ def _read_links(repository: Repository, links: Mapping[str, "_Entry"]) -> dict[s
     number = os.memfd_create("links", os.MFD_CLOEXEC)
     try:
         with open(number, "rb", closefd=False) as out:
-            paths = list(links)
-            repository.write_blobs([links[path].id for path in paths], number, size=MOST_BYTES)
+            repository.write_blobs([entry.id for entry in links.values()], number, size=MOST_BYTES)
             out.seek(0)
-            return {path: os.fsdecode(data) for path, data in zip(paths, _read_batch(out), strict=True)}
+            return {path: _read_target(out) for path in links}
     finally:
         os.close(number)
 
 
-def _read_batch(out: "object") -> Iterator[bytes]:
-    """The contents of blobs in the output of `cat-file --batch`, in order."""
-    while line := out.readline():  # type: ignore[attr-defined]
-        size = int(line.split()[2])
-        yield out.read(size)  # type: ignore[attr-defined]
-        out.read(1)  # type: ignore[attr-defined]
+def _read_head(out: BinaryIO) -> int:
+    """The size of the next blob in the output of `cat-file --batch`; a newline follows its bytes."""
+    words = out.readline().split()
+    if len(words) != 3:
+        raise OSError(errno.EIO, "git gave less than it has")
+    return int(words[2])
+
+
+def _read_target(out: BinaryIO) -> str:
+    return os.fsdecode(out.read(_read_head(out) + 1)[:-1])
 
 
 def write_tree(repository: Repository, tree: Tree, folder: Path, scratch: Path) -> dict[str, str]:
@@ -175,29 +186,54 @@ def write_tree(repository: Repository, tree: Tree, folder: Path, scratch: Path) 
         with open(number, "rb", closefd=False) as out:
             repository.write_blobs([blob.id for blob in wanted.values()], number, size=2 * MOST_BYTES)
             out.seek(0)
-            for (path, blob), data in zip(wanted.items(), _read_batch(out), strict=True):
-                if data.startswith(_LFS):
+            for path, blob in wanted.items():
+                if not _write_next(out, folder / path, blob.mode):
                     pointers[path] = "is a pointer of git LFS, and not the file itself"
                     (folder / path).unlink(missing_ok=True)
-                else:
-                    files.write_atomic(folder / path, data, blob.mode)
     finally:
         os.close(number)
         scratch.unlink()
     return pointers
 
 
+def _write_next(out: BinaryIO, path: Path, mode: int) -> bool:
+    """Write the next blob to a path, whole or not at all; False, and nothing is written, for a pointer of LFS."""
+    left = _read_head(out)
+    chunk = out.read(min(left, _CHUNK))
+    if chunk.startswith(_LFS):
+        out.seek(left - len(chunk) + 1, os.SEEK_CUR)
+        return False
+    staged = path.with_name(files.staging_name(path.name))
+    number = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        while left:
+            files.write_all(number, chunk)
+            left -= len(chunk)
+            chunk = out.read(min(left, _CHUNK))
+            if left and not chunk:
+                raise OSError(errno.EIO, "git gave less than it has")
+        os.fchmod(number, mode)
+    finally:
+        os.close(number)
+    staged.rename(path)
+    out.seek(1, os.SEEK_CUR)
+    return True
+
+
 def is_as(path: Path, blob: Blob) -> bool:
     """Whether a file is a blob already, by its git id."""
+    digest = hashlib.new("sha1" if len(blob.id) == 40 else "sha256", usedforsecurity=False)
+    digest.update(b"blob %d\0" % blob.size)
     try:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_size != blob.size or stat.S_IMODE(found.st_mode) != blob.mode:
             return False
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
     except OSError:
         return False
-    kind = hashlib.sha1 if len(blob.id) == 40 else hashlib.sha256  # git's own, and no secret hangs on it
-    return kind(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == blob.id
+    return digest.hexdigest() == blob.id
 
 
 def make_path(folder: Path, name: str) -> None:
