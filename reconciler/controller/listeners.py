@@ -1,5 +1,6 @@
 """Who answers on loopback addresses: Prometheus, and git hosts that say that something was pushed."""
 
+import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -48,5 +49,5 @@ def _bind(
     try:
         return ScrapeServer(address, paths, posts)
     except OSError as error:
-        where = f"{address[0]}:{address[1]}"
-        raise Failed(f"{what}: {where} can't be listened on: {error.strerror}", hint="choose another port") from error
+        tried = f"{what}: {address[0]}:{address[1]} can't be listened on"
+        raise Failed(f"{tried}: {os.strerror(error.errno or 0)}", hint="choose another port") from error

@@ -81,6 +81,7 @@ class _Serving:
     def __init__(self, root: Root, settings: Settings, tell: Callable[[AnyEvent], None]) -> None:
         self._root = root
         self._settings = settings
+        self._left = ExitStack()
         self._keep_events()
         self._tally = Tally(time.monotonic)
         self._notifier: Notifier | None = None
@@ -159,14 +160,16 @@ class _Serving:
     def start(self) -> None:
         """Begin. Raises Failed where nobody can listen at the socket."""
         self._api.start()
-        self._watcher.start()
-        self._folders.start()
+        for watcher in (self._watcher, self._folders):
+            watcher.start()
+            self._left.callback(watcher.stop)
         self._watch_approvals()
         self._look_again()
         for loop in (self._loop, self._away, self._probes.loop):
             loop.start()
         for listener in self._listeners:
             listener.start()
+            self._left.callback(listener.stop)
 
     def _watch_approvals(self) -> None:
         """Hear of what is approved. Where the folder can't be made, that is seen with the next look at everything."""
@@ -248,11 +251,8 @@ class _Serving:
         return ended
 
     def close(self) -> None:
-        """Let go of what is watched."""
-        for listener in self._listeners:
-            listener.stop()
-        self._folders.stop()
-        self._watcher.stop()
+        """Let go of what was begun."""
+        self._left.close()
 
 
 def open_sources(root: Path, settings: Settings, before: Mapping[str, Source] = MappingProxyType({})) -> list[Source]:

@@ -52,10 +52,7 @@ class DirectorySource:
 
     def use(self, variables: Mapping[str, str]) -> None:
         """Read with other variables from now on. What is valid no more with them keeps its last version."""
-        if variables != self._variables:
-            self._variables = variables
-            for entry in self._entries.values():
-                entry.signature = ""
+        self._variables = variables
 
     def read(self) -> Sighting:
         """Look at the folder now. Cheap where nothing changed: a stat(2) of each file that any version is made of."""
@@ -74,9 +71,10 @@ class DirectorySource:
     def _read_entry(self, name: str, files: tuple[Path, ...]) -> bool:
         """Bring one entry to what its files say now; False where one of them is being written."""
         entry = self._entries.setdefault(name, _Entry())
-        # Race: signed before they are read, for what changes behind that is to be seen with the next look. What is in the
-        # files that they name is read later, by who applies.
-        own = _sign((*files, *_beside(files)))
+        # Race: signed before they are read, with the variables: what changes behind that is seen with the next look. What
+        # is in the files that they name is read later, by who applies.
+        variables = self._variables
+        own = _sign((*files, *_beside(files))) + _digest(f"{key}={value}" for key, value in sorted(variables.items()))
         if own + _sign(entry.inputs) == entry.signature:
             return True
         if any(map(is_being_written, (*files, *entry.inputs))):
@@ -84,10 +82,10 @@ class DirectorySource:
         try:
             _check_files(self.folder, files)
             manifests = tuple(file for file in files if not is_sops_file(file))
-            entry.stacks = self._load(manifests) if manifests else ()
+            entry.stacks = self._load(manifests, variables) if manifests else ()
             entry.inputs = tuple(sorted({path for stack in entry.stacks for path in _find_inputs(stack)}))
             entry.problem = ""
-            entry.token = own + _sign(entry.inputs) + _digest(f"{name}={value}" for name, value in self._variables.items())
+            entry.token = own + _sign(entry.inputs)
         except BadManifest as error:
             entry.problem = error.detail
         except ReconcileError as error:
@@ -95,8 +93,8 @@ class DirectorySource:
         entry.signature = own + _sign(entry.inputs)
         return True
 
-    def _load(self, files: tuple[Path, ...]) -> tuple[Stack, ...]:
-        stacks = load(files, variables=self._variables, environment={})
+    def _load(self, files: tuple[Path, ...], variables: Mapping[str, str]) -> tuple[Stack, ...]:
+        stacks = load(files, variables=variables, environment={})
         if refused := [problem for stack in stacks for problem in self._find_refused(stack)]:
             raise BadManifest(refused)
         return stacks
