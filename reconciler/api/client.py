@@ -28,6 +28,7 @@ from reconciler.model.errors import Failed
 
 PATIENCE = 5.0
 """Seconds of silence after which we ask whether anybody is there."""
+FAR_PATIENCE = 30.0
 CONNECT = 2.0
 MOST_HEAD = 64 << 10
 MOST_BODY = 512 << 20
@@ -41,6 +42,10 @@ class Unreachable(Failed):
     """Nobody listens at the socket; nothing was asked of anybody."""
 
     retry = True
+
+
+class HungUp(Failed):
+    """Whoever was to answer has hung up."""
 
 
 class Client:
@@ -141,16 +146,21 @@ class Client:
         """The head of the response, however long the work takes, as long as somebody is there at all."""
         while True:
             try:
-                return line.read_head(PATIENCE)
+                return line.read_head(FAR_PATIENCE if self.remote else PATIENCE)
             except TimeoutError:
                 self._check_alive()
+            except HungUp as error:
+                if not self.remote:
+                    raise
+                hint = "what ssh said stands above; is reconcile installed there, and does its controller run?"
+                raise Unreachable(f"{self.path}: no answer", hint=hint) from error
 
     def _check_alive(self) -> None:
         who = f"the controller (pid {self.pid})" if self.pid else "the controller"
         try:
             with closing(self._open()) as line:
                 line.send(_head("GET", "/healthz", {}), b"")
-                line.read_head(CONNECT)
+                line.read_head(FAR_PATIENCE if self.remote else CONNECT)
         except (TimeoutError, Failed) as error:
             raise Failed(
                 f"{who} does not answer",
@@ -355,9 +365,9 @@ def _render_chunk(data: bytes) -> bytes:
     return b"%x\r\n" % len(data) + data + b"\r\n"
 
 
-def _hung_up() -> Failed:
+def _hung_up() -> HungUp:
     hint = "what was begun is taken up by the next apply; `reconcile status` says how it stands"
-    return Failed("the controller hung up", hint=hint)
+    return HungUp("the controller hung up", hint=hint)
 
 
 def _garbled() -> Failed:

@@ -40,7 +40,7 @@ def apply(
     """Show the plan, then make the machine agree with manifests (or with a saved plan)."""
     from reconciler.api.asks import Apply
 
-    manifests = name_manifests(paths, variables)
+    manifests = name_manifests(ctx, paths, variables)
     if dry_run:
         from reconciler.cli.plan import plan
 

@@ -29,7 +29,7 @@ def delete(
     from reconciler.cli.render import counted, show
 
     wanted = Delete(
-        what=what, manifests=name_manifests((Path(what),), variables),
+        what=what, manifests=name_manifests(ctx, (Path(what),), variables, named=True),
         volumes=volumes, all_volumes=all_volumes, take_over=take_over, yes=yes,
         asks=may_ask(form), lock_timeout=lock_timeout,
     )  # fmt: skip

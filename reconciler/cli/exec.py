@@ -33,6 +33,8 @@ def exec_(
     from reconciler.cli.render import is_terminal, show_error
     from reconciler.model.errors import ReconcileError
 
+    if tty and (ctx.obj or {}).get("host"):
+        raise click.UsageError("-t does not go through --host: ssh -t HOST reconcile exec -t …")
     if tty and not is_terminal(sys.stdin):
         raise click.UsageError("-t: standard input is no terminal; leave -t out")
     if command[0] == "--" and len(command) > 1:  # Compat: kubectl wants it there, docker takes it for the command.
@@ -45,11 +47,10 @@ def exec_(
         wanted = Exec(name=name, command=command, stdin=interactive, user=user, workdir=workdir, env=env)
         try:
             return client.exec(wanted)
-        except Unreachable:
-            pass
         except ReconcileError as error:
-            show_error(error)
-            return OURS
+            if not isinstance(error, Unreachable) or client.remote:
+                show_error(error)
+                return OURS
     from reconciler.verbs import containers
 
     try:

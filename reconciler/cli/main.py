@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Check programs and kernel, and say how to mend what is missing."),
     "completion": ("completion", "Print the completion script of a shell."),
     "version": ("version", "Print the version."),
+    "dial": ("dial", "Join our streams to the controller's socket: the far end of --host."),
 }
 
 NOT_BUILT = frozenset(
@@ -109,13 +110,15 @@ class Verbs(click.Group):
 @click.option(
     "--local", is_flag=True, envvar="RECONCILE_LOCAL", help="Go without the controller, even where one has the root."
 )
-@click.option("--host", hidden=True)
+@click.option("--host", envvar="RECONCILE_HOST", metavar="ssh://USER@HOST", help="Ask the controller of another host.")
 @click.pass_context
 def cli(ctx: click.Context, *, root: Path | None, local: bool, host: str | None) -> None:
     """A declarative container engine: manifests in, a machine that agrees with them out."""
-    if host:
-        raise click.UsageError("--host is not built yet")
-    ctx.obj = {"root": root, "local": local}
+    if host and ctx.invoked_subcommand != "dial":  # That is the far end of one.
+        from reconciler.cli.hosts import check_host
+
+        check_host(host, ctx.invoked_subcommand or "")
+    ctx.obj = {"root": root, "local": local, "host": host}
 
 
 def main() -> None:

@@ -35,17 +35,24 @@ def load_manifests(
     return load(paths, variables=given, environment=dict(os.environ), stdin=stdin, judged=judged, pinned=pinned)
 
 
-def name_manifests(paths: Sequence[Path], variables: Sequence[str]) -> "Manifests":
-    """Manifests to be read by whoever answers. What may lead to standard input is read here."""
+def name_manifests(
+    ctx: click.Context, paths: Sequence[Path], variables: Sequence[str], *, named: bool = False
+) -> "Manifests":
+    """Manifests to be read by whoever answers. Standard input is read here. With `named`, what is given may
+    be the name of something else."""
     from reconciler.api.asks import Manifests
     from reconciler.cli.reach import read_environment
 
     stdin = sys.stdin.read() if Path("-") in paths else None
+    far = bool((ctx.obj or {}).get("host"))
+    for path in paths if far and not named else ():
+        if path != Path("-") and not path.is_absolute():
+            raise click.UsageError(f"{path}: with --host manifests are read there: give a whole path of that host, or -")
     return Manifests(
         paths=tuple(map(str, paths)),
-        folder=os.getcwd(),  # noqa: PTH109 text is wanted
+        folder="/" if far else os.getcwd(),  # noqa: PTH109 text is wanted
         variables=read_variables(variables),
-        environment=read_environment(tuple(paths), stdin),
+        environment=read_environment(() if far else tuple(paths), stdin),
         stdin=stdin,
     )
 

@@ -34,7 +34,7 @@ def plan(
     from reconciler.cli.rollback import show_plan
 
     wanted = Plan(
-        manifests=name_manifests(paths, variables), offline=offline, resume=resume, prune=prune, take_over=take_over,
+        manifests=name_manifests(ctx, paths, variables), offline=offline, resume=resume, prune=prune, take_over=take_over,
         accept_data_loss=accept_data_loss, why=why or "", save=out is not None,
     )  # fmt: skip
     made = ask(ctx, root, wanted)

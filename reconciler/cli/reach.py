@@ -39,16 +39,26 @@ def ask(ctx: click.Context, root: Path | None, question: "Ask", listener: "Liste
 def find_client(ctx: click.Context, root: Path | None) -> "Client | None":
     """A client of the controller that lives and has the root; None without one, or with `--local`."""
     from reconciler.cli.options import root_path
-    from reconciler.verbs.serving import read_serving
+    from reconciler.verbs.serving import DEFAULT_ROOT, DEFAULT_SOCKET, read_serving
 
-    if (ctx.obj or ctx.find_root().params).get("local"):
+    given = ctx.obj or ctx.find_root().params
+    if host := given.get("host"):
+        from reconciler.api.client import Client
+        from reconciler.cli.hosts import connect
+
+        return Client(host, connect=partial(connect, host, root or given["root"]))
+    if given.get("local"):
         return None
-    serving = read_serving(root_path(ctx, root))
-    if serving is None or not serving.socket:
+    path = root_path(ctx, root)
+    serving = read_serving(path)
+    where = serving.socket if serving is not None else ""
+    if not where and path == DEFAULT_ROOT and os.geteuid() != 0:  # A member of the group sees nothing of the root itself.
+        where = DEFAULT_SOCKET
+    if not where or not os.path.exists(where):  # noqa: PTH110
         return None
     from reconciler.api.client import Client
 
-    return Client(serving.socket, pid=serving.process.pid)
+    return Client(where, pid=serving.process.pid if serving is not None else 0)
 
 
 def read_environment(paths: tuple[Path, ...], stdin: str | None) -> dict[str, str]:

@@ -14,6 +14,8 @@ from reconciler.model.record import ApplyId
 
 NAME = "controller.json"
 DEFAULT_ROOT = Path("/var/lib/reconcile")
+DEFAULT_SOCKET = "/run/reconcile/api.sock"
+"""Where the controller of that root answers, unless it was told otherwise."""
 
 
 class CommitState(Struct, frozen=True, kw_only=True):

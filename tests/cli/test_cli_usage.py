@@ -82,7 +82,6 @@ def test_verbs_of_the_design_that_are_not_built_say_so(run, verb: str) -> None:
 NOT_BUILT_FLAGS = [
     ("get", "--watch"),
     ("logs", "web", "--until", "5m"),
-    ("--host", "ssh://root@there", "get"),
 ]
 
 

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -302,9 +303,44 @@ def test_commands_go_through_the_socket_of_the_controller_and_say_the_same(serve
     world.run("stop", "shop", check=0)
     assert world.record("shop/web")["status"]["held"]["kind"] == "stop"
     world.run("delete", "shop", "--yes", check=0)
+    _go_through_ssh(served)
     assert served.running is not None
     world.signal(served.running, signal.SIGSTOP)  # One that hangs is told, and can be gone without.
     hung = world.run("get", check=1)
     assert "does not answer" in hung.err
     assert "blog" in world.run("--local", "get", check=0).out
     world.signal(served.running, signal.SIGCONT)
+
+
+SSH = """\
+#!/bin/sh
+echo "$@" >>{log}
+for last; do :; done
+reconcile() {{ {python} -m reconciler.cli.main "$@"; }}
+eval "$last"
+"""
+
+
+def _go_through_ssh(served: Served) -> None:
+    """A script stands for ssh: it runs its last argument, as the shell of the other end does."""
+    world = served.world
+    program, log = world.folder / "bin/ssh", world.folder / "ssh.log"
+    program.parent.mkdir()
+    program.write_text(SSH.format(log=log, python=sys.executable))
+    program.chmod(0o755)
+    env = {"PATH": f"{program.parent}:{world.environment()['PATH']}", "RECONCILE_HOST": "ssh://ann@db1:2222"}
+    assert "blog" in world.run("get", env=env, check=0).out
+    assert log.read_text() == f"-T -l ann -p 2222 -- db1 reconcile --root {world.root} dial\n"
+    far = world.run("apply", "-", "--yes", env=env, stdin=MANIFEST.format(name="far", port=8083, more=""), check=0)
+    assert "done: 3 actions" in far.out
+    assert world.run("exec", "-i", "far/web", "cat", env=env, stdin="far away", check=0).out == "far away"
+    assert "no container named nothere" in world.run("get", "nothere", env=env, check=1).err
+    world.run("delete", "far", "--yes", env=env, check=0)
+    assert "whole path of that host" in world.run("plan", "shop.yaml", env=env, check=64).err
+    assert "does not go through --host" in world.run("boot", env=env, check=64).err
+    for name in ("ssh://-oProxyCommand=x", "ssh://a b", "tcp://db1", "ssh://db1/x", "ssh://$(id)"):
+        assert "expected ssh://USER@HOST" in world.run("get", env={**env, "RECONCILE_HOST": name}, check=64).err
+    program.write_text("#!/bin/sh\necho no route to host >&2; exit 255\n")
+    gone = world.run("get", env=env, check=1)
+    assert "no route to host" in gone.err
+    assert "ssh://ann@db1:2222: no answer" in gone.err

@@ -1,0 +1,58 @@
+"""Commands on another host: `--host ssh://USER@HOST`, over the streams of `ssh HOST reconcile dial`.
+
+ssh does what it always does: keys, known hosts, what its configuration says. Nothing of ours listens on a network.
+"""
+
+import os
+import re
+import shlex
+import socket
+from pathlib import Path
+
+import click
+
+_NAME = re.compile(
+    r"(?:(?P<user>[A-Za-z_][\w.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*)(?::(?P<port>[0-9]{1,5}))?\Z", re.ASCII
+)
+"""What a host may be called: nothing that ssh could take for an option."""
+REACHING = frozenset(
+    "apply plan rollback drift delete status get describe logs exec wait stop start restart kill pause unpause"  # noqa: SIM905
+    " pull images history events".split()
+)
+"""The commands that go through an API."""
+
+
+def check_host(host: str, verb: str) -> None:
+    """Refuse what can't be reached, and what does not go there. Raises UsageError."""
+    if not host.startswith("unix:///"):
+        _read_ssh(host)
+    if verb not in REACHING:
+        raise click.UsageError(f"`{verb}` does not go through --host: run it on that host")
+
+
+def _read_ssh(host: str) -> list[str]:
+    """`ssh://ann@db1:2222` → the words of ssh's command line. Raises UsageError."""
+    found = _NAME.match(host.removeprefix("ssh://"))
+    if not host.startswith("ssh://") or found is None:
+        raise click.UsageError(f"--host {host}: expected ssh://USER@HOST, or unix:///PATH of a socket")
+    words = ["ssh", "-T"]
+    words += ["-l", found["user"]] if found["user"] else []
+    words += ["-p", found["port"]] if found["port"] else []
+    return [*words, "--", found["host"]]
+
+
+def connect(host: str, root: Path | None) -> socket.socket:
+    """A socket behind which the API of that host is. Raises OSError."""
+    from reconciler.linux import process
+
+    if host.startswith("unix:///"):
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.connect(host.removeprefix("unix://"))
+        return made
+    # The other end's shell reads this line: nothing stands in it unquoted that somebody chose.
+    there = "reconcile " + (f"--root {shlex.quote(str(root))} " if root else "") + "dial"
+    ours, theirs = socket.socketpair()
+    with theirs:
+        number = theirs.fileno()
+        process.spawn([*_read_ssh(host), there], env=os.environ, cwd="/", fds={0: number, 1: number, 2: 2})
+    return ours
