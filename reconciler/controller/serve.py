@@ -28,6 +28,7 @@ from reconciler.controller.sources.directory import DirectorySource
 from reconciler.controller.sources.git import GitOptions, GitSource
 from reconciler.controller.tally import Tally
 from reconciler.controller.watch import FolderWatcher, Watcher
+from reconciler.linux.bounded import end_all
 from reconciler.linux.files import make_folders
 from reconciler.linux.notify import notify, read_watchdog
 from reconciler.model.errors import ReconcileError
@@ -244,6 +245,8 @@ class _Serving:
         self._api.stop()
         ended = self._loop.stop(LAST_WORK)
         # What hangs in a check changes nothing, and what is being fetched is fetched again.
+        self._away.stop(0.0)
+        end_all()
         self._away.stop(LAST_PROBE)
         self._probes.loop.stop(LAST_PROBE)
         if self._notifier is not None:

@@ -8,6 +8,7 @@ import errno
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,10 @@ _ERRORS = 65_536
 """Bytes of the standard error that are kept."""
 _LAST = 5.0
 """Seconds that it has to end once it has closed what it prints into."""
+
+
+_running: set[int] = set()
+_lock = threading.Lock()
 
 
 class Ended(NamedTuple):
@@ -57,7 +62,9 @@ def run_bounded(
     try:
         try:
             given = {**(fds or {}), **{number: ends[1] for number, ends in pipes.items()}}
-            pid = spawn([*limited, *bound, *argv], env=env, cwd=cwd, fds=given, group=True)
+            with _lock:
+                pid = spawn([*limited, *bound, *argv], env=env, cwd=cwd, fds=given, group=True)
+                _running.add(pid)
         finally:
             for _, write_end in pipes.values():
                 os.close(write_end)
@@ -71,6 +78,14 @@ def run_bounded(
         for read_end, _ in pipes.values():
             os.close(read_end)
     return Ended(ended, printed.get(1, b""), printed.get(2, b""))
+
+
+def end_all() -> None:
+    """Kill all that run now, with what they started: whoever waits for them is told that they ended. From any thread."""
+    with _lock:
+        for pid in _running:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
 
 def _read_all(ends: dict[int, int], seconds: float, out_size: int, program: str) -> dict[int, bytes]:
@@ -105,6 +120,9 @@ def _end(pid: int, *, seconds: float) -> int:
         select.select([pidfd], [], [], seconds)
     finally:
         os.close(pidfd)
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+    with _lock:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        # Order: before it is reaped, for then its pid may be another's.
+        _running.discard(pid)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

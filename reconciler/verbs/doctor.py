@@ -59,9 +59,11 @@ PROGRAMS = (
     ),
     Program(name="sqfstar", package="squashfs-tools", needed_for="layers of images"),
     Program(name="tini", package="tini", needed_for="containers with `init: true`"),
-    Program(name="git", package="git", needed_for="git sources (not built yet)"),
+    Program(name="git", package="git", needed_for="sources from a repository"),
+    Program(name="ssh", package="openssh-client", needed_for="repositories over ssh, and commits signed with keys of ssh"),
+    Program(name="gpg", package="gnupg", needed_for="commits signed with gpg"),
 )
-OPTIONAL = frozenset({"tini", "git"})
+OPTIONAL = frozenset({"tini", "git", "ssh", "gpg"})
 
 
 def examine(root: Path) -> list[Finding]:

@@ -3,7 +3,9 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -230,3 +232,22 @@ def test_repository_over_ssh_by_a_key_and_only_from_a_host_that_is_known(served:
     finally:
         world.signal(sshd)
         sshd.communicate(timeout=20)
+
+
+def test_x5_repositories_that_hang_keep_no_stack_waiting_and_nobody_who_stops_it(served: Served) -> None:
+    world = served.world
+    with world.network():
+        hangs = socket.create_server(("127.0.0.1", 9999))  # Nobody ever accepts: the kernel alone says hello.
+    with hangs:
+        (world.folder / "stacks").mkdir()
+        sources = [{"git": f"http://127.0.0.1:9999/r{number}"} for number in range(5)]
+        settings = {"apiVersion": "reconcile/v1", "sources": [*sources, {"watch": str(world.folder / "stacks")}]}
+        served.running = world.popen("serve", "--config", str(world.write(settings, "serve.yaml")))
+        served.wait(lambda: any("ls-remote" in line for line in world.processes().values()), "they are asked")
+        world.write(manifest("blog"), "stacks/blog.yaml")
+        wait_until(lambda: served.serves("blog"), "the folder's stack is up", served.said, seconds=30)
+        begun = time.monotonic()
+        served.stop()
+        assert time.monotonic() - begun < 20
+    left = [line for line in world.processes().values() if "127.0.0.1:9999" in line]
+    assert left == []
