@@ -7,7 +7,7 @@ import pytest
 from simulation.schedules import Step, shrink
 from simulation.serving import make_serving, run_serving
 
-CHUNK = 12
+CHUNK = 5
 TODAY = datetime.datetime.now(datetime.UTC).date().toordinal() * 50
 """One chunk is another each day."""
 
