@@ -126,14 +126,14 @@ def test_what_flaps_is_told_once_a_minute_with_its_last_state(
     tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifications, "GAP", 0.3)
-    told = Told(tmp_path, target(tmp_path, hook.url))
+    told, began = Told(tmp_path, target(tmp_path, hook.url)), time.monotonic()
     for number in range(20):
         told.notifier.tell("failed", "stack blog", f"no {number}", "blog")
         told.notifier.tell("recovered", "stack blog", "well", "blog")
         time.sleep(0.01)
     told.notifier.tell("failed", "stack blog", "no at last", "blog")
     wait_until(lambda: hook.took and hook.took[-1]["text"] == "no at last", "the last state is told", lambda: "", seconds=5)
-    assert len(hook.took) <= 3
+    assert len(hook.took) <= 2 + (time.monotonic() - began) / notifications.GAP
     told.notifier.stop()
 
 
@@ -177,7 +177,7 @@ def test_slow_place_and_a_dead_one_keep_nobody_waiting_and_queues_are_bounded(tm
     began = time.monotonic()
     for number in range(notifications.MOST_QUEUED + 50):
         told.notifier.tell("failed", f"stack s{number}", "no")
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 5.0, "an answer takes 10 s"
     told.waits(hook, 100)
     wait_until(lambda: any("gone: Connection refused" in one for one in told.said), "it is said", lambda: "", seconds=5)
     assert other.took == []
