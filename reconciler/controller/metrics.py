@@ -27,18 +27,20 @@ if TYPE_CHECKING:
 METRICS_KIND = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of what `render` gives."""
 MOST_STACKS = 500
-HELP = {
+COUNTS = {
     "looks": ("Looks at sources, stacks and everything.", ("kind", "result")),
-    "look_seconds": ("How long a look took.", ("kind",)),
     "changes": ("Changes that this controller made, by how they ended.", ("verb", "result")),
-    "change_seconds": ("How long a change took.", ("verb",)),
-    "plan_actions": ("Actions of a plan that was carried out.", ("verb",)),
     "drift_found": ("Actions that drift asked for, over all looks at everything.", ()),
     "restarts_for_health": ("Containers that were restarted because their health check failed.", ()),
     "reloads": ("Reads of the configuration on SIGHUP.", ("result",)),
     "notifications": ("Notifications by what became of them.", ("result",)),
-}  # fmt: skip
-"""Of what `Tally` counts: what it is, and its labels."""
+}
+SPREADS = {
+    "look_seconds": ("How long a look took.", ("kind",)),
+    "change_seconds": ("How long a change took.", ("verb",)),
+    "plan_actions": ("Actions of a plan that was carried out.", ("verb",)),
+}
+"""Both of what `Tally` counts: what it is, and its labels."""
 
 
 class Seen(Struct, frozen=True):
@@ -47,10 +49,9 @@ class Seen(Struct, frozen=True):
     stack: str
     name: str
     """With its index: `web/1`."""
+    key: Key
     incarnation: str
     status: Status
-    checked: bool
-    """Whether it has a health check."""
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -78,11 +79,13 @@ class Metrics:
         tally: Tally,
         read_state: Callable[[], State],
         *,
+        read_health: Callable[[], Mapping[Key, Health]] = dict,
         most_containers: int = MOST_CONTAINERS,
         most_stacks: int = MOST_STACKS,
     ) -> None:
         self.tally = tally
         self._read_state = read_state
+        self._read_health = read_health
         self.most_containers = most_containers
         self._most_stacks = most_stacks
         self._seen: Sequence[Seen] = ()
@@ -122,24 +125,24 @@ class Metrics:
         from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
         counts, spreads = self.tally.copy()
-        for what, (text, labels) in HELP.items():
-            values = {key[1]: one for key, one in counts.items() if key[0] == what}
-            spread = {key[1]: one for key, one in spreads.items() if key[0] == what}
-            if what in ("look_seconds", "change_seconds", "plan_actions"):
-                family = HistogramMetricFamily(f"reconcile_{what}", text, labels=labels)
-                for named, each in sorted(spread.items()):
-                    family.add_metric(named, buckets=_add_up(each), sum_value=each.total)
-                yield family
-                continue
+        for what, (text, labels) in COUNTS.items():
             counter = CounterMetricFamily(f"reconcile_{what}", text, labels=labels)
-            for named, number in sorted((values or ({(): 0} if not labels else {})).items()):
+            found = {named: number for (name, named), number in counts.items() if name == what}
+            for named, number in sorted(found.items()) if labels else [((), found.get((), 0))]:
                 counter.add_metric(named, number)
             yield counter
+        for what, (text, labels) in SPREADS.items():
+            histogram = HistogramMetricFamily(f"reconcile_{what}", text, labels=labels)
+            for (name, named), spread in sorted(spreads.items()):
+                if name == what:
+                    histogram.add_metric(named, buckets=_add_up(spread), sum_value=spread.total)
+            yield histogram
 
     def _collect_containers(self) -> "Iterator[Metric]":
         from prometheus_client.core import GaugeMetricFamily
 
-        shown, left_out = self._choose()
+        health = self._read_health()
+        shown, left_out = self._choose(health)
         text = "Containers without lines of their own: there are more than `metrics: containers`."
         yield GaugeMetricFamily("reconcile_containers_left_out", text, value=left_out)
         by_phase: dict[str, int] = {}
@@ -149,13 +152,13 @@ class Metrics:
         for phase, number in sorted(by_phase.items()):
             family.add_metric((phase,), number)
         yield family
-        yield from _render_containers([(seen, _measure(seen)) for seen in shown])
+        yield from _render_containers([(seen, _measure(seen)) for seen in shown], health)
 
-    def _choose(self) -> tuple[list[Seen], int]:
+    def _choose(self, health: Mapping[Key, Health]) -> tuple[list[Seen], int]:
         """Those that have lines of their own: what is not well first, then what uses most memory; how many have none."""
         if len(self._seen) <= self.most_containers:
             return list(self._seen), 0
-        weighed = sorted(self._seen, key=lambda seen: (_is_well(seen), -_weigh(seen), seen.stack, seen.name))
+        weighed = sorted(self._seen, key=lambda seen: (_is_well(seen, health), -_weigh(seen), seen.stack, seen.name))
         shown = sorted(weighed[: self.most_containers], key=lambda seen: (seen.stack, seen.name))
         return shown, len(self._seen) - len(shown)
 
@@ -175,12 +178,11 @@ def _find_seen(looked: Look) -> Iterator[Seen]:
             parts = split_key(Key(key))
             status = looked.observation.statuses.get(key)
             if status is not None:
-                checked = status.health is not Health.NONE
-                yield Seen(parts.stack, f"{parts.name}/{parts.index}", record.incarnation, status, checked)
+                yield Seen(parts.stack, f"{parts.name}/{parts.index}", key, record.incarnation, status)
 
 
-def _is_well(seen: Seen) -> bool:
-    return seen.status.phase is Phase.RUNNING and seen.status.health is not Health.UNHEALTHY
+def _is_well(seen: Seen, health: Mapping[Key, Health]) -> bool:
+    return seen.status.phase is Phase.RUNNING and health.get(seen.key) is not Health.UNHEALTHY
 
 
 def _weigh(seen: Seen) -> int:
@@ -243,10 +245,11 @@ def _collect_stacks(serving: Serving, most: int) -> "Iterator[Metric]":
 
 
 _CONTAINER = ("stack", "container")
+_HEALTH = {Health.HEALTHY: 1, Health.UNHEALTHY: 0}
 _Pick = Callable[[Seen, Used | None], float | None]
 
 
-def _render_containers(found: Sequence[tuple[Seen, Used | None]]) -> "Iterator[Metric]":
+def _render_containers(found: Sequence[tuple[Seen, Used | None]], health: Mapping[Key, Health]) -> "Iterator[Metric]":
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     def value(name: str, text: str, pick: _Pick, kind: Any = GaugeMetricFamily) -> Any:
@@ -266,8 +269,8 @@ def _render_containers(found: Sequence[tuple[Seen, Used | None]]) -> "Iterator[M
     yield value("running", "Whether it runs.", lambda seen, _: int(seen.status.phase is Phase.RUNNING))
     yield value(
         "healthy",
-        "Whether its health check passes; only of those that have one.",
-        lambda seen, _: int(seen.status.health is Health.HEALTHY) if seen.checked else None,
+        "Whether its health check passes; only of those that have one, and once it is known.",
+        lambda seen, _: _HEALTH.get(health.get(seen.key, Health.NONE)),
     )
     yield value("restarts", "Restarts by its restart policy.", lambda seen, _: seen.status.restarts, CounterMetricFamily)
     yield value("start_time_seconds", "When it was started.", lambda seen, _: seen.status.started_at or None)

@@ -46,6 +46,8 @@ class _Probed(Struct):
     began: float
     """Of the monotonic clock: when it was first seen to run as it does now."""
     pid: int
+    health: Health = Health.UNKNOWN
+    """As of the last probe."""
     was_healthy: bool = False
     restarts: int = 0
     """For bad health, since it was well for long."""
@@ -95,6 +97,11 @@ class Probes:
         for key in gone:
             self._say(f"health {key}", "", stack_of(key), over=f"{key}: it is no longer there to be probed")
 
+    def read(self) -> dict[Key, Health]:
+        """How those are that are probed, as of the last probe of each."""
+        with self._lock:
+            return {key: probed.health for key, probed in self._probed.items()}
+
     def work(self, key: str) -> float | None:
         """Probe one; in how many seconds again."""
         with self._lock:
@@ -106,6 +113,7 @@ class Probes:
         except ReconcileError as error:  # It ended, or is paused: the next look at everything says so.
             said = error.brief
         health = self._root.engine.containers.states([probed.made])[probed.made.incarnation].health
+        probed.health = health
         self._judge(probed, health, said)
         return self._pause(probed) * (1 + JITTER * (2 * random.random() - 1))
 

@@ -110,7 +110,12 @@ class _Serving:
             announce=self._announce,
         )  # fmt: skip
         chosen = settings.metrics
-        self.metrics = Metrics(self._tally, self._measure, most_containers=chosen.containers if chosen else MOST_CONTAINERS)
+        self.metrics = Metrics(
+            self._tally,
+            self._measure,
+            read_health=self._probes.read,
+            most_containers=chosen.containers if chosen else MOST_CONTAINERS,
+        )
         self._listeners = open_listeners(
             settings, metrics=self.metrics.render, ready=lambda: self.keeper.ready, look=self._look_at_repositories
         )

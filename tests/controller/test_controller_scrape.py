@@ -22,6 +22,7 @@ from reconciler.controller.tally import Tally
 from reconciler.linux.usage import Traffic, Usage
 from reconciler.model.events import Changed
 from reconciler.model.key import container_key
+from reconciler.model.observation import Health
 from reconciler.model.record import ApplyId
 from reconciler.verbs.look import look
 from reconciler.verbs.serving import Serving, SourceState, StackState
@@ -153,15 +154,19 @@ def test_containers_have_lines_of_their_own_as_far_as_the_bound_goes(
     usage = Usage(cpu_seconds=1.5, memory=7, memory_limit=None, pids=2, oom_kills=0)
     monkeypatch.setattr("reconciler.controller.metrics.read_usage", lambda _: usage)
     monkeypatch.setattr("reconciler.controller.metrics.read_traffic", lambda _: Traffic(received=5, sent=6))
-    metrics = Metrics(Tally(time.monotonic), lambda: STATE, most_containers=2)
+    sick = {container_key("blog", "web"): Health.UNHEALTHY, container_key("shop", "web"): Health.STARTING}
+    metrics = Metrics(Tally(time.monotonic), lambda: STATE, read_health=lambda: sick, most_containers=2)
     metrics.follow(look(controlled.root))
     found = read(metrics)
     shown = {labels for name, labels in found if name == "reconcile_container_running"}
-    assert shown == {("shop", "web/1"), ("wiki", "web/1")}
+    assert shown == {("blog", "web/1"), ("shop", "web/1")}, "what is not well, then what uses most"
+    assert {labels: value for (name, labels), value in found.items() if name == "reconcile_container_healthy"} == {
+        ("blog", "web/1"): 0
+    }
     assert found["reconcile_containers_left_out", ()] == 1
     assert found["reconcile_containers", ("running",)] == 3
     assert found["reconcile_container_cpu_seconds_total", ("shop", "web/1")] == 1.5
-    assert found["reconcile_container_network_transmit_bytes_total", ("wiki", "web/1")] == 6
+    assert found["reconcile_container_network_transmit_bytes_total", ("blog", "web/1")] == 6
     assert ("reconcile_container_memory_limit_bytes", ("shop", "web/1")) not in found
 
 
