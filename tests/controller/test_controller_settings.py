@@ -218,3 +218,9 @@ def test_drift_of_parts_that_are_only_told_is_left_and_the_rest_is_mended(open_c
 def drifted(controlled: Controlled, stack: str) -> set[str]:
     [thing] = controlled.machine.find(container_key(stack, "web"))
     return {name for name, part in thing.parts.items() if part.state != "present"}
+
+
+def test_example_is_right(tmp_path: Path) -> None:
+    example = Path(__file__).resolve().parents[2] / "examples" / "systemd" / "serve.yaml"
+    found = read_settings(written(tmp_path, example.read_text()))
+    assert found.policy.drift_rule("lab") == DriftRule(heal=False)
