@@ -18,6 +18,7 @@ from reconciler.engine.registry import open_engine
 from reconciler.linux import cores, failpoint, files, paths, process
 from reconciler.model.errors import LockTimeout, NotRoot, RootError
 from reconciler.model.record import ApplyId, Made
+from reconciler.store.database import stage_path
 from reconciler.store.store import Store, open_store
 from reconciler.verbs.agekeys import AgeKeys
 from reconciler.verbs.reserve import NAME as RESERVE
@@ -28,7 +29,7 @@ from reconciler.verbs.serving import read_last_socket
 RUN = Path("/run/reconcile")
 LOCK_TIMEOUT = 30.0
 DATABASE = "reconcile.db"
-_OURS = ("README", ".git", "lost+found", "key", "new-", "locks", RESERVE, DATABASE)
+_OURS = ("README", ".git", "lost+found", "key", "id.new-", "locks", RESERVE, DATABASE)
 """What the names begin with that may stand in a folder which becomes a root."""
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
@@ -225,7 +226,7 @@ def new_root_id() -> str:
 
 def write_root_id(path: Path, root_id: str) -> str:
     """Give a root its id; the one that it has, where another process was faster."""
-    staged = path / f"new-{secrets.token_hex(6)}"
+    staged = stage_path(path / "id")
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
