@@ -195,9 +195,9 @@ class _Serving:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             settings = reread() if reread is not None else self._settings
-        except ReconcileError as error:
+        except Exception as error:  # noqa: BLE001 a mistake of ours in it ends no controller either
             self._tally.count("reloads", "failed")
-            self._publish.problem = f"{error.brief}\n{error.detail}".strip()
+            self._publish.problem = _say_problem(error)
             self.keeper.say("configuration", f"not reloaded, what was read before stays in force: {self._publish.problem}")
         else:
             self._tally.count("reloads", "done")
@@ -261,6 +261,12 @@ class _Serving:
     def close(self) -> None:
         """Let go of what was begun."""
         self._left.close()
+
+
+def _say_problem(error: Exception) -> str:
+    if isinstance(error, ReconcileError):
+        return f"{error.brief}\n{error.detail}".strip()
+    return f"a mistake of ours: {type(error).__name__}: {error}"
 
 
 def open_sources(root: Path, settings: Settings, before: Mapping[str, Source] = MappingProxyType({})) -> list[Source]:
