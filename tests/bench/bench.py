@@ -1,9 +1,10 @@
 """Measures the rows of docs/performance.md, reconcile and Docker in turn on one machine, and prints them as a table.
 
-    tests/bench/run [--peer CMD] [--rounds N] [--big REPOSITORY:TAG --big-storage DIR] [ROW…]
+    tests/bench/run [--peer CMD] [--served] [--rounds N] [--big REPOSITORY:TAG --big-storage DIR] [ROW…]
 
 `CMD` is a real Docker: `CMD up` starts it, `CMD exec COMMAND…` runs a command beside its daemon, `CMD netns COMMAND…` one
-of this machine in its network namespace. Without a peer only our own times are measured. Ours run in a world of their own
+of this machine in its network namespace. Without a peer only our own times are measured. `--served` has a controller in
+the world, through whose socket our commands go. Ours run in a world of their own
 (tests/lab/world.py), with the same images from a registry over the same storage.
 """
 
@@ -29,7 +30,7 @@ from typing import Any
 
 from lab.images import push_all
 from lab.registry import free_port, start_registry
-from lab.world import World, open_world
+from lab.world import World, open_world, wait_until
 
 PORT = 5000
 IMAGE = f"127.0.0.1:{PORT}/busybox:1"
@@ -78,6 +79,7 @@ class Bench:
     peer: Peer | None
     rounds: int
     big: str = ""
+    served: bool = False
     notes: list[str] = field(default_factory=list)
 
     def stack(self, count: int, **extra: Any) -> str:
@@ -165,9 +167,9 @@ def fifty(bench: Bench) -> list[Row]:
             down[1].append(bench.theirs("docker", "compose", "-f", compose, "down", "-t", "1"))
     return [
         Row("50 containers up (`--no-wait`)", *up, 0.35),
-        Row("the same, nothing to do", *noop, 2.5),
+        Row("the same, nothing to do", *noop, 1.0 if bench.served else 2.5),
         Row("the same, down", *down, 0.35),
-        Row("`get` of 50", get[0], [], 0.5),
+        Row("`get` of 50", get[0], [], 0.1 if bench.served else 0.5),
     ]
 
 
@@ -181,7 +183,7 @@ def one(bench: Bench) -> list[Row]:
         if bench.peer:
             theirs.append(bench.theirs("docker", "run", "-d", "--name", "single", IMAGE, "pause"))
             bench.theirs("docker", "rm", "-f", "single")
-    return [Row("one container (`docker run -d`)", ours, theirs, 1.6)]
+    return [Row("one container (`docker run -d`)", ours, theirs, 0.5 if bench.served else 1.6)]
 
 
 def killed(bench: Bench) -> list[Row]:
@@ -453,7 +455,8 @@ def inside(bench: Bench) -> list[Row]:
     bench.ours("delete", "inside", "--yes")
     if bench.peer:
         bench.peer.exec("docker", "rm", "-f", "inside")
-    return [Row(f"`{name}`, no controller yet", *values, 2.5) for name, values in rows.items()]
+    bound = 0.5 if bench.served else 2.5
+    return [Row(f"`{name}`", *values, bound) for name, values in rows.items()]
 
 
 def pull(bench: Bench) -> list[Row]:
@@ -522,6 +525,7 @@ def opened(arguments: argparse.Namespace) -> Iterator[Bench]:
     """A world, a peer and registries over one storage in both; all of it ends with the bench."""
     folder = Path(tempfile.mkdtemp(prefix="reconcile-bench-"))
     registries: list[subprocess.Popen[bytes]] = []
+    served: subprocess.Popen[bytes] | None = None
     peer = Peer(shlex.split(arguments.peer), folder) if arguments.peer else None
     storage = folder / "storage"
     filling = start_registry(storage, folder / "filling", port=free_port(5100))
@@ -539,12 +543,16 @@ def opened(arguments: argparse.Namespace) -> Iterator[Bench]:
                 registries.append(start_registry(where, folder / f"peer-{port}", port=port, enter=enter).process)
             for image in (IMAGE, WEB):
                 peer.exec("docker", "pull", "-q", image)
-        bench = Bench(world, peer, arguments.rounds, arguments.big)
+        bench = Bench(world, peer, arguments.rounds, arguments.big, arguments.served)
+        if arguments.served:
+            (folder / "stacks").mkdir()
+            served = world.popen("serve", "--watch", str(folder / "stacks"))
+            wait_until(lambda: world.run("status", "-o", "json").json()["controller"], "it serves", seconds=60)
         for image in (IMAGE, WEB):
             bench.ours("pull", image)
         yield bench
     finally:
-        for process in registries:
+        for process in [*registries, *([served] if served else [])]:
             world.signal(process)
             process.wait(10)
         if peer:
@@ -558,6 +566,7 @@ def main() -> int:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", default="", help="command of a Docker to measure against")
+    parser.add_argument("--served", action="store_true", help="let our commands go through a controller")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--big", default="", help="REPOSITORY:TAG of the image that `pull` pulls")
     parser.add_argument("--big-storage", default="", help="storage folder of a docker-registry that holds it")
