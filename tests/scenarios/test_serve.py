@@ -118,6 +118,7 @@ def test_configuration_is_read_anew_on_sighup_and_a_bad_one_changes_nothing(serv
     applied = 'reconcile_changes_total{result="done",verb="apply"} 1.0'
     served.wait(lambda: applied in served.asks("metrics"), "it is applied")
     served.wait(lambda: served.asks("readyz") == "ok", "it is ready")
+    served.wait(lambda: "reconcile_container_cpu_seconds_total{" in served.asks("metrics"), "it was looked at since")
     lines = served.asks("metrics").splitlines()
     values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
     of_it = '{container="web/1",stack="blog"}'
