@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from reconciler.cli.context import read_contexts
+
 _NAME = re.compile(
     r"(?:(?P<user>[A-Za-z_][\w.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*)(?::(?P<port>[0-9]{1,5}))?\Z", re.ASCII
 )
@@ -20,6 +22,29 @@ REACHING = frozenset(
     " pull images history events".split()
 )
 """The commands that go through an API."""
+
+
+AT_HOME = frozenset("context validate schema completion version dial".split())  # noqa: SIM905
+"""The commands that ask no root, or are the far end of one that does."""
+
+
+def choose_host(given: str, verb: str) -> str:
+    """Where a command goes: a host or the name of one, several with commas for `status`; without any the context in use.
+    Empty for this machine. Raises UsageError."""
+    if verb in AT_HOME:
+        return ""
+    current, hosts = read_contexts()
+    if not given:
+        if current and verb not in REACHING:
+            raise click.UsageError(f"`{verb}` goes to no other host, and the context {current} is in use: add --local")
+        return hosts.get(current, "")
+    names = given.split(",")
+    if len(names) > 1 and verb != "status":
+        raise click.UsageError(f"--host {given}: only `status` asks several")
+    found = [hosts.get(name, name) for name in names]
+    for host in found:
+        check_host(host, verb)
+    return ",".join(found)
 
 
 def check_host(host: str, verb: str) -> None:
@@ -34,7 +59,7 @@ def _read_ssh(host: str) -> list[str]:
     """`ssh://ann@db1:2222` → the words of ssh's command line. Raises UsageError."""
     found = _NAME.match(host.removeprefix("ssh://"))
     if not host.startswith("ssh://") or found is None:
-        raise click.UsageError(f"--host {host}: expected ssh://USER@HOST, or unix:///PATH of a socket")
+        raise click.UsageError(f"--host {host}: expected ssh://USER@HOST, unix:///PATH or a name of `reconcile context`")
     words = ["ssh", "-T"]
     words += ["-l", found["user"]] if found["user"] else []
     words += ["-p", found["port"]] if found["port"] else []
@@ -47,7 +72,11 @@ def connect(host: str, root: Path | None) -> socket.socket:
 
     if host.startswith("unix:///"):
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        made.connect(host.removeprefix("unix://"))
+        try:
+            made.connect(host.removeprefix("unix://"))
+        except OSError:
+            made.close()
+            raise
         return made
     # The other end's shell reads this line: nothing stands in it unquoted that somebody chose.
     there = "reconcile " + (f"--root {shlex.quote(str(root))} " if root else "") + "dial"

@@ -53,11 +53,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Check programs and kernel, and say how to mend what is missing."),
     "completion": ("completion", "Print the completion script of a shell."),
     "version": ("version", "Print the version."),
+    "context": ("context", "Name hosts, and choose the one that commands go to."),
     "dial": ("dial", "Join our streams to the controller's socket: the far end of --host."),
 }
 
 NOT_BUILT = frozenset(
-    "stats top explain context push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
+    "stats top explain push tag save"  # noqa: SIM905 30 words, one a line, would hide the table above
     " load login logout build prune".split()
 )
 """Verbs of the design that are refused by name until they are built."""
@@ -110,14 +111,21 @@ class Verbs(click.Group):
 @click.option(
     "--local", is_flag=True, envvar="RECONCILE_LOCAL", help="Go without the controller, even where one has the root."
 )
-@click.option("--host", envvar="RECONCILE_HOST", metavar="ssh://USER@HOST", help="Ask the controller of another host.")
+@click.option(
+    "--host",
+    envvar="RECONCILE_HOST",
+    metavar="ssh://USER@HOST",
+    help="Ask another host's controller.",
+)
 @click.pass_context
 def cli(ctx: click.Context, *, root: Path | None, local: bool, host: str | None) -> None:
     """A declarative container engine: manifests in, a machine that agrees with them out."""
-    if host and ctx.invoked_subcommand != "dial":  # That is the far end of one.
-        from reconciler.cli.hosts import check_host
+    from reconciler.cli.context import contexts_path
 
-        check_host(host, ctx.invoked_subcommand or "")
+    if host or (not local and contexts_path().exists()):
+        from reconciler.cli.hosts import choose_host
+
+        host = choose_host(host or "", ctx.invoked_subcommand or "")
     ctx.obj = {"root": root, "local": local, "host": host}
 
 

@@ -9,6 +9,7 @@ from reconciler.cli.options import complete_stacks, output_option, root_option
 from reconciler.cli.reach import ask
 
 if TYPE_CHECKING:
+    from reconciler.api.asks import Status
     from reconciler.verbs.serving import CommitState, Serving, SourceState, StackState
 
 HEAD = ("STACK", "STATE", "SINCE", "REVISION", "APPLIED", "CONTAINERS", "ORIGIN")
@@ -29,14 +30,46 @@ def status(ctx: click.Context, *, stack: str, form: str, root: Path | None) -> i
     from reconciler.api.asks import Status
     from reconciler.cli.render import show_json
 
+    host = ctx.obj.get("host") or ""
+    if "," in host:
+        return _show_hosts(ctx, host.split(","), Status(stack=stack), form)
     report = ask(ctx, root, Status(stack=stack))
-    serving = _read_serving(report)
     if form == "json":
         show_json(report)
     else:
-        _show(report, serving)
+        _show(report, _read_serving(report))
+    return 2 if _is_wrong(report) else 0
+
+
+def _show_hosts(ctx: click.Context, hosts: list[str], question: "Status", form: str) -> int:
+    """One after the other; who does not answer is told, and the others are asked all the same: exit code 1 then."""
+    from reconciler.cli.render import show, show_error, show_json
+    from reconciler.model.errors import ReconcileError
+
+    reports: dict[str, Any] = {}
+    for host in hosts:
+        ctx.obj["host"] = host
+        try:
+            reports[host] = ask(ctx, None, question)
+        except ReconcileError as error:
+            reports[host] = None
+            show_error(error)
+            continue
+        if form != "json":
+            show(f"{host}:")
+            _show(reports[host], _read_serving(reports[host]))
+            show()
+    if form == "json":
+        show_json(reports)
+    if None in reports.values():
+        return 1
+    return 2 if any(map(_is_wrong, reports.values())) else 0
+
+
+def _is_wrong(report: dict[str, Any]) -> bool:
+    serving = _read_serving(report)
     served = serving is not None and serving.found_something
-    return 2 if served or report["strays"] or any(one["findings"] for one in report["stacks"]) else 0
+    return bool(served or report["strays"] or any(one["findings"] for one in report["stacks"]))
 
 
 def _read_serving(report: dict[str, Any]) -> "Serving | None":
