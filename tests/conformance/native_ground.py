@@ -380,8 +380,9 @@ def layer_removed(site: Site) -> None:
 
 def monitor_killed(site: Site) -> None:
     [pid] = ground_of(site).monitors(site.web)
+    start = process.read_start_time(pid)
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not process.is_alive(pid, 0) and not Path(f"/proc/{pid}/exe").exists(), "the monitor has ended")
+    wait_for(lambda: not process.is_alive(pid, start), "the monitor has ended")
 
 
 def root_unmounted(site: Site) -> None:

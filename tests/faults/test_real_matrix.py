@@ -8,7 +8,7 @@ import pytest
 
 from lab.world import World
 
-COUNT = 5
+COUNT = 3
 SEED = "POINTS_SEED"
 """The environment's name for a seed: with it a failed choice is had again."""
 
