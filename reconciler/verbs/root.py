@@ -146,7 +146,7 @@ def opened_root(path: Path, *, create: bool = False, frees: bool = False, engine
     # Order: the database before the id, for an id without a database means that it was lost.
     store = open_store(path, create=create)
     if root_id is None:
-        _check_not_lost(path, store)
+        root_id = _check_not_lost(path, store)
     if root_id is None and create:
         root_id = _create(path)
     opened = open_engine(engine, path, RUN, root_id or "", read_content=store.read_content)
@@ -195,14 +195,17 @@ def _check_free(path: Path) -> None:
         )
 
 
-def _check_not_lost(path: Path, store: Store) -> None:
-    """Raise RootError for a root that lost its id: with another one, all that bears the old one would be a stranger's."""
+def _check_not_lost(path: Path, store: Store) -> str | None:
+    """Raise RootError for a root that lost its id: with another one, all that bears the old one would be a stranger's.
+    Else the id that another process has given it since we looked, if one has."""
     if not store.path.exists():
-        return
+        return None
     with closing(store), store.read() as reading:
         records = reading.records()
-    if not records:
-        return
+    # Race: who makes a root beside us writes its id before any record, so it is there by now.
+    root_id = read_root_id(path)
+    if root_id is not None or not records:
+        return root_id
     grants = [record.grants for record in records.values()]
     links = [link for each in grants for link in (each.link, *(end.link for end in each.endpoints.values())) if link]
     root_id = next((link[1:6] for link in links), "ID")
