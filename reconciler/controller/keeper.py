@@ -137,9 +137,9 @@ class Keeper:
             if self.sources.get(name) is not source:
                 return None
             self.sightings[name] = sighting
-        broken = (
-            sighting.broken if sighting.broken.startswith(name) or not sighting.broken else f"{name}: {sighting.broken}"
-        )
+        broken = sighting.broken
+        if broken and not broken.startswith(name):
+            broken = f"{name}: {broken}"
         self.say(f"broken {name}", broken, over=f"{name} can be read again")
         stale = f"{name}: {sighting.stale}" if sighting.stale else ""
         self.say(f"stale {name}", stale, over=f"{name}: what it says is taken again")
@@ -336,14 +336,15 @@ class Keeper:
         busy = {stack for stack in {stack_of(action.key) for action in drift.actions} if self.root.read_holder(stack)}
         # What looks like drift of these is somebody's work; its end makes changes, and is looked at.
         actions = [action for action in drift.actions if stack_of(action.key) not in busy]
-        mended = [action for action in keep_mended(drift, self.policy.drift_rule).actions if action in actions]
+        to_mend = {action.id for action in keep_mended(drift, self.policy.drift_rule).actions}
+        mended = [action for action in actions if action.id in to_mend]
         self._count("drift_found", len(actions))
         if self.policy.mends_some:
             self._mend({stack_of(action.key) for action in mended}, looked)
-        left = {action.key: action for action in actions if action not in mended}
+        left = [action for action in actions if action.id not in to_mend]
         words = {
             stack: f"stack {stack} drifted, which is told only (apply: {', '.join(does)})"
-            for stack, does in _by_stack(left.values()).items()
+            for stack, does in _by_stack(left).items()
         }
         self._add(APPROVALS, 0.0)
         self._teller.say_all("drift ", words, over=lambda stack: f"stack {stack} has no drift any more", of_stacks=True)

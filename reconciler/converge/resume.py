@@ -43,59 +43,81 @@ class Folded(Struct, frozen=True, kw_only=True):
 
 def fold_intents(records: Mapping[Key, Record], intents: Iterable[Intent], observation: Observation) -> Folded:
     """Decide by observation what each unfinished intent came to."""
-    folded: dict[Key, Record] = dict(records)
-    changed: list[Key] = []
-    dropped: list[Key] = []
-    remove: list[Made] = []
-    revive: list[Made] = []
-    owed: dict[Key, Intent] = {}
     kept = tuple(intents)
+    folding = _Folding(dict(records), observation)
     for intent in kept:
-        key, record = intent.key, folded.get(intent.key)
-        if _is_owed(intent, observation):
-            owed.setdefault(key, intent)
-        if intent.verb == "restart" and intent.new is None:
-            if record is not None and key in owed:
-                folded[key] = msgspec.structs.replace(record, unfinished="restart")
-            continue
-        if intent.verb == "delete" and intent.old is not None:
-            if _status(observation, intent.old).phase is Phase.MISSING:
-                folded.pop(key, None)
-                dropped.append(key)
-                remove += [intent.old] if kind_of(key) is Kind.VOLUME else []
-            elif record is not None:
-                folded[key] = msgspec.structs.replace(record, unfinished="delete")
-                changed.append(key)
-            continue
-        if intent.new is not None and _never_was(intent, observation):
-            folded.pop(key, None)
-            dropped.append(key)
-            remove.append(intent.new)
-            continue
-        winner, loser = _winner(intent, observation)
-        if loser is not None:
-            remove.append(loser)
-        if winner is intent.old and intent.verb == "replace" and kind_of(key) is Kind.CONTAINER:
-            assert winner is not None
-            # What a reboot took off the machine is the plan's to make, once its networks are there again.
-            if _status(observation, winner).phase is not Phase.MISSING:
-                revive.append(winner)
-        if winner is not None:
-            unfinished = "update" if intent.verb == "restart" and key not in owed else intent.verb
-            folded[key] = _record_of(winner, record, intent, unfinished)
-            changed.append(key)
-    for intent in _find_owed_followers(folded, kept, observation):
-        owed.setdefault(intent.key, intent)
-        folded[intent.key] = msgspec.structs.replace(folded[intent.key], unfinished="restart")
+        folding.take(intent)
+    for intent in _find_owed_followers(folding.records, kept, observation):
+        folding.owe(intent)
     return Folded(
-        records=folded,
-        changed=tuple(changed),
-        dropped=tuple(dropped),
-        remove=tuple(remove),
-        revive=tuple(revive),
-        owed=tuple(owed.values()),
+        records=folding.records,
+        changed=tuple(folding.changed),
+        dropped=tuple(folding.dropped),
+        remove=tuple(folding.remove),
+        revive=tuple(folding.revive),
+        owed=tuple(folding.owed.values()),
         intents=kept,
     )
+
+
+class _Folding:
+    """What is decided so far; the words are those of `Folded`."""
+
+    def __init__(self, records: dict[Key, Record], observation: Observation) -> None:
+        self.records = records
+        self.changed: list[Key] = []
+        self.dropped: list[Key] = []
+        self.remove: list[Made] = []
+        self.revive: list[Made] = []
+        self.owed: dict[Key, Intent] = {}
+        self._observation = observation
+
+    def take(self, intent: Intent) -> None:
+        """Decide what one came to."""
+        if intent.verb == "restart" and intent.new is None:
+            if intent.key in self.records and _is_owed(intent, self._observation):
+                self.owe(intent)
+        elif intent.verb == "delete" and intent.old is not None:
+            self._take_delete(intent.key, intent.old)
+        elif intent.new is not None and _never_was(intent, self._observation):
+            self._drop(intent.key)
+            self.remove.append(intent.new)
+        else:
+            self._take_change(intent)
+
+    def owe(self, intent: Intent) -> None:
+        """A restart of what is on record is still to come."""
+        self.owed.setdefault(intent.key, intent)
+        self.records[intent.key] = msgspec.structs.replace(self.records[intent.key], unfinished="restart")
+
+    def _take_delete(self, key: Key, old: Made) -> None:
+        if _status(self._observation, old).phase is Phase.MISSING:
+            self._drop(key)
+            self.remove += [old] if kind_of(key) is Kind.VOLUME else []
+        elif key in self.records:
+            self.records[key] = msgspec.structs.replace(self.records[key], unfinished="delete")
+            self.changed.append(key)
+
+    def _drop(self, key: Key) -> None:
+        self.records.pop(key, None)
+        self.dropped.append(key)
+
+    def _take_change(self, intent: Intent) -> None:
+        winner, loser = _winner(intent, self._observation)
+        if loser is not None:
+            self.remove.append(loser)
+        if winner is None:
+            return
+        # What a reboot took off the machine is the plan's to make, once its networks are there again.
+        stopped = intent.verb == "replace" and kind_of(intent.key) is Kind.CONTAINER and winner is intent.old
+        if stopped and _status(self._observation, winner).phase is not Phase.MISSING:
+            self.revive.append(winner)
+        self.records[intent.key] = _record_of(winner, self.records.get(intent.key), intent)
+        self.changed.append(intent.key)
+        if _is_owed(intent, self._observation):
+            self.owe(intent)
+        elif intent.verb == "restart":  # It was started already: only what is written down of it is left to do.
+            self.records[intent.key] = msgspec.structs.replace(self.records[intent.key], unfinished="update")
 
 
 def owe_restart(made: Made, *, apply: ApplyId, since: float) -> Intent:
@@ -168,7 +190,7 @@ def _status(observation: Observation, made: Made) -> Status:
     return status or MISSING
 
 
-def _record_of(made: Made, record: Record | None, intent: Intent, unfinished: str) -> Record:
+def _record_of(made: Made, record: Record | None, intent: Intent) -> Record:
     return Record(
         key=made.key,
         spec=made.spec,
@@ -178,7 +200,7 @@ def _record_of(made: Made, record: Record | None, intent: Intent, unfinished: st
         hold=record.hold if record else None,
         status=record.status if record else {},
         created_at=record.created_at if record else intent.begun_at,
-        unfinished=unfinished,
+        unfinished=intent.verb,
     )
 
 

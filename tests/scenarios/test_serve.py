@@ -2,13 +2,13 @@
 
 import json
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lab.serving import Serving
 from lab.world import World, wait_until
 
 pytestmark = pytest.mark.root
@@ -22,27 +22,16 @@ containers:
 """
 
 
-class Served:
+class Served(Serving):
     """A world in which a controller serves one folder."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
+        super().__init__(world)
         self.folder = world.folder / "stacks"
         self.folder.mkdir()
-        self.log = world.folder / "serve.log"
-        self.running: subprocess.Popen[bytes] | None = None
 
     def start(self, *flags: str) -> None:
-        watch = [] if "--config" in flags else ["--watch", str(self.folder)]
-        self.running = self.world.popen("serve", *watch, *flags)
-        wait_until(lambda: self.status()["controller"] is not None, "it serves", self.said, seconds=30)
-
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        assert self.running is not None
-        self.world.signal(self.running, number)
-        _, err = self.running.communicate(timeout=60)
-        self.running, running = None, self.running
-        return running.returncode, err.decode()
+        self.launch(*([] if "--config" in flags else ["--watch", str(self.folder)]), *flags)
 
     def hang_up(self) -> None:
         assert self.running is not None
@@ -54,30 +43,15 @@ class Served:
         staged.write_text(MANIFEST.format(name=name, port=port, more=more))
         staged.rename(path)
 
-    def status(self) -> dict:
-        return self.world.run("status", "-o", "json").json()
-
-    def said(self) -> str:
-        return self.world.run("status").out + self.world.run("events").out
-
-    def serves(self, port: int) -> bool:
-        answer = self.world.nsenter("curl", "-s", "-m", "2", f"http://127.0.0.1:{port}/", check=False)
-        return "It works" in answer.out
-
     def asks(self, path: str) -> str:
         return self.world.nsenter("curl", "-s", "-m", "5", f"http://127.0.0.1:9323/{path}").out.strip()
-
-    def wait(self, condition: Callable[[], object], what: str) -> None:
-        wait_until(condition, what, self.said, seconds=60)
 
 
 @pytest.fixture
 def served(world: World) -> Iterator[Served]:
     made = Served(world)
     yield made
-    if made.running is not None:
-        world.signal(made.running)
-        made.running.communicate(timeout=30)
+    made.end()
 
 
 def test_files_become_stacks_and_what_is_wrong_is_in_the_status(served: Served) -> None:

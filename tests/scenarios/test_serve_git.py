@@ -7,12 +7,13 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from controller.gitlab import Pushed
+from lab.serving import Serving
 from lab.world import World, wait_until
 
 pytestmark = pytest.mark.root
@@ -32,13 +33,12 @@ def manifest(name: str, more: str = "", tag: str = "1") -> str:
     return MANIFEST.format(name=name, port=PORTS[name], more=more, tag=tag)
 
 
-class Served:
+class Served(Serving):
     """A world in which a controller serves a branch."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
+        super().__init__(world)
         self.pushed = Pushed(world.folder)
-        self.running: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Serve the branch, which nobody asks for but who is told of a push."""
@@ -50,14 +50,7 @@ class Served:
             "sources": [{"git": self.pushed.url, "branch": "main", "interval": "1h"}],
             "webhook": {"listen": "127.0.0.1:9324", "secret_file": str(secret)},
         }
-        self.running = self.world.popen("serve", "--config", str(self.world.write(settings, "serve.yaml")))
-        self.wait(lambda: self.world.run("status", "-o", "json").json()["controller"] is not None, "it serves")
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        assert self.running is not None
-        self.world.signal(self.running, number)
-        self.running.communicate(timeout=60)
-        self.running = None
+        self.launch("--config", str(self.world.write(settings, "serve.yaml")))
 
     def tell(self) -> None:
         """What a git host does after a push."""
@@ -78,12 +71,8 @@ class Served:
     def stale(self) -> str:
         return self.state()["sources"][0]["stale"]
 
-    def said(self) -> str:
-        return self.world.run("status").out + self.world.run("events").out
-
-    def serves(self, name: str) -> bool:
-        answer = self.world.nsenter("curl", "-s", "-m", "2", f"http://127.0.0.1:{PORTS[name]}/", check=False)
-        return "It works" in answer.out
+    def is_up(self, name: str) -> bool:
+        return self.serves(PORTS[name])
 
     def is_at(self, commit: str) -> bool:
         stacks = self.state()["stacks"]
@@ -92,24 +81,19 @@ class Served:
     def pids(self) -> dict[str, int]:
         return {name: self.world.pid(f"{name}/web") for name in PORTS}
 
-    def wait(self, condition: Callable[[], object], what: str) -> None:
-        wait_until(condition, what, self.said, seconds=60)
-
 
 @pytest.fixture
 def served(world: World) -> Iterator[Served]:
     made = Served(world)
     yield made
-    if made.running is not None:
-        world.signal(made.running)
-        made.running.communicate(timeout=30)
+    made.end()
 
 
 def test_h3_x5_x8_branch_is_followed_and_what_goes_wrong_with_it_disturbs_nothing(served: Served) -> None:
     first = served.push("three stacks", **{name: manifest(name) for name in PORTS})
     served.start()
     served.wait(lambda: served.is_at(first), "all are as of the first commit")
-    assert all(map(served.serves, PORTS))
+    assert all(map(served.is_up, PORTS))
     pids = served.pids()
 
     # A good commit: only what it changes is replaced.
@@ -127,7 +111,7 @@ def test_h3_x5_x8_branch_is_followed_and_what_goes_wrong_with_it_disturbs_nothin
     bad = served.push("broken", blog=manifest("blog", ', command: [sh, -c, "echo no such table; exit 3"]'))
     served.tell()
     served.wait(lambda: any(one["problem"] for one in served.state()["stacks"]), "it went back")
-    assert served.serves("blog")
+    assert served.is_up("blog")
     told = served.world.run("status", check=2).out
     assert f"wanted {bad[:12]} “broken”" in told
     assert f"as of {second[:12]} “blog answers louder”" in told
@@ -171,15 +155,15 @@ def test_once_looks_once_and_says_by_its_exit_code_how_it_went(served: Served) -
     assert "has no default branch" in served.world.run(*once, check=1).err
     served.push("good", blog=manifest("blog"))
     served.world.run(*once, check=0)
-    assert served.serves("blog")
+    assert served.is_up("blog")
     served.push("typo", blog=manifest("blog", ', memry: "1G"'))
     assert "memry: unknown key" in served.world.run(*once, check=65).err
     served.push("broken", blog=manifest("blog", ", command: [sh, -c, exit 3]"))
     assert "waits for another version" in served.world.run(*once, check=4).err
-    assert served.serves("blog")
+    assert served.is_up("blog")
     served.push("no such image", blog=manifest("blog", tag="nowhere"))
     served.world.run(*once, check=1)
-    assert served.serves("blog")
+    assert served.is_up("blog")
 
 
 def test_g2_stack_of_a_repository_borrows_nothing_and_takes_over_nothing_of_others(served: Served) -> None:
@@ -191,8 +175,8 @@ def test_g2_stack_of_a_repository_borrows_nothing_and_takes_over_nothing_of_othe
     err = world.run("serve", "--git", served.pushed.url, "--once", check=3).err
     assert "volume/shop/data is of a stack that is not of the same source (name:by-hand)" in err
     assert "stack shop belongs to name:by-hand" in err
-    assert served.serves("shop")
-    assert not served.serves("blog")
+    assert served.is_up("shop")
+    assert not served.is_up("blog")
 
 
 @pytest.mark.skipif(not Path("/usr/sbin/sshd").exists(), reason="skipped because openssh-server is not installed")
@@ -223,7 +207,7 @@ def test_repository_over_ssh_by_a_key_and_only_from_a_host_that_is_known(served:
         assert f"put it into {known}" in told
         known.write_text(f"[127.0.0.1]:2222 {(folder / 'host.pub').read_text()}")
         world.run("serve", *flags, check=0)
-        assert served.serves("blog")
+        assert served.is_up("blog")
         [revision] = json.loads(world.run("history", "blog", "-o", "json").out)
         assert revision["commit"]["url"] == url
         told = world.run("serve", *(str(folder / "other") if "100%" in flag else flag for flag in flags), check=1).err
@@ -245,7 +229,7 @@ def test_x5_repositories_that_hang_keep_no_stack_waiting_and_nobody_who_stops_it
         served.running = world.popen("serve", "--config", str(world.write(settings, "serve.yaml")))
         served.wait(lambda: any("ls-remote" in line for line in world.processes().values()), "they are asked")
         world.write(manifest("blog"), "stacks/blog.yaml")
-        wait_until(lambda: served.serves("blog"), "the folder's stack is up", served.said, seconds=30)
+        wait_until(lambda: served.is_up("blog"), "the folder's stack is up", served.said, seconds=30)
         begun = time.monotonic()
         served.stop()
         assert time.monotonic() - begun < 20

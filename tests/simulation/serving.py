@@ -9,7 +9,6 @@ named; and once faults end, two looks later all is as the files say.
 import random
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +31,7 @@ from reconciler.verbs.delete import Doomed, delete
 from reconciler.verbs.face import Face
 from reconciler.verbs.look import Look
 from simulation.schedules import Step
-from simulation.worlds import Died, World, Wrong
+from simulation.worlds import Died, World, Wrong, in_memory, let_happen
 
 STACKS = ("blog", "shop", "mail")
 WEIGHTS = {
@@ -379,23 +378,11 @@ class Served(World):
 
 def run_serving(steps: list[Step], *, prune: bool, trace: Callable[[str], None] = lambda _: None) -> None:
     """Let a schedule happen to a new controller. Raises Wrong, or whatever else should not come out."""
-    folder = tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None, prefix="serving-")
-    try:
-        world = Served(Path(folder) / "root", prune=prune)
+    with in_memory() as folder:
+        world = Served(folder / "root", prune=prune)
         try:
             with world.patched(), mock.patch("reconciler.converge.waits.SEEN_AFTER", 0.0):
-                for step in steps:
-                    trace(str(step))
-                    try:
-                        world.do(step)
-                    finally:
-                        for line in world.said:
-                            trace(line)
-                trace("faults end: the folder is whole, and a controller starts")
-                world.settle_down()
+                let_happen(world, steps, trace, end="faults end: the folder is whole, and a controller starts")
         finally:
             for stack in list(world.open):
                 world.close(stack)
-            world.store.close()
-    finally:
-        shutil.rmtree(folder)

@@ -8,10 +8,9 @@ import hashlib
 import itertools
 import os
 import random
-import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -485,25 +484,34 @@ class World(Root):
 
 def run_schedule(steps: list[Step], *, trace: Callable[[str], None] = lambda _: None) -> None:
     """Let a schedule happen to a new world. Raises Wrong, or whatever else should not come out."""
+    with in_memory() as folder:
+        world = World(folder / "root")
+        with world.patched():
+            let_happen(world, steps, trace, end="faults end: apply twice, plan, delete")
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A folder for one schedule, on a tmpfs where there is one."""
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112
-    folder = tempfile.mkdtemp(dir=memory, prefix="simulation-")
+    with tempfile.TemporaryDirectory(dir=memory, prefix="simulation-") as folder:
+        yield Path(folder)
+
+
+def let_happen(world: World, steps: Iterable[Step], trace: Callable[[str], None], *, end: str) -> None:
+    """Every step with what was said of it, and then an end without faults. Lets go of the world's store."""
     try:
-        world = World(Path(folder) / "root")
-        try:
-            with world.patched():
-                for step in steps:
-                    trace(str(step))
-                    try:
-                        world.do(step)
-                    finally:
-                        for line in world.said:
-                            trace(line)
-                trace("faults end: apply twice, plan, delete")
-                world.settle_down()
-        finally:
-            world.store.close()
+        for step in steps:
+            trace(str(step))
+            try:
+                world.do(step)
+            finally:
+                for line in world.said:
+                    trace(line)
+        trace(end)
+        world.settle_down()
     finally:
-        shutil.rmtree(folder)
+        world.store.close()
 
 
 def fails_like(error: Exception) -> Callable[[list[Step]], bool]:

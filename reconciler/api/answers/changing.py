@@ -30,7 +30,7 @@ from reconciler.verbs.root import Root
 from reconciler.verbs.saved import dump_file, is_plan, read_plan
 
 
-def plan(opened: Opener, ask: asks.Plan, listener: Listener) -> Any:  # noqa: ARG001 as all
+def plan(opened: Opener, ask: asks.Plan, listener: Listener) -> Any:
     """The plan in the form of `plan -o json`, as lines, and what else was asked for."""
     wish = _wish(ask, ask_tags=not ask.offline)
     with opened() as root:
@@ -116,15 +116,13 @@ def rollback(opened: Opener, ask: asks.Rollback, listener: Listener) -> Any:
 
 def delete(opened: Opener, ask: asks.Delete, listener: Listener) -> Any:
     """How many resources went."""
-    from msgspec import structs
-
     with opened(frees=True, lock_timeout=ask.lock_timeout) as root:
         try:
-            doomed = structs.replace(_find_doomed(root, ask), take_over=ask.take_over)
+            doomed = msgspec.structs.replace(_find_doomed(root, ask), take_over=ask.take_over)
         except NotFound:
             deleting.remove_strays(root, listener.emit)
             raise
-        doomed = structs.replace(doomed, volumes=(*doomed.volumes, *ask.volumes), all_volumes=ask.all_volumes)
+        doomed = msgspec.structs.replace(doomed, volumes=(*doomed.volumes, *ask.volumes), all_volumes=ask.all_volumes)
         yes = ask.yes or _agree_to_loss(root, doomed, listener)
         return _done(deleting.delete(root, doomed, applying.ApplyOptions(yes=yes), face=make_face(listener)))
 

@@ -8,7 +8,7 @@ from reconciler.api.frames import Listener
 from reconciler.verbs import images as verbs
 
 
-def list_images(opened: Opener, ask: asks.Images, listener: Listener) -> Any:  # noqa: ARG001 as all
+def list_images(opened: Opener, ask: asks.Images, listener: Listener) -> Any:
     """In the form of `images ls -o json`."""
     with opened() as root:
         rows = verbs.list_images(root)
@@ -18,7 +18,7 @@ def list_images(opened: Opener, ask: asks.Images, listener: Listener) -> Any:  #
     ]
 
 
-def inspect(opened: Opener, ask: asks.Inspect, listener: Listener) -> Any:  # noqa: ARG001
+def inspect(opened: Opener, ask: asks.Inspect, listener: Listener) -> Any:
     """In the form of `images inspect`."""
     with opened() as root:
         return verbs.inspect(root, ask.image)
@@ -30,13 +30,13 @@ def pull(opened: Opener, ask: asks.Pull, listener: Listener) -> Any:
         return {reference: verbs.pull(root, reference, emit=listener.emit) for reference in ask.references}
 
 
-def remove(opened: Opener, ask: asks.RemoveImage, listener: Listener) -> Any:  # noqa: ARG001
+def remove(opened: Opener, ask: asks.RemoveImage, listener: Listener) -> Any:
     """What went: pairs of a name and bytes."""
     with opened(frees=True) as root:
         return verbs.remove(root, ask.image)
 
 
-def prune(opened: Opener, ask: asks.Prune, listener: Listener) -> Any:  # noqa: ARG001
+def prune(opened: Opener, ask: asks.Prune, listener: Listener) -> Any:
     """As remove."""
     with opened(frees=not ask.dry_run) as root:
         return verbs.prune(root, all_=ask.all, dry_run=ask.dry_run)

@@ -21,19 +21,19 @@ LONGEST_WAIT = 5.0
 """Seconds until who follows events is seen to have gone."""
 
 
-def version(opened: Opener, ask: asks.Version, listener: Listener) -> Any:  # noqa: ARG001 as all
+def version(opened: Opener, ask: asks.Version, listener: Listener) -> Any:
     """Of the code that answers."""
     return {"version": __version__, "api": "v1"}
 
 
-def get(opened: Opener, ask: asks.Get, listener: Listener) -> Any:  # noqa: ARG001
+def get(opened: Opener, ask: asks.Get, listener: Listener) -> Any:
     """A list, in the form of `get -o json`."""
     with opened() as root:
         seen = observe.get(root, read_kind(ask.kind), ask.name, measure=ask.measure)
     return [observe.seen_json(one) for one in seen]
 
 
-def describe(opened: Opener, ask: asks.Describe, listener: Listener) -> Any:  # noqa: ARG001
+def describe(opened: Opener, ask: asks.Describe, listener: Listener) -> Any:
     """A list; each has what `get` gives and more."""
     with opened() as root:
         return observe.describe(root, read_kind(ask.kind), ask.name)
@@ -51,13 +51,13 @@ def read_kind(text: str) -> Kind | None:
         raise Usage(f"there is no kind {text}", hint=f"one of {', '.join(Kind)}") from None
 
 
-def look_at_stacks(opened: Opener, ask: asks.Status, listener: Listener) -> Any:  # noqa: ARG001
+def look_at_stacks(opened: Opener, ask: asks.Status, listener: Listener) -> Any:
     """In the form of `status -o json`."""
     with opened() as root:
         return status.report_json(status.status(root, ask.stack))
 
 
-def drift(opened: Opener, ask: asks.Drift, listener: Listener) -> Any:  # noqa: ARG001
+def drift(opened: Opener, ask: asks.Drift, listener: Listener) -> Any:
     """In the form of `drift -o json`, and as lines."""
     with opened() as root:
         seen = observe.drift(root, ask.stack)
@@ -70,7 +70,7 @@ def drift(opened: Opener, ask: asks.Drift, listener: Listener) -> Any:  # noqa: 
     return {"drift": data, "lines": render_drift(seen.plan)}
 
 
-def history(opened: Opener, ask: asks.History, listener: Listener) -> Any:  # noqa: ARG001
+def history(opened: Opener, ask: asks.History, listener: Listener) -> Any:
     """In the form of `history -o json`; of each what it changed in a line, null where that is not known."""
     with opened() as root:
         entries = past.history(root, ask.stack)
@@ -78,14 +78,14 @@ def history(opened: Opener, ask: asks.History, listener: Listener) -> Any:  # no
     return {"revisions": [_entry_json(entry) for entry in entries], "changed": changed}
 
 
-def difference(opened: Opener, ask: asks.Difference, listener: Listener) -> Any:  # noqa: ARG001
+def difference(opened: Opener, ask: asks.Difference, listener: Listener) -> Any:
     """In the form of `history --diff -o json`, and as lines."""
     with opened() as root:
         found = past.diff(root, ask.stack, ask.old, ask.new)
     return {"differences": [_difference_json(one) for one in found], "lines": render_differences(found)}
 
 
-def forget(opened: Opener, ask: asks.Forget, listener: Listener) -> Any:  # noqa: ARG001
+def forget(opened: Opener, ask: asks.Forget, listener: Listener) -> Any:
     """How many revisions went."""
     from reconciler.model.errors import Usage
 
