@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from reconciler.controller.targets import name_kind
-from reconciler.model.errors import ConvergeFailed, LockTimeout, ReconcileError, RolledBack
+from reconciler.model.errors import LockTimeout, ReconcileError
 from reconciler.model.events import AnyEvent, Note
+from reconciler.verbs.audit import find_causes
 from reconciler.verbs.record import Recorder
 from reconciler.verbs.root import Root
 
@@ -88,14 +89,11 @@ class Teller:
 
 def brief_words(error: ReconcileError) -> str:
     """The same in one line, without what logs and programs said."""
-    failed = error.failed if isinstance(error, RolledBack) else error
-    causes = failed.causes if isinstance(failed, ConvergeFailed) else ()
-    return "; ".join([error.brief, *(cause.brief for cause in causes)])
+    return "; ".join([error.brief, *(cause.brief for cause in find_causes(error))])
 
 
 def all_words(error: ReconcileError) -> str:
     """What happened, why with the log's last lines, what to do next."""
-    failed = error.failed if isinstance(error, RolledBack) else error
-    causes = failed.causes if isinstance(failed, ConvergeFailed) else ()
-    lines = [f"{cause.brief}\n{cause.detail}".strip() for cause in causes] or ([error.detail] if error.detail else [])
+    lines = [f"{cause.brief}\n{cause.detail}".strip() for cause in find_causes(error)]
+    lines = lines or ([error.detail] if error.detail else [])
     return "\n".join([error.brief, *lines, *([f"hint: {error.hint}"] if error.hint else [])])

@@ -129,7 +129,11 @@ def _say_why(error: BaseException | None) -> str:
         return ""
     if not isinstance(error, ReconcileError):
         return f"{type(error).__name__}: {error}"[:LONGEST]
-    failed = error.failed if isinstance(error, RolledBack) else error
-    causes = failed.causes if isinstance(failed, ConvergeFailed) else ()
     # Not their details: what programs and logs said stands in the events of the actions.
-    return "\n".join([error.brief, *(cause.brief for cause in causes)])[:LONGEST]
+    return "\n".join([error.brief, *(cause.brief for cause in find_causes(error))])[:LONGEST]
+
+
+def find_causes(error: ReconcileError) -> Sequence[ReconcileError]:
+    """Why its actions failed, where it is of an apply that did, gone back or not."""
+    failed = error.failed if isinstance(error, RolledBack) else error
+    return failed.causes if isinstance(failed, ConvergeFailed) else ()
