@@ -8,15 +8,16 @@ import struct
 import sys
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from reconciler.engine.native.runtime import bundle, monitor, rotation
+from reconciler.engine.native.runtime import bundle, conmon, monitor, policy, rotation
 from reconciler.engine.native.runtime.inside import NativeInside, log_path
 from reconciler.linux import cgroups
 from reconciler.model.errors import Failed
-from reconciler.model.observation import Health
+from reconciler.model.observation import Health, Status
 from reconciler.model.record import Made
 from reconciler.model.spec import Healthcheck, Logs, Resources
 from tests.runtime.bundles import Bundles, wait_for
@@ -268,3 +269,17 @@ def test_fork_bomb_stays_inside_its_limit_b6(bundles: Bundles) -> None:
     bundles.run(made)
     wait_for(lambda: "fork" in bundles.log(made))
     assert "all" not in bundles.log(made)
+
+
+def test_one_that_is_created_for_its_restart_is_waited_for(bundles: Bundles) -> None:
+    """As between the end of a run and the start of the next, for some milliseconds."""
+    made = bundles.make("sh", "-c", "exit 7", restart="no")
+    path = str(bundles.path(made))
+    settings = bundle.read_json(path, bundle.MONITOR)
+    state = conmon.create(path, settings)
+    policy.write_policy(path, policy.Policy(restart="no", restarts=1))
+    waits: list[Future[Status]] = []
+    with ThreadPoolExecutor(1) as threads:
+        inside = NativeInside(bundles.layout)
+        conmon.begin(path, settings, state, lambda: waits.append(threads.submit(inside.wait, made, seconds=30)))
+        assert waits[0].result().exit_code == 7

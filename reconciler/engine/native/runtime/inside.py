@@ -112,8 +112,9 @@ class NativeInside:
         while True:
             now = status.read_status(path, made.incarnation)
             left = deadline - time.monotonic()
-            over = now.phase not in (Phase.RUNNING, Phase.PAUSED) and not now.restarting
-            if over or left <= 0:
+            # Race: one that is being started again is created for a moment, as one that never ran is.
+            again = now.restarting or (now.phase is Phase.CREATED and now.restarts > 0)
+            if left <= 0 or not (again or now.phase in (Phase.RUNNING, Phase.PAUSED)):
                 return now
             state = bundle.read_json(path, bundle.STATE)
             if not state or process.wait_gone(state["pid"], state["start_time"], seconds=left):
