@@ -95,7 +95,7 @@ class Client:
                 _tell(frame, listener)
             except KeyboardInterrupt:
                 line.interrupt()
-        raise _hung_up()
+        raise hung_up()
 
     def _cancel(self, number: str) -> None:
         with suppress(Failed):
@@ -121,7 +121,7 @@ class Client:
                     raise revive(frame.problem)
                 elif isinstance(frame, frames.Answer):
                     return int(frame.answer["exit_code"])
-            raise _hung_up()
+            raise hung_up()
 
     # --- the line ---
 
@@ -148,14 +148,15 @@ class Client:
             try:
                 return line.read_head(FAR_PATIENCE if self.remote else PATIENCE)
             except TimeoutError:
-                self._check_alive()
+                self.check_alive()
             except HungUp as error:
                 if not self.remote:
                     raise
                 hint = "what ssh said stands above; is reconcile installed there, and does its controller run?"
                 raise Unreachable(f"{self.path}: no answer", hint=hint) from error
 
-    def _check_alive(self) -> None:
+    def check_alive(self) -> None:
+        """Ask whether anybody is there at all. Raises Failed."""
         who = f"the controller (pid {self.pid})" if self.pid else "the controller"
         try:
             with closing(self._open()) as line:
@@ -321,7 +322,7 @@ class Line:
                 self.interrupt()
                 continue
             if not data:
-                raise _hung_up()
+                raise hung_up()
             self._buffer += data
             return
 
@@ -365,7 +366,8 @@ def _render_chunk(data: bytes) -> bytes:
     return b"%x\r\n" % len(data) + data + b"\r\n"
 
 
-def _hung_up() -> HungUp:
+def hung_up() -> HungUp:
+    """What is said of it."""
     hint = "what was begun is taken up by the next apply; `reconcile status` says how it stands"
     return HungUp("the controller hung up", hint=hint)
 

@@ -7,9 +7,10 @@ import msgspec
 
 from reconciler import __version__
 from reconciler.api import frames
-from reconciler.api.asks import CALLS, Call
+from reconciler.api.asks import CALLS, Call, Get
 from reconciler.api.examples import EXAMPLES
 from reconciler.api.problem import MEDIA_TYPE, ProblemDetails
+from reconciler.api.text import RAW_ASKS, RAW_TYPE, TEXT_TYPE
 from reconciler.schema.load import load_schema
 
 _REF = "#/components/schemas/{name}"
@@ -104,15 +105,18 @@ def _answer(call: Call) -> dict[str, Any]:
     if call.streams:
         words = "Frames as they come, a line each; the last is an answer or a problem."
         schema = {"$ref": "#/components/schemas/Frame"}
-        return {
-            "description": words,
-            "content": {
-                "application/jsonl": {"itemSchema": schema},
-                "text/event-stream": {"itemSchema": {"type": "object", "properties": {"data": {"contentSchema": schema}}}},
-            },
+        content: dict[str, Any] = {
+            "application/jsonl": {"itemSchema": schema},
+            "text/event-stream": {"itemSchema": {"type": "object", "properties": {"data": {"contentSchema": schema}}}},
         }
+        if call.ask in RAW_ASKS:
+            content[RAW_TYPE] = {"schema": {"type": "string", "format": "binary"}}
+        return {"description": words, "content": content}
     schema = {"$ref": f"#/components/schemas/{call.gives}.schema"} if call.gives else {}
-    return {"description": "The answer.", "content": {"application/json": {"schema": schema}}}
+    content = {"application/json": {"schema": schema}}
+    if call.ask is Get:
+        content[TEXT_TYPE] = {"schema": {"type": "string"}}
+    return {"description": "The answer.", "content": content}
 
 
 def _problems() -> dict[str, Any]:

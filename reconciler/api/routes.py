@@ -20,10 +20,12 @@ from starlette.routing import Route
 
 from reconciler.api import frames
 from reconciler.api.answers import Opener, answer
-from reconciler.api.asks import CALLS, Ask, Call, Cancel, Exec
+from reconciler.api.asks import CALLS, Ask, Call, Cancel, Exec, Get
 from reconciler.api.problem import MEDIA_TYPE, BadRequest, describe_error, map_error
 from reconciler.api.pump import Pump, run_command
 from reconciler.api.streams import Stream
+from reconciler.api.tables import render_tables
+from reconciler.api.text import RAW_ASKS, RAW_TYPE, TEXT_TYPE, Reader, make_raw, read_reader
 from reconciler.model.errors import ReconcileError
 from reconciler.verbs.audit import acting_as
 
@@ -136,11 +138,14 @@ class Api:
         future = asyncio.get_running_loop().run_in_executor(self.pool, contextvars.Context().run, run)
         future.add_done_callback(done)
         if not call.streams:
-            return _json(await _mapped(future))
+            found = await _mapped(future)
+            if isinstance(ask, Get) and _accepts(request, TEXT_TYPE):
+                return _render_text(found, request)
+            return _json(found)
         # A command may be silent until it has read something.
         if pump is None and not await stream.begun():
             await _mapped(future)  # It failed before it told anything.
-        return Frames(stream, sse=_wants_sse(request), rest=getattr(request.state, "rest", None))
+        return Frames(stream, *_choose_form(ask, request), rest=getattr(request.state, "rest", None))
 
 
 async def _mapped(future: "asyncio.Future[Any]") -> Any:
@@ -154,16 +159,18 @@ async def _mapped(future: "asyncio.Future[Any]") -> Any:
 
 
 class Frames(Response):
-    """A stream's frames as they come: a line of JSON each, or server-sent events."""
+    """A stream's frames as they come."""
 
-    def __init__(self, stream: Stream, *, sse: bool, rest: bytes | None = None) -> None:
-        super().__init__(media_type="text/event-stream" if sse else "application/jsonl")
+    def __init__(
+        self, stream: Stream, media_type: str, render: Callable[[frames.AnyFrame], bytes], *, rest: bytes | None = None
+    ) -> None:
+        super().__init__(media_type=media_type)
         del self.headers["content-length"]
         self.headers["cache-control"] = "no-store"
         self._stream = stream
         self._rest = rest
         """What of the body came with its first line; None where that was all of it."""
-        self._render = _render_sse if sse else _render_line
+        self._render = render
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
         """Send until the stream ends or nobody reads any more."""
@@ -213,8 +220,26 @@ def _render_sse(frame: frames.AnyFrame) -> bytes:
     return head + b"data: " + frames.encode(frame) + b"\n\n"
 
 
-def _wants_sse(request: Request) -> bool:
-    return "text/event-stream" in request.headers.get("accept", "")
+def _choose_form(ask: Ask, request: Request) -> tuple[str, Callable[[frames.AnyFrame], bytes]]:
+    """Server-sent events or text, where they are asked for; else a line of JSON each."""
+    if _accepts(request, "text/event-stream"):
+        return "text/event-stream", _render_sse
+    if isinstance(ask, RAW_ASKS) and _accepts(request, RAW_TYPE):
+        return RAW_TYPE, make_raw(_read_reader(request))
+    return "application/jsonl", _render_line
+
+
+def _render_text(found: Any, request: Request) -> Response:
+    lines = render_tables(found, _read_reader(request).look)
+    return Response("".join(f"{line}\n" for line in lines), media_type=TEXT_TYPE)
+
+
+def _accepts(request: Request, media_type: str) -> bool:
+    return media_type in request.headers.get("accept", "")
+
+
+def _read_reader(request: Request) -> Reader:
+    return read_reader(request.headers.get("reconcile-terminal", ""))
 
 
 def _json(data: Any, status: int = 200) -> Response:

@@ -143,52 +143,36 @@ def _count(text: str) -> int:
 
 
 class _Printer:
-    """Prints the lines of a log; the container's name before each from when there is a second one."""
+    """Prints the lines of a log."""
 
     def __init__(self, form: str, *, timestamps: bool) -> None:
-        self._form = form
-        self._timestamps = timestamps
-        self._several = False
+        from reconciler.api.text import LogText
+        from reconciler.cli.render import is_terminal
+
+        self._json = form == "json"
+        self._outs = {"stdout": sys.stdout, "stderr": sys.stderr}
+        terminals = frozenset(name for name, out in self._outs.items() if is_terminal(out))
+        self._text = LogText(terminals, timestamps=timestamps)
 
     def __call__(self, line: dict[str, Any]) -> None:
         """Print one. Its text comes in base64."""
-        from base64 import b64decode
-
-        from reconciler.model.key import split_key
-
-        text = b64decode(line["text"])
-        if self._form == "json":
-            _print_json(line, text)
+        if self._json:
+            _print_json(line)
             return
-        parts = split_key(line["key"])
-        self._several = self._several or parts.index > 1
-        _print_line(line, text, f"{parts.name}/{parts.index} | " if self._several else "", timestamps=self._timestamps)
+        for stream, text in self._text(line):
+            out = self._outs[stream]
+            out.buffer.write(text)
+            out.flush()
 
 
-def _print_line(line: dict[str, Any], text: bytes, head: str, *, timestamps: bool) -> None:
-    """On the stream that it was written to: as it was written, but for a terminal, which it must not steer."""
-    from reconciler.cli.render import clean_log, is_terminal
+def _print_json(line: dict[str, Any]) -> None:
+    from base64 import b64decode
 
-    out = sys.stdout if line["stream"] == "stdout" else sys.stderr
-    if line["lost"]:
-        print(f"{head}… lines before this one were lost", file=sys.stderr, flush=True)
-    stamp = f"{render_time(line['at'])} " if timestamps else ""
-    text = clean_log(text) if is_terminal(out) else text
-    out.buffer.write((head + stamp).encode() + text + (b"" if line["partial"] else b"\n"))
-    out.flush()
-
-
-def render_time(at: int) -> str:
-    """Nanoseconds since the epoch as RFC 3339 in UTC."""
-    import time
-
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at // 10**9)) + f".{at % 10**9:09d}Z"
-
-
-def _print_json(line: dict[str, Any], text: bytes) -> None:
+    from reconciler.api.look import render_log_time
     from reconciler.cli.render import show_json_line
 
-    show_json_line({**line, "at": render_time(line["at"]), "text": text.decode(errors="replace")})
+    text = b64decode(line["text"]).decode(errors="replace")
+    show_json_line({**line, "at": render_log_time(line["at"]), "text": text})
 
 
 COMMANDS = {

@@ -15,7 +15,8 @@ def doctor(ctx: click.Context, *, form: str, root: Path | None) -> int:
     """Check programs, kernel and host; say how to mend what is missing. Exit code 1 where something is."""
     import sys
 
-    from reconciler.cli.render import paint, show, show_json
+    from reconciler.api.look import paint
+    from reconciler.cli.render import look_of, show, show_json
     from reconciler.verbs.doctor import examine
     from reconciler.verbs.serving import DEFAULT_ROOT
 
@@ -25,7 +26,7 @@ def doctor(ctx: click.Context, *, form: str, root: Path | None) -> int:
     marks = {"ok": ("✓", "32"), "warning": ("!", "33;1"), "missing": ("✗", "31;1")}
     for finding in findings if form != "json" else ():
         mark, colour = marks[finding.state]
-        print(f"{paint(mark, colour, sys.stdout)} ", end="")
+        print(f"{paint(mark, colour, look_of(sys.stdout))} ", end="")
         show(f"{finding.what}: {finding.found}")
         if finding.mend:
             show(f"    mend: {finding.mend}")

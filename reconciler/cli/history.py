@@ -24,7 +24,8 @@ def history(
     The newest 20 are kept, or as many as `apply --keep` says; the last that was reached is never dropped.
     """
     from reconciler.api.asks import Forget, History
-    from reconciler.cli.render import moment, show_json, show_table
+    from reconciler.api.look import moment
+    from reconciler.cli.render import show_json, show_table
 
     if diff and keep:
         raise click.UsageError("--diff shows, --keep drops: give one of them")
@@ -89,7 +90,8 @@ def events(ctx: click.Context, *, follow: bool, stack: str, since: str, changes:
 
 
 def _show_event(data: dict[str, Any], form: str) -> None:
-    from reconciler.cli.render import moment, show, show_json_line
+    from reconciler.api.look import moment
+    from reconciler.cli.render import show, show_json_line
 
     if form == "json":
         show_json_line(data)

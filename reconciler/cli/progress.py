@@ -5,7 +5,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from reconciler.cli.render import clean, coloured, is_terminal, paint
+from reconciler.api.look import clean, paint
+from reconciler.cli.render import coloured, is_terminal, look_of
 from reconciler.model.events import (
     ActionDone,
     ActionFailed,
@@ -85,18 +86,18 @@ class PlainLines:
 
 def final_lines(event: AnyEvent) -> list[str]:
     """What stays on the screen of an event."""
-    out = sys.stdout
+    look = look_of(sys.stdout)
     if isinstance(event, ActionDone):
-        return [f"{paint('✓', '32', out)} {event.verb} {clean(event.key)}  {event.took:.2f} s"]
+        return [f"{paint('✓', '32', look)} {event.verb} {clean(event.key)}  {event.took:.2f} s"]
     if isinstance(event, ActionFailed):
         brief = clean(event.brief.removeprefix(f"{event.key}: "))
-        lines = [f"{paint('✗', '31;1', out)} {event.verb} {clean(event.key)}: {brief}"]
+        lines = [f"{paint('✗', '31;1', look)} {event.verb} {clean(event.key)}: {brief}"]
         lines += [f"    {clean(line)}" for line in event.detail.splitlines()]
         return lines + ([f"    hint: {clean(event.hint)}"] if event.hint else [])
     if isinstance(event, ActionSkipped):
         return [f"- {event.verb} {clean(event.key)}: not begun, for {clean(event.because)} failed"]
     if isinstance(event, Note):
-        mark = paint("!", "33;1", out) if event.level == "warning" else "·"
+        mark = paint("!", "33;1", look) if event.level == "warning" else "·"
         return [f"{mark} {clean(event.key) + ': ' if event.key else ''}{clean(event.text)}"]
     return []
 

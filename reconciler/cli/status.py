@@ -110,7 +110,8 @@ def _show(report: dict[str, Any], serving: "Serving | None") -> None:
 
 
 def _show_serving(serving: "Serving") -> None:
-    from reconciler.cli.render import clean, show, since
+    from reconciler.api.look import clean, since
+    from reconciler.cli.render import show
 
     show(f"served by pid {serving.process.pid} for {since(serving.since)}:")
     if serving.problem:
@@ -122,7 +123,8 @@ def _show_serving(serving: "Serving") -> None:
 
 
 def _show_source(source: "SourceState", of_it: "list[StackState]") -> None:
-    from reconciler.cli.render import clean, show, since
+    from reconciler.api.look import clean, since
+    from reconciler.cli.render import show
 
     synced = sum(stack.synced for stack in of_it)
     how = "; ".join(clean(source.broken).splitlines()) or f"{synced} of {len(of_it)} stacks as it wants them"
@@ -150,7 +152,8 @@ def _show_source(source: "SourceState", of_it: "list[StackState]") -> None:
 
 
 def _show_lines(head: str, text: str) -> None:
-    from reconciler.cli.render import clean, show
+    from reconciler.api.look import clean
+    from reconciler.cli.render import show
 
     first, *rest = text.splitlines()
     show(f"    {head}{clean(first)}")
@@ -159,13 +162,13 @@ def _show_lines(head: str, text: str) -> None:
 
 
 def _commit(commit: "CommitState") -> str:
-    from reconciler.cli.render import clean
+    from reconciler.api.look import clean
 
     return f"{commit.id[:12]} “{clean(commit.subject)}”"
 
 
 def _row(one: dict[str, Any]) -> list[str]:
-    from reconciler.cli.render import since
+    from reconciler.api.look import since
 
     revision = one["revision"]
     return [

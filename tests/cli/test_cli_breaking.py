@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from reconciler.cli.get import state
+from reconciler.api.tables import state
 from reconciler.cli.main import _tell, cli
 from reconciler.cli.render import show_error
 from reconciler.model.errors import Failed, NotFound

@@ -13,7 +13,7 @@ import yaml
 from referencing import Registry, Resource
 from stacks import BOX, Machine, container, stack
 
-from reconciler.cli.render import clean_log
+from reconciler.api.look import clean_log
 
 pytestmark = pytest.mark.root
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -259,4 +259,4 @@ def test_command_line_is_a_program() -> None:
     from importlib.metadata import entry_points
 
     [script] = entry_points(group="console_scripts", name="reconcile")
-    assert script.value == "reconciler.cli.main:main"
+    assert script.value == "reconciler.cli.lean:main"

@@ -121,7 +121,7 @@ class World:
 
     def popen(self, *arguments: str, env: Mapping[str, str] = {}) -> "subprocess.Popen[bytes]":
         """Start `reconcile ARGUMENTS…` and leave it running; end it with `signal`."""
-        return self.spawn([sys.executable, "-m", "reconciler.cli.main", *arguments], env)
+        return self.spawn([sys.executable, "-m", "reconciler.cli.lean", *arguments], env)
 
     def signal(self, process: "subprocess.Popen[bytes]", number: int = signal.SIGKILL) -> None:
         """Signal what `popen` started: nsenter's child, for nsenter itself passes nothing on."""
