@@ -7,13 +7,15 @@ from typing import Any
 
 from msgspec import Struct
 
+from reconciler.model.sent import Sent
+
 
 class Ask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all of them are."""
 
 
 class Manifests(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Manifests by their paths on the machine of the root, as whoever asks calls them."""
+    """Manifests as whoever asks calls them: by their paths on the machine of the root, or with all that is to be read."""
 
     paths: tuple[str, ...]
     """Files, folders, or `-` for `stdin`."""
@@ -24,6 +26,13 @@ class Manifests(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     environment: dict[str, str] = {}
     """Variables that `${NAME}` may mean where `variables` lack it: those that the manifests name, and no others."""
     stdin: str | None = None
+    files: dict[str, Sent] | None = None
+    """By absolute path all that is read, manifests and what they name, in place of files of the machine of the root.
+    null: its own files, which only root may name; for others the same as none."""
+    sender: str = ""
+    """`ann@laptop` where `files` are of another machine; empty: of this one."""
+    origins: dict[str, str] = {}
+    """By absolute path of a manifest in `files`: `git:URL:PATH` or `file:REALPATH`; without one `file:` and its path."""
 
 
 class Version(Ask, frozen=True, kw_only=True):
@@ -120,6 +129,14 @@ class Apply(Converging, frozen=True, kw_only=True):
     """Take a stack over from the manifest that owns it."""
 
 
+class Lock(Ask, frozen=True, kw_only=True):
+    """What each tag of manifests names now, for their lock files: an item a tag. Who asks writes them."""
+
+    manifests: Manifests
+    update: str = ""
+    """Ask anew for what is locked: of one image, or `*` for all."""
+
+
 class Rollback(Converging, frozen=True, kw_only=True):
     """Take a stack back to one of its revisions, and hold it there."""
 
@@ -141,6 +158,41 @@ class Delete(Agreed, frozen=True, kw_only=True):
     volumes: tuple[str, ...] = ()
     all_volumes: bool = False
     take_over: bool = False
+
+
+class Waiting(Ask, frozen=True, kw_only=True):
+    """What a source waits with until it is approved: a stack an item."""
+
+    source: str
+    stack: str = ""
+    """Only this one."""
+
+
+class Approve(Agreed, frozen=True, kw_only=True):
+    """Carry out the plan that a stack of a source waits with."""
+
+    source: str
+    stack: str
+    wait: bool = True
+    """Wait until containers are seen running."""
+    timeout: float = 300.0
+    """Seconds that one container may take for that."""
+
+
+class Boot(Ask, frozen=True, kw_only=True):
+    """Bring everything back after a reboot, as recorded; what runs is left alone."""
+
+    wait: bool = True
+    timeout: float = 300.0
+    accept_data_loss: tuple[str, ...] = ()
+    """Volumes that may be made anew, empty."""
+    lock_timeout: float = 30.0
+
+
+class Export(Ask, frozen=True, kw_only=True):
+    """A manifest of what is recorded of a stack, or of one container `run/NAME`."""
+
+    what: str
 
 
 class History(Ask, frozen=True, kw_only=True):
@@ -312,6 +364,11 @@ CALLS: tuple[Call, ...] = (
     Call(ask=Apply, path="/apply", method="POST", streams=True),
     Call(ask=Rollback, path="/rollback", method="POST", streams=True),
     Call(ask=Delete, path="/delete", method="POST", streams=True),
+    Call(ask=Lock, path="/lock", method="POST"),
+    Call(ask=Waiting, path="/approvals"),
+    Call(ask=Approve, path="/approvals/approve", method="POST", streams=True),
+    Call(ask=Boot, path="/boot", method="POST", streams=True),
+    Call(ask=Export, path="/export"),
     Call(ask=History, path="/history"),
     Call(ask=Difference, path="/history/difference"),
     Call(ask=Forget, path="/history/forget", method="POST"),

@@ -128,6 +128,11 @@ class Client:
     def _open(self) -> "Line":
         try:
             return Line(self._connect())
+        except PermissionError as error:
+            hint = (
+                "root and members of the group `reconcile` may: sudo, or `sudo usermod -aG reconcile $USER` and a new login"
+            )
+            raise Failed(f"{self.path}: you may not ask this controller", hint=hint) from error
         except OSError as error:
             words = error.strerror or str(error)
             raise Unreachable(f"{self.path}: nobody answers: {words}", hint="`systemctl status reconcile`") from error

@@ -1,13 +1,22 @@
 """An example of each request that has a body, for the OpenAPI document; a test sends each of them."""
 
 from reconciler.api import asks
+from reconciler.model.sent import Sent
 
 _BLOG = asks.Manifests(paths=("blog/stack.yaml",), folder="/srv", variables={"TAG": "2"})
 
+_TEXT = b"apiVersion: reconcile/v1\nname: blog\nimages: {redis: {from: docker.io/library/redis:7}}\n"
+_SENT = asks.Manifests(
+    paths=("stack.yaml",), folder="/home/ann/blog", files={"/home/ann/blog/stack.yaml": Sent(data=_TEXT)}, sender="ann@laptop"
+)
+
 EXAMPLES: dict[str, asks.Ask] = {
-    "plan": asks.Plan(manifests=_BLOG),
+    "plan": asks.Plan(manifests=_SENT),
     "apply": asks.Apply(manifests=_BLOG, yes=True),
     "rollback": asks.Rollback(stack="blog", yes=True),
+    "lock": asks.Lock(manifests=_SENT),
+    "approve": asks.Approve(source="/etc/reconcile/stacks", stack="blog", yes=True),
+    "boot": asks.Boot(wait=False),
     "delete": asks.Delete(what="blog", manifests=asks.Manifests(paths=("blog",)), yes=True),
     "forget": asks.Forget(stack="blog", keep=5),
     "stop": asks.Stop(names=("blog/web",), note="its disk is being replaced"),

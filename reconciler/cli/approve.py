@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from reconciler.cli.options import complete_stacks, lock_option, opened, output_option, root_option, wait_options
+from reconciler.cli.options import complete_stacks, lock_option, output_option, root_option, wait_options
+from reconciler.cli.reach import ask
 
 
 @click.command(epilog="Example: reconcile approve /etc/reconcile/stacks --stack blog")
@@ -24,22 +25,15 @@ def approve(
 
     One that does not fit any more is refused (exit code 3), and the controller makes another.
     """
-    from reconciler.api.answers.changing import make_face
-    from reconciler.cli.apply import make_listener, show_done
-    from reconciler.cli.progress import make_watcher
-    from reconciler.verbs.apply import ApplyOptions
-    from reconciler.verbs.approval import approve as verb
-    from reconciler.verbs.approval import choose_waiting
+    from reconciler.api.asks import Approve, Waiting
+    from reconciler.cli.apply import carry_out, may_ask, show_done
 
-    options = ApplyOptions(yes=yes, wait=not no_wait, timeout=timeout)
-    watcher = make_watcher(form)
-    with opened(ctx, root, lock_timeout=lock_timeout) as found:
-        try:
-            for waiting in choose_waiting(found, source, stack):
-                applied = verb(found, waiting, options, face=make_face(make_listener(watcher, form)))
-                show_done(None if applied.result is None else len(applied.result.done), form)
-        finally:
-            watcher.close()
+    for waiting in ask(ctx, root, Waiting(source=source, stack=stack)):
+        wanted = Approve(
+            source=source, stack=waiting["stack"], yes=yes, asks=may_ask(form), wait=not no_wait, timeout=timeout,
+            lock_timeout=lock_timeout,
+        )  # fmt: skip
+        show_done(carry_out(ctx, root, wanted, form), form)
     return 0
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from reconciler.cli.options import lock_option, opened, output_option, root_option, wait_options
+from reconciler.cli.options import lock_option, output_option, root_option, wait_options
 
 
 @click.command(epilog="Example: reconcile boot --no-wait")
@@ -22,20 +22,11 @@ def boot(
 
     Holds and restart policies are respected. No manifest is read, and no registry asked for what is here.
     """
-    from reconciler.api.answers.changing import make_face
-    from reconciler.cli.apply import make_listener, show_done
-    from reconciler.cli.progress import make_watcher
-    from reconciler.verbs.boot import BootOptions
-    from reconciler.verbs.boot import boot as verb
+    from reconciler.api.asks import Boot
+    from reconciler.cli.apply import carry_out, show_done
 
-    watcher = make_watcher(form)
-    options = BootOptions(wait=not no_wait, timeout=timeout, accepted=accepted)
-    with opened(ctx, root, lock_timeout=lock_timeout) as found:
-        try:
-            applied = verb(found, options, face=make_face(make_listener(watcher, form)))
-        finally:
-            watcher.close()
-    return show_done(None if applied.result is None else len(applied.result.done), form)
+    wanted = Boot(wait=not no_wait, timeout=timeout, accept_data_loss=accepted, lock_timeout=lock_timeout)
+    return show_done(carry_out(ctx, root, wanted, form), form)
 
 
 COMMANDS = {"boot": boot}

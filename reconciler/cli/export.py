@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from reconciler.cli.options import complete_stacks, opened, root_option
+from reconciler.cli.options import complete_stacks, root_option
+from reconciler.cli.reach import ask
 
 
 @click.command(epilog="Example: reconcile export blog > stack.yaml")
@@ -13,10 +14,9 @@ from reconciler.cli.options import complete_stacks, opened, root_option
 @click.pass_context
 def export(ctx: click.Context, *, what: str, root: Path | None) -> int:
     """Write a manifest of what is recorded of a stack, or of one container that `run` made. Secrets become variables."""
-    from reconciler.verbs.export import export as verb
+    from reconciler.api.asks import Export
 
-    with opened(ctx, root) as found:
-        click.echo(verb(found, what), nl=False)
+    click.echo(ask(ctx, root, Export(what=what))["manifest"], nl=False)
     return 0
 
 

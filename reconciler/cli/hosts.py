@@ -19,13 +19,23 @@ _NAME = re.compile(
 """What a host may be called: nothing that ssh could take for an option."""
 REACHING = frozenset(
     "apply plan rollback drift delete status get describe logs exec wait stop start restart kill pause unpause"  # noqa: SIM905
-    " pull images history events".split()
+    " pull images history events approve boot lock export".split()
 )
 """The commands that go through an API."""
 
 
 AT_HOME = frozenset("context validate schema completion version dial".split())  # noqa: SIM905
 """The commands that ask no root, or are the far end of one that does."""
+
+STAYS = {
+    "serve": "it is what answers there: start it on that host",
+    "backup": "it writes a file beside the root",
+    "restore": "it makes a root, which nobody answers for yet",
+    "recover": "it makes a database that nobody uses meanwhile",
+    "keys": "keys leave no host and come to none",
+    "doctor": "it looks at the machine that it runs on",
+}
+"""Why a command goes through no API."""
 
 
 def choose_host(given: str, verb: str) -> str:
@@ -52,7 +62,9 @@ def check_host(host: str, verb: str) -> None:
     if not host.startswith("unix:///"):
         _read_ssh(host)
     if verb not in REACHING:
-        raise click.UsageError(f"`{verb}` does not go through --host: run it on that host")
+        why = f" ({STAYS[verb]})" if verb in STAYS else ""
+        there = f"`ssh {host} reconcile {verb} …`" if host.startswith("ssh://") else "run it on that host"
+        raise click.UsageError(f"`{verb}` does not go through --host{why}: {there}")
 
 
 def _read_ssh(host: str) -> list[str]:

@@ -38,23 +38,39 @@ def load_manifests(
 def name_manifests(
     ctx: click.Context, paths: Sequence[Path], variables: Sequence[str], *, named: bool = False
 ) -> "Manifests":
-    """Manifests to be read by whoever answers. Standard input is read here. With `named`, what is given may
-    be the name of something else."""
+    """Manifests to be read by whoever answers, or with all that they name where that is another machine, or root while we
+    are not: he reads no file that we may not. Standard input is read here. With `named`, what is given may be the name of
+    something else.
+    """
     from reconciler.api.asks import Manifests
     from reconciler.cli.reach import read_environment
 
     stdin = sys.stdin.read() if Path("-") in paths else None
-    far = bool((ctx.obj or {}).get("host"))
-    for path in paths if far and not named else ():
-        if path != Path("-") and not path.is_absolute():
-            raise click.UsageError(f"{path}: with --host manifests are read there: give a whole path of that host, or -")
-    return Manifests(
+    manifests = Manifests(
         paths=tuple(map(str, paths)),
-        folder="/" if far else os.getcwd(),  # noqa: PTH109 text is wanted
+        folder=os.getcwd(),  # noqa: PTH109 text is wanted
         variables=read_variables(variables),
-        environment=read_environment(() if far else tuple(paths), stdin),
+        environment=read_environment(tuple(paths), stdin),
         stdin=stdin,
     )
+    host = (ctx.obj or {}).get("host") or ""
+    if not host and os.geteuid() == 0:
+        return manifests
+    return _with_files(manifests, paths, far=host.startswith("ssh://"), named=named)
+
+
+def _with_files(manifests: "Manifests", paths: Sequence[Path], *, far: bool, named: bool) -> "Manifests":
+    from msgspec.structs import replace
+
+    from reconciler.verbs.sending import gather, read_sender
+
+    sender = read_sender() if far else ""
+    given = [path for path in paths if not named or path == Path("-") or path.exists()]
+    gathered = gather(
+        given, variables=manifests.variables, environment=manifests.environment, stdin=manifests.stdin, sender=sender,
+        lenient=named,
+    )  # fmt: skip
+    return replace(manifests, files=gathered.files, origins=gathered.origins, sender=sender)
 
 
 def read_variables(pairs: Sequence[str]) -> dict[str, str]:

@@ -5,19 +5,19 @@ file is read in this room: that they are there, and not too large, is looked at,
 """
 
 import os
-import stat
 from collections.abc import Collection
 from typing import Any
 
 from reconciler.manifest.draft import Draft
 from reconciler.manifest.faults import Path, fitting_entries, render_path, shorten
+from reconciler.manifest.files import Files
 from reconciler.manifest.mounts import read_mode, read_target
 from reconciler.manifest.scalars import Interpolated
 from reconciler.model.content import ENCRYPTED_LIMIT, LIMIT
-from reconciler.model.key import Kind, make_key
+from reconciler.model.key import Kind, make_key, split_key
 from reconciler.model.record import Source
 from reconciler.model.signals import canonical_signal
-from reconciler.model.spec import ConfigSpec, FileMount, SecretSpec, Sensitive
+from reconciler.model.spec import ConfigSpec, FileMount, ImageSpec, SecretSpec, Sensitive
 
 _SECTION = {Kind.CONFIG: "configs", Kind.SECRET: "secrets"}
 _TEXT = {Kind.CONFIG: "content", Kind.SECRET: "env"}
@@ -91,26 +91,47 @@ def _read_variable(draft: Draft, name: str, path: Path) -> Source:
     return Source(value=Sensitive(draft.variables.get(name, "")), path=render_path(path))
 
 
-def blame_files(draft: Draft) -> None:
+def blame_files(draft: Draft, files: Files) -> None:
     """Files of configs and secrets that are not there, are none, or are too large."""
     for key, source in draft.sources.items():
         limit = ENCRYPTED_LIMIT if source.form else LIMIT
-        if source.file and (wrong := _find_wrong(source.file, limit)):
+        if source.file and (wrong := _find_wrong(files, source.file, limit)):
             kind, _, name = key.split("/", 2)
             draft.blame((_SECTION[Kind(kind)], name, source.form or "file"), *wrong)
 
 
-def _find_wrong(file: str, limit: int) -> tuple[str, str] | None:
+def blame_unsent(draft: Draft, files: Files) -> None:
+    """What a controller would need of files that are sent to it, and is not sent: image archives; of another machine also
+    folders, large files and what a container may write to."""
+    for key, spec in draft.specs.items():
+        if isinstance(spec, ImageSpec) and spec.archive:
+            hint = "apply it as root on the host itself, or push the image to a registry and write `from:`"
+            draft.blame(("images", split_key(key).name, "archive"), "an archive is not sent to a controller", hint)
+    for source, read_only, path in draft.binds if files.sender else ():
+        if not (read_only and _is_small(files, source)):
+            hint = "write the whole path on the host that runs it, or use a volume; small files are sent if read-only"
+            draft.blame(path, f"{source} is on {files.sender}, and not sent", hint)
+
+
+def _is_small(files: Files, source: str) -> bool:
     try:
-        found = os.stat(file)  # noqa: PTH116
+        found = files.look(source)
+    except OSError:
+        return False
+    return found.regular and found.size <= LIMIT
+
+
+def _find_wrong(files: Files, file: str, limit: int) -> tuple[str, str] | None:
+    try:
+        found = files.look(file)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         text = f"no such file: {file}" if missing else f"{file} can't be read: {error.strerror}"
-        return text, "relative paths begin at the manifest's folder"
-    if not stat.S_ISREG(found.st_mode):
+        return text, files.hint or "relative paths begin at the manifest's folder"
+    if not found.regular:
         return f"{file} is no regular file", "name one file; a folder can be a bind mount"
-    if found.st_size > limit:
-        return f"{file} has {found.st_size:,} bytes; at most {limit >> 20} MiB is kept", "use a volume or a bind mount"
+    if found.size > limit:
+        return f"{file} has {found.size:,} bytes; at most {limit >> 20} MiB is kept", "use a volume or a bind mount"
     return None
 
 

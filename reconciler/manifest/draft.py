@@ -57,6 +57,8 @@ class Draft(Struct, kw_only=True):
     ports: list[PortClaim] = field(default_factory=list)
     env_files: list[tuple[str, Path]] = field(default_factory=list)
     """Absolute path of each file that a container's `env_file` names, and where it is named."""
+    binds: list[tuple[str, bool, Path]] = field(default_factory=list)
+    """Absolute path of what a relative bind mount names, whether it is read-only, and where it is named."""
     sources: dict[Key, Source] = field(default_factory=dict)
     """Where each config and secret comes from."""
     subnets: list[SubnetClaim] = field(default_factory=list)

@@ -7,7 +7,6 @@ environment and the origin come from the caller; files are read here and nowhere
 import os
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ from msgspec import Struct, structs
 
 from reconciler.manifest.borrowing import blame_borrowing
 from reconciler.manifest.conflicts import blame_between, blame_same_names
-from reconciler.manifest.contents import blame_files
+from reconciler.manifest.contents import blame_files, blame_unsent
 from reconciler.manifest.desire import blame_empty, desire
 from reconciler.manifest.draft import Draft
 from reconciler.manifest.envfile import parse_env_text
 from reconciler.manifest.faults import Fault
+from reconciler.manifest.files import HERE, Files, is_file, is_folder
 from reconciler.manifest.lockfile import pin_specs, read_lock
 from reconciler.manifest.sopsfile import is_sops_file
 from reconciler.manifest.text import MAX_BYTES, Document, decode, read_document
@@ -57,20 +57,27 @@ def load_stacks(
     stdin: str | bytes | None = None,
     judge: Judge | None = None,
     pinned: bool = True,
+    files: Files = HERE,
+    folder: Path | None = None,
 ) -> tuple[Stack, ...]:
     """The stacks of manifests; of a folder, all its *.yaml and *.yml; of `-`, the text given as `stdin`.
 
     Variables win over the environment, that over the `.env` beside the manifest. A `judge` is asked for a second opinion
-    of each document in which nothing was found. Images are pinned by the lock file beside a manifest.
+    of each document in which nothing was found. Images are pinned by the lock file beside a manifest. What `stdin` names
+    begins at `folder`, the current one without it. All is read of `files`.
     Raises BadManifest with all problems of all files.
     """
     problems: list[Problem] = []
     read: list[_Read] = []
-    for path in _find_files(paths, problems):
+    for path in _find_files(paths, files, problems):
+        piped = path == _STDIN and stdin is not None
         try:
-            raw = _read_file(path, most=MAX_BYTES) if path != _STDIN or stdin is None else _encode(stdin)
-            one = _read(raw, path, file=str(path), variables=variables, environment=environment, judge=judge)
-            lock = read_lock(path, file=str(path)) if path != _STDIN or stdin is None else None
+            raw = _encode(stdin or "") if piped else _read_file(path, files, most=MAX_BYTES)
+            one = _read(
+                raw, path, file=str(path), variables=variables, environment=environment, judge=judge, files=files,
+                folder=folder if piped else None,
+            )  # fmt: skip
+            lock = None if piped else read_lock(path, file=str(path), files=files)
             read.append(structs.replace(one, lock=lock))
         except BadManifest as error:
             problems.extend(error.problems)
@@ -99,12 +106,12 @@ def _encode(text: str | bytes) -> bytes:
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 
-def _find_files(paths: Iterable[Path], problems: list[Problem]) -> list[Path]:
+def _find_files(paths: Iterable[Path], files: Files, problems: list[Problem]) -> list[Path]:
     """Manifests in the order given, those of a folder by name; none twice."""
     out: dict[Path, None] = {}
     for path in paths:
         try:
-            found = sorted(filter(_is_manifest, path.iterdir())) if path.is_dir() else [path]
+            found = _list_manifests(path, files) if is_folder(files, str(path)) else [path]
         except OSError as error:
             problems.append(Problem(file=str(path), text=f"can't be read: {error.strerror}"))
             continue
@@ -116,17 +123,17 @@ def _find_files(paths: Iterable[Path], problems: list[Problem]) -> list[Path]:
     return list(out)
 
 
-def _is_manifest(file: Path) -> bool:
-    return file.suffix in (".yaml", ".yml") and not is_sops_file(file)
+def _list_manifests(folder: Path, files: Files) -> list[Path]:
+    found = sorted(folder / name for name in files.names(str(folder)))
+    return [file for file in found if file.suffix in (".yaml", ".yml") and not is_sops_file(file, files)]
 
 
-def _read_file(path: Path, *, most: int) -> bytes:
+def _read_file(path: Path, files: Files, *, most: int) -> bytes:
     """A file's bytes, one more than `most` if it is larger: decode() says so. Devices and pipes end there too."""
     try:
-        with path.open("rb") as file:
-            return file.read(most + 1)
+        return files.read(str(path), most)
     except FileNotFoundError:
-        raise BadManifest([Problem(file=str(path), text="no such file")]) from None
+        raise BadManifest([Problem(file=str(path), text="no such file", hint=files.hint)]) from None
     except (OSError, ValueError) as error:
         words = error.strerror if isinstance(error, OSError) else str(error)
         raise BadManifest([Problem(file=str(path), text=f"can't be read: {words}")]) from None
@@ -141,9 +148,10 @@ def _read(
     environment: Mapping[str, str],
     folder: Path | None = None,
     judge: Judge | None = None,
+    files: Files = HERE,
 ) -> _Read:
     beside = Path(os.path.abspath(path.parent if folder is None else folder))  # noqa: PTH100 - resolve() would follow links
-    known = ChainMap(dict(variables), dict(environment), _read_env_beside(beside))
+    known = ChainMap(dict(variables), dict(environment), _read_env_beside(beside, files))
     document = read_document(decode(raw, file=file), file=file, variables=known)
     fitting, faults = validate(document.data)
     found = [*document.faults, *faults]
@@ -151,19 +159,21 @@ def _read(
         found += judge(document.data)
     draft = desire(document.data, fitting, folder=str(beside), variables=known, faults=found)
     for name, place in draft.env_files:
-        if not Path(name).is_file():
-            draft.blame(place, f"no such file: {name}", "relative paths begin at the manifest's folder")
-    blame_files(draft)
+        if not is_file(files, name):
+            draft.blame(place, f"no such file: {name}", files.hint or "relative paths begin at the manifest's folder")
+    blame_files(draft, files)
+    if files is not HERE:
+        blame_unsent(draft, files)
     blame_empty(draft)
     return _Read(path, document, draft)
 
 
-def _read_env_beside(folder: Path) -> dict[str, str]:
+def _read_env_beside(folder: Path, files: Files) -> dict[str, str]:
     path = folder / ENV_FILE
-    # Path.is_file raises where the folder may not be entered; of that the manifest's own error tells.
-    if not isfile(path):  # noqa: PTH113 - see above
+    # Of a folder that may not be entered the manifest's own error tells.
+    if not is_file(files, str(path)):
         return {}
-    return parse_env_text(decode(_read_file(path, most=MAX_BYTES), file=str(path)), file=str(path))
+    return parse_env_text(decode(_read_file(path, files, most=MAX_BYTES), file=str(path)), file=str(path))
 
 
 def _finish(

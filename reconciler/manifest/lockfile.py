@@ -7,13 +7,13 @@ what the tag named, an index where the image has several platforms, so that one 
 
 import re
 from collections.abc import Iterator, Mapping
-from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from reconciler.manifest.faults import Fault, shorten
+from reconciler.manifest.files import HERE, Files, is_file
 from reconciler.manifest.text import MAX_BYTES, decode, read_document
 from reconciler.model.errors import BadManifest, Problem
 from reconciler.model.key import Key
@@ -35,17 +35,16 @@ def lock_path(manifest: str | Path) -> Path:
     return Path(f"{manifest}{SUFFIX}")
 
 
-def read_lock(manifest: Path, *, file: str) -> Lock | None:
+def read_lock(manifest: Path, *, file: str, files: Files = HERE) -> Lock | None:
     """The lock file beside a manifest, None where there is none. `file` is what people call the manifest.
 
     Raises BadManifest for one that is damaged, with places.
     """
-    path, name = lock_path(manifest), str(lock_path(file))
-    if not isfile(path):  # noqa: PTH113 - Path.is_file raises where the folder may not be entered
+    path, name = str(lock_path(manifest)), str(lock_path(file))
+    if not is_file(files, path):
         return None
     try:
-        with path.open("rb") as opened:
-            raw = opened.read(MAX_BYTES + 1)
+        raw = files.read(path, MAX_BYTES)
     except OSError as error:
         raise BadManifest([Problem(file=name, text=f"can't be read: {error.strerror}", hint=_WAY_OUT)]) from None
     document = read_document(decode(raw, file=name), file=name, variables={})

@@ -83,8 +83,11 @@ def _read_mount(draft: Draft, full: dict[str, Any], path: Path) -> Mount | None:
     read_only = full.get("read_only", False)
     if kind == "bind":
         # A file beside the manifest belongs to it; of what lies elsewhere on the host nobody expects a copy.
-        digest = UNREAD if read_only and not posixpath.isabs(source) else ""
-        return Mount(type=kind, source=_read_bind_source(draft, source, path), read_only=read_only, digest=digest)
+        beside = not posixpath.isabs(source)
+        source = _read_bind_source(draft, source, path)
+        if beside:
+            draft.binds.append((source, read_only, path))
+        return Mount(type=kind, source=source, read_only=read_only, digest=UNREAD if read_only and beside else "")
     subpath = _read_subpath(draft, full.get("subpath", ""), (*path, "subpath"))
     return Mount(type=kind, source=_read_volume_name(draft, source, path), read_only=read_only, subpath=subpath)
 

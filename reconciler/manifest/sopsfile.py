@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
+from reconciler.manifest.files import HERE, Files
 from reconciler.manifest.scalars import Scalar, read_scalar
-from reconciler.manifest.text import EVENT_LOADER, MAX_DEPTH
-from reconciler.model.content import ENCRYPTED_LIMIT
+from reconciler.manifest.text import EVENT_LOADER, MAX_BYTES, MAX_DEPTH
 
 _META = "sops"
 _FLAT_AGE = re.compile(r"sops_age__list_([0-9]{1,4})__map_(recipient|enc)")
@@ -39,14 +39,11 @@ class NotSops(ValueError):
     """The text is none of SOPS; its words say why, without any of what is in it."""
 
 
-def is_sops_file(path: Path) -> bool:
+def is_sops_file(path: Path, files: Files = HERE) -> bool:
     """Whether what is named like a manifest is a file of SOPS, which may lie beside manifests: by its words, unparsed."""
     try:
-        if not path.is_file():  # A pipe would hang who opens it.
-            return False
-        with path.open("rb") as file:
-            data = file.read(ENCRYPTED_LIMIT)
-    except OSError:
+        data = files.read_regular(str(path), MAX_BYTES)[0]  # A pipe would hang who opens it.
+    except (OSError, ValueError):
         return False
     return b"ENC[AES256_GCM,data:" in data and bool(_HAS_META.search(data)) and not _IS_MANIFEST.search(data)
 

@@ -106,13 +106,16 @@ def approve(root: Root, waiting: Waiting, options: ApplyOptions, *, face: Face) 
     does not fit any more: the controller makes another; NeedsYes where the answer is no; and what an apply raises."""
     name = f"stack {waiting.stack} of {waiting.source}"
     plan = read_plan(root, _path(root, waiting.stack, "plan"), name=name)
+    looked = look(root, stacks=[waiting.stack])
     try:
-        looked = look(root, stacks=[waiting.stack])
         check_fresh(plan, stacks=looked.stacks, records=looked.records, observation=looked.observation, path=name)
-        face.show(plan)
-        if not options.yes:
-            _ask(waiting, face)
-        approver = read_actor()
+    except StalePlan as error:
+        raise _drop_stale(root, waiting, error) from None
+    face.show(plan)
+    if not options.yes:
+        _ask(waiting, face)
+    approver = read_actor()
+    try:
         with Recorder(root, face.emit, [waiting.stack]) as told:
             told(Note(text=f"{approver.name} approved {waiting.words} of {name}"))
         how = structs.replace(options, yes=True, sourced=True)
@@ -121,9 +124,7 @@ def approve(root: Root, waiting: Waiting, options: ApplyOptions, *, face: Face) 
         with acting_as(asked, uid=approver.uid, pid=approver.pid, source=waiting.source, commit=commit):
             applied = apply_saved(root, plan, name, how, take_over=waiting.take_over, face=Face(emit=face.emit))
     except StalePlan as error:
-        drop_waiting(root, waiting.stack)
-        error.hint = "the controller plans it anew: look at `reconcile status`, then approve that"
-        raise
+        raise _drop_stale(root, waiting, error) from None
     except (NeedsYes, LockTimeout):
         raise
     except BaseException:
@@ -131,6 +132,12 @@ def approve(root: Root, waiting: Waiting, options: ApplyOptions, *, face: Face) 
         raise
     drop_waiting(root, waiting.stack)
     return applied
+
+
+def _drop_stale(root: Root, waiting: Waiting, error: StalePlan) -> StalePlan:
+    drop_waiting(root, waiting.stack)
+    error.hint = "the controller plans it anew: look at `reconcile status`, then approve that"
+    return error
 
 
 def _ask(waiting: Waiting, face: Face) -> None:

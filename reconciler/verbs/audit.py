@@ -61,6 +61,12 @@ def read_actor() -> Actor:
     return Actor(name=name, uid=int(asked) if asked.isdigit() else os.getuid(), pid=os.getpid())
 
 
+def asking_uid() -> int:
+    """Whose rights stand behind what this thread does: at a socket those of who asks, else our own."""
+    acting = _ACTING.get()
+    return os.geteuid() if acting is None or acting.uid is None else acting.uid
+
+
 def who() -> str:
     """The same in one word, for revisions and holds."""
     return read_actor().name

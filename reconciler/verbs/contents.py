@@ -6,12 +6,11 @@ A step of `resolve.py`. What is too large to keep, or a folder, stays a bind mou
 """
 
 import hashlib
-import os
-import stat
 from collections.abc import Callable, Mapping
 
 from msgspec import structs
 
+from reconciler.manifest.files import HERE, Files
 from reconciler.model.content import ENCRYPTED_LIMIT, LIMIT, pack
 from reconciler.model.errors import CannotDecrypt, Problem
 from reconciler.model.key import Key, Kind, kind_of, make_key, split_key
@@ -23,12 +22,13 @@ from reconciler.verbs.agekeys import AgeKeys
 class Reader:
     """What was read for one command."""
 
-    def __init__(self, keyed: Callable[[bytes], str], keys: AgeKeys) -> None:
+    def __init__(self, keyed: Callable[[bytes], str], keys: AgeKeys, files: Files = HERE) -> None:
         self.contents: dict[str, Sensitive] = {}
         self.live: dict[Key, tuple[str, ...]] = {}
         self.problems: list[Problem] = []
         self._keyed = keyed
         self._keys = keys
+        self.files = files
 
     def read(self, stack: Stack, specs: Mapping[Key, Spec]) -> dict[Key, Spec]:
         """The specs with every digest in them, those of containers too."""
@@ -52,8 +52,8 @@ class Reader:
     def _decrypt(self, source: Source) -> bytes:
         """What is in a source's file, which only then exists in clear: in memory."""
         if not source.form:
-            return _read_file(source.file)[0]
-        sealed, _ = _read_file(source.file, ENCRYPTED_LIMIT)
+            return self.files.read_regular(source.file, LIMIT)[0]
+        sealed, _ = self.files.read_regular(source.file, ENCRYPTED_LIMIT)
         if source.form == "sops":
             from reconciler.verbs.sops import decrypt_sops  # with YAML and a cipher, which few need
 
@@ -90,20 +90,18 @@ class Reader:
             return mount
         live = structs.replace(mount, digest="")
         try:
-            if stat.S_ISREG((found := os.stat(mount.source)).st_mode) and found.st_size > LIMIT:  # noqa: PTH116
-                size = f"{found.st_size:,} bytes"
+            if (found := self.files.look(mount.source)).regular and found.size > LIMIT:
+                size = f"{found.size:,} bytes"
                 self._say(key, f"{target} is not kept with the revision: {mount.source} has {size}, more than 1 MiB")
                 return live
-            if not stat.S_ISREG(found.st_mode):
+            if not found.regular:
                 return live
-            data, found = _read_file(mount.source)
+            data, found = self.files.read_regular(mount.source, LIMIT)
         except (OSError, ValueError) as error:
             self._blame(stack, f"containers.{split_key(key).name}.mounts", mount.source, error)
             return live
         digest = self._keep(data, keyed=False)
-        return structs.replace(
-            mount, digest=digest, uid=found.st_uid, gid=found.st_gid, mode=stat.S_IMODE(found.st_mode) & 0o777
-        )
+        return structs.replace(mount, digest=digest, uid=found.uid, gid=found.gid, mode=found.mode)
 
     def _say(self, key: Key, text: str) -> None:
         self.live[key] = (*self.live.get(key, ()), text)
@@ -113,17 +111,3 @@ class Reader:
         text = f"{file} can't be read: {why}"
         hint = "relative paths begin at the manifest's folder"
         self.problems.append(Problem(file=stack.source, path=path, text=text, hint=hint))
-
-
-def _read_file(path: str, limit: int = LIMIT) -> tuple[bytes, os.stat_result]:
-    """A regular file's bytes and what stat says of it. Raises OSError, and ValueError for one that can't be kept."""
-    # Without O_NONBLOCK the open of a pipe would wait for who writes.
-    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    with open(number, "rb") as file:  # noqa: PTH123 - a descriptor
-        found = os.fstat(number)
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no regular file")
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"it is larger than {limit >> 20} MiB")
-    return data, found

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from reconciler.engine.protocol import ImageDriver
 from reconciler.linux import files
-from reconciler.manifest.lockfile import is_tag, lock_path, render_lock
+from reconciler.manifest.lockfile import SUFFIX, is_tag, lock_path, render_lock
 from reconciler.model.errors import Failed, Usage
 from reconciler.model.key import kind_of, split_key
 from reconciler.model.record import Stack
@@ -38,10 +38,14 @@ class Entry(Struct, frozen=True, kw_only=True):
             return "new" if self.digest else "removed"
         return "kept" if self.digest == self.was else "moved"
 
+    def json(self) -> dict[str, str]:
+        """In the form of `lock -o json`."""
+        return {"file": self.file, "tag": self.tag, "digest": self.digest, "was": self.was, "what": self.what}
 
-def lock(stacks: Sequence[Stack], images: ImageDriver, *, update: str = "") -> list[Entry]:
-    """Write the lock file of each manifest, where it changes. What is locked stays as it is; with `update` the tag of that
-    image is asked for anew, of every one where it is ALL. Raises RegistryError before anything is written, Usage.
+
+def compare(stacks: Sequence[Stack], images: ImageDriver, *, update: str = "") -> list[Entry]:
+    """What is to stand in the lock file of each manifest. What is locked stays as it is; with `update` the tag of that
+    image is asked for anew, of every one where it is ALL. Writes nothing. Raises RegistryError, Usage.
     """
     for stack in stacks:
         if stack.source == "-":
@@ -50,12 +54,15 @@ def lock(stacks: Sequence[Stack], images: ImageDriver, *, update: str = "") -> l
     wanted = sorted({tag for stack in stacks for tag in _tags(stack) if tag in anew or tag not in _known(stack)})
     with ThreadPoolExecutor(8, thread_name_prefix="lock") as executor:
         now = dict(zip(wanted, executor.map(images.read_tag, wanted), strict=True))
-    entries = [entry for stack in stacks for entry in _compare(stack, now, anew)]
-    for stack in stacks:
-        mine = [entry for entry in entries if entry.file == str(lock_path(stack.source))]
+    return [entry for stack in stacks for entry in _compare(stack, now, anew)]
+
+
+def write(entries: Sequence[Entry]) -> None:
+    """Write each lock file that changes. Raises Failed."""
+    for file in dict.fromkeys(entry.file for entry in entries):
+        mine = [entry for entry in entries if entry.file == file]
         if any(entry.what != "kept" for entry in mine):
-            _write(Path(stack.source), {entry.tag: entry.digest for entry in mine if entry.digest})
-    return entries
+            _write(Path(file), {entry.tag: entry.digest for entry in mine if entry.digest})
 
 
 def _tags(stack: Stack) -> list[str]:
@@ -96,12 +103,11 @@ def _compare(stack: Stack, now: dict[str, str], anew: set[str]) -> list[Entry]:
     ]
 
 
-def _write(manifest: Path, digests: dict[str, str]) -> None:
+def _write(path: Path, digests: dict[str, str]) -> None:
     """Put the file beside its manifest, of the same owner: others commit what root wrote into a work tree."""
-    path = lock_path(manifest)
     try:
         files.write_atomic(path, render_lock(digests).encode(), 0o644, durable=True)
-        owner = manifest.stat()
+        owner = path.with_name(path.name.removesuffix(SUFFIX)).stat()
         if os.geteuid() == 0:
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
     except OSError as error:

@@ -39,7 +39,7 @@ def as_recorded(stack: Stack, recorded: StackRecord | None) -> Stack:
 def gone_origins(stacks: Mapping[str, StackRecord], names: Sequence[str]) -> frozenset[str]:
     """The origins of some stacks on record whose file is not there any more."""
     origins = {stacks[name].origin for name in names if name in stacks}
-    files = {origin for origin in origins if origin.startswith("file:")}
+    files = {origin for origin in origins if origin.startswith("file:/")}  # Of another machine nobody knows.
     return frozenset(origin for origin in files if not Path(origin.removeprefix("file:")).exists())
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
+from reconciler.manifest.files import HERE, Files
 from reconciler.model.errors import NotFound
 from reconciler.model.key import Key, forms_of
 from reconciler.model.observation import Observation
@@ -21,6 +23,9 @@ from reconciler.verbs.resolve import resolve
 from reconciler.verbs.root import Root
 from reconciler.verbs.sizes import plan_with_sizes
 
+if TYPE_CHECKING:
+    from reconciler.manifest.load import OriginOf
+
 
 class Wish(Struct, frozen=True, kw_only=True):
     """What somebody wants of a plan."""
@@ -34,6 +39,8 @@ class Wish(Struct, frozen=True, kw_only=True):
     """Whether registries are asked if a locked tag names something else by now."""
     accept_loss: frozenset[str] = frozenset()
     """What `--accept-data-loss` names."""
+    files: Files = HERE
+    """Where the files that the stacks name are read."""
 
 
 def plan(root: Root, wish: Wish, *, now: float) -> tuple[Plan, Look]:
@@ -55,6 +62,7 @@ def plan_from(root: Root, wish: Wish, looked: Look, *, now: float) -> Plan:
         keys=root.age_keys,
         offline=wish.offline,
         ask_tags=wish.ask_tags,
+        files=wish.files,
     )
     obeyed = obey_rollbacks(root, desired, looked, resume=wish.resume, offline=wish.offline, now=now)
     options = PlanOptions(resume=wish.resume, prune=wish.prune, accept_loss=wish.accept_loss)
@@ -95,22 +103,27 @@ def load(
     stdin: str | None = None,
     judged: bool = False,
     pinned: bool = True,
+    files: Files = HERE,
+    folder: Path | None = None,
+    origin_of: "OriginOf | None" = None,
 ) -> tuple[Stack, ...]:
     """Read manifests: files, folders of them, `-` for the text given as `stdin`; `judged` by jsonschema too; `pinned`
-    by their lock files.
+    by their lock files; what `stdin` names begins at `folder`. All is read of `files`.
 
     Raises BadManifest.
     """
     from reconciler.manifest.judge import judge
     from reconciler.manifest.load import load_stacks
-    from reconciler.verbs.origin import origin_of
+    from reconciler.verbs.origin import origin_of as find_origin
 
     return load_stacks(
         paths,
         variables=variables,
         environment=environment,
-        origin_of=origin_of,
+        origin_of=origin_of or find_origin,
         stdin=stdin,
         judge=judge if judged else None,
         pinned=pinned,
+        files=files,
+        folder=folder,
     )

@@ -6,12 +6,12 @@ stack says so (`sources` is None), and is what a revision keeps: resolved again 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from msgspec import structs
 
 from reconciler.engine.protocol import ImageDriver
 from reconciler.manifest.envfile import parse_env_text
+from reconciler.manifest.files import HERE, Files
 from reconciler.model.errors import BadManifest, Problem, ReconcileError, RegistryError
 from reconciler.model.key import Key
 from reconciler.model.record import Desired, ImageFact, Record, Stack
@@ -32,14 +32,15 @@ def resolve(
     keys: AgeKeys,
     offline: bool = False,
     ask_tags: bool = False,
+    files: Files = HERE,
 ) -> Desired:
     """Read what the stacks name outside. `keyed` gives the digest of what is not to be guessed by it, `keys` open
-    what is encrypted.
+    what is encrypted; all is read of `files`.
 
     With `ask_tags` registries are asked whether locked tags have moved. Raises BadManifest for files, and what image
     drivers raise.
     """
-    reader = Reader(keyed, keys)
+    reader = Reader(keyed, keys, files)
     read = tuple(_read(stack, reader) for stack in stacks)
     if reader.problems:
         raise BadManifest(reader.problems)
@@ -115,35 +116,34 @@ def _source(spec: ImageSpec) -> tuple[str, str]:
 def _read(stack: Stack, reader: Reader) -> Stack:
     if stack.sources is None:
         return stack
-    specs = {key: _with_env_file(key, spec, reader.problems) for key, spec in stack.specs.items()}
+    specs = {key: _with_env_file(key, spec, reader) for key, spec in stack.specs.items()}
     return structs.replace(stack, specs=reader.read(stack, specs), sources=None)
 
 
-def _with_env_file(key: Key, spec: Spec, problems: list[Problem]) -> Spec:
+def _with_env_file(key: Key, spec: Spec, reader: Reader) -> Spec:
     """`env` wins over `env_file`, a later file over an earlier one. Values of files are sensitive."""
     if not isinstance(spec, ContainerSpec) or not spec.env_file:
         return spec
     env: dict[str, str | Sensitive] = {}
     for name in spec.env_file:
-        env |= _read_env_file(key, Path(name), problems)
+        env |= _read_env_file(key, name, reader)
     return structs.replace(spec, env=dict(sorted({**env, **spec.env}.items())))
 
 
-def _read_env_file(key: Key, path: Path, problems: list[Problem]) -> dict[str, Sensitive]:
+def _read_env_file(key: Key, path: str, reader: Reader) -> dict[str, Sensitive]:
     why = ""
     try:
-        with path.open("rb") as file:
-            data = file.read(ENV_FILE_LIMIT + 1)
+        data = reader.files.read(path, ENV_FILE_LIMIT)
         why = "it is larger than 1 MiB" if len(data) > ENV_FILE_LIMIT else ""
-        values = parse_env_text(data.decode(), file=str(path)) if not why else {}
+        values = parse_env_text(data.decode(), file=path) if not why else {}
     except OSError as error:
         why = error.strerror or str(error)
     except UnicodeDecodeError:
         why = "it is not UTF-8"
     except BadManifest as error:
-        problems.extend(error.problems)
+        reader.problems.extend(error.problems)
         return {}
     if why:
-        problems.append(Problem(file=str(path), text=f"the env_file of {key} can't be read: {why}"))
+        reader.problems.append(Problem(file=path, text=f"the env_file of {key} can't be read: {why}"))
         return {}
     return {name: Sensitive(value) for name, value in values.items()}

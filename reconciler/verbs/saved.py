@@ -4,7 +4,8 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.linux import files
+from reconciler.linux.files import write_atomic
+from reconciler.manifest.files import HERE, Files, is_file
 from reconciler.model.errors import Failed, Usage
 from reconciler.model.plan import Plan
 from reconciler.plan.forms import dump_plan, load_plan
@@ -25,24 +26,25 @@ def dump_file(root: Root, plan: Plan) -> bytes:
 
 def write_plan(root: Root, plan: Plan, path: Path) -> None:
     """Write it whole or not at all, 0600. Raises OSError, and what `dump_file` raises."""
-    files.write_atomic(path, dump_file(root, plan), 0o600)
+    write_atomic(path, dump_file(root, plan), 0o600)
 
 
-def is_plan(path: Path) -> bool:
+def is_plan(path: Path, files: Files = HERE) -> bool:
     """Whether a file is one of ours, by its first bytes."""
     try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+        # What is read of a pipe would be missing in the manifest that it brings.
+        return is_file(files, str(path)) and files.read(str(path), len(MAGIC) - 1) == MAGIC
     except OSError:
         return False
 
 
-def read_plan(root: Root, path: Path, *, name: str) -> Plan:
+def read_plan(root: Root, path: Path, *, name: str, files: Files = HERE) -> Plan:
     """Read a plan file, which whoever gave it calls `name`. Raises Usage for another root's, Failed for a damaged one."""
     try:
-        data = path.read_bytes() if path.stat().st_size <= LIMIT else b""
-    except OSError as error:
-        raise Failed(f"{name}: the plan can't be read: {error.strerror}", hint="make it anew with plan --out") from error
+        data = files.read_regular(str(path), LIMIT)[0]
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else error
+        raise Failed(f"{name}: the plan can't be read: {words}", hint="make it anew with plan --out") from error
     head, comma, body = data.removeprefix(MAGIC).partition(b'","plan":')
     if not comma or not body.endswith(b"}"):
         raise Failed(f"{name}: the plan is damaged", hint="make it anew with plan --out")

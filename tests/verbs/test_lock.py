@@ -14,7 +14,7 @@ from reconciler.plan.explain import render_plan
 from reconciler.store.store import open_store
 from reconciler.verbs.apply import ApplyOptions, apply
 from reconciler.verbs.face import Face
-from reconciler.verbs.lock import ALL, lock
+from reconciler.verbs.lock import ALL, compare, write
 from reconciler.verbs.plan import Wish, load, plan
 from reconciler.verbs.root import Root
 
@@ -48,7 +48,9 @@ class Bench:
         return load([self.manifest], variables={}, environment={}, pinned=pinned)
 
     def lock(self, update: str = "") -> dict[str, str]:
-        return {entry.tag: entry.what for entry in lock(self.load(pinned=False), self.root.engine.images, update=update)}
+        entries = compare(self.load(pinned=False), self.root.engine.images, update=update)
+        write(entries)
+        return {entry.tag: entry.what for entry in entries}
 
     def locked(self) -> dict[str, str]:
         found = read_lock(self.manifest, file="stack.yaml")

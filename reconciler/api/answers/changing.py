@@ -1,4 +1,4 @@
-"""Plans, and what carries them out: plan, apply, rollback, delete."""
+"""Plans, and what carries them out: plan, apply, rollback, delete, approve, boot. And `lock`, which reads manifests too."""
 
 import hashlib
 import time
@@ -9,9 +9,10 @@ import msgspec
 
 from reconciler.api import asks
 from reconciler.api.answers import Answerer, Opener
-from reconciler.api.answers.manifests import load, resolve_path
+from reconciler.api.answers.manifests import load, open_files, resolve_path
 from reconciler.api.frames import Listener
 from reconciler.api.problem import Question
+from reconciler.manifest.files import Files, is_file, is_folder
 from reconciler.model.errors import Failed, NeedsYes, NotFound, Usage
 from reconciler.model.key import forms_of, sort_key, split_key
 from reconciler.model.plan import Plan
@@ -19,6 +20,8 @@ from reconciler.model.units import render_size_rounded
 from reconciler.plan.explain import explain_key, render_plan
 from reconciler.plan.forms import plan_json
 from reconciler.verbs import apply as applying
+from reconciler.verbs import approval
+from reconciler.verbs import boot as booting
 from reconciler.verbs import delete as deleting
 from reconciler.verbs import plan as planning
 from reconciler.verbs import rollback as going_back
@@ -44,8 +47,10 @@ def plan(opened: Opener, ask: asks.Plan, listener: Listener) -> Any:
 
 
 def _wish(ask: asks.Plan | asks.Apply, *, ask_tags: bool = False) -> planning.Wish:
+    files = open_files(ask.manifests)
     return planning.Wish(
-        stacks=load(ask.manifests),
+        stacks=load(ask.manifests, files),
+        files=files,
         offline=ask.offline,
         resume=ask.resume,
         prune=ask.prune,
@@ -68,10 +73,11 @@ def apply(opened: Opener, ask: asks.Apply, listener: Listener) -> Any:
     """How many actions were done; null where there was nothing to do."""
     options = _options(ask)
     face = make_face(listener)
-    if saved := find_saved(ask.manifests):
+    files = open_files(ask.manifests)
+    if saved := find_saved(ask.manifests, files):
         with opened(lock_timeout=ask.lock_timeout) as root:
             [name] = ask.manifests.paths
-            made = read_plan(root, saved, name=name)
+            made = read_plan(root, saved, name=name, files=files)
             return _done(applying.apply_saved(root, made, name, options, take_over=ask.take_over, face=face))
     wish = _wish(ask)  # Order: before a root is made, for a bad manifest makes none.
     with opened(create=True, lock_timeout=ask.lock_timeout) as root:
@@ -84,12 +90,12 @@ def _options(ask: asks.Converging) -> applying.ApplyOptions:
     )
 
 
-def find_saved(manifests: asks.Manifests) -> Path | None:
+def find_saved(manifests: asks.Manifests, files: Files) -> Path | None:
     """The file of a saved plan, where that is what is named."""
     if len(manifests.paths) != 1 or manifests.paths[0] == "-":
         return None
     path = resolve_path(manifests, manifests.paths[0])
-    return path if is_plan(path) else None
+    return path if is_plan(path, files) else None
 
 
 def _done(applied: applying.Applied) -> Any:
@@ -129,16 +135,17 @@ def delete(opened: Opener, ask: asks.Delete, listener: Listener) -> Any:
 
 def _find_doomed(root: Root, ask: asks.Delete) -> deleting.Doomed:
     """What was named: a stack, a manifest that exists, or a resource. A folder that is called as one must be told apart."""
-    what, path = ask.what, resolve_path(ask.manifests, ask.what)
+    what, files = ask.what, open_files(ask.manifests)
+    path = str(resolve_path(ask.manifests, what))
     with root.store.read() as tx:
         # What an apply that died or failed only meant to make is there to be deleted too.
         keys, stacks = list(tx.records().keys() | {intent.key for intent in tx.intents()}), tx.stacks()
-    if what in stacks or what == "-" or not (path.is_file() or path.is_dir()):
+    if what in stacks or what == "-" or not (is_file(files, path) or is_folder(files, path)):
         if what != "-":
             return deleting.find_doomed(keys, what)
     elif found := find_keys(keys, what):
         raise Failed(f"{what}: it is a path and {', '.join(found)}", hint=f"write ./{what} for the path, or the whole key")
-    read = load(ask.manifests)
+    read = load(ask.manifests, files)
     if len(read) != 1:
         raise Usage(f"{what} describes {len(read)} stacks; delete them one by one")
     stack = read[0]
@@ -162,6 +169,37 @@ def _agree_to_loss(root: Root, doomed: deleting.Doomed, listener: Listener) -> b
     if not answer:
         raise NeedsYes(f"delete {doomed.stack}", "not confirmed; nothing was changed")
     return True
+
+
+def lock(opened: Opener, ask: asks.Lock, listener: Listener) -> Any:
+    """A list, in the form of `lock -o json`."""
+    from reconciler.verbs.lock import compare
+
+    stacks = load(ask.manifests, open_files(ask.manifests), pinned=False)
+    with opened() as root:
+        return [entry.json() for entry in compare(stacks, root.engine.images, update=ask.update)]
+
+
+def list_waiting(opened: Opener, ask: asks.Waiting, listener: Listener) -> Any:
+    """A list: stack, source, since when, and how many actions of each verb."""
+    with opened() as root:
+        found = approval.choose_waiting(root, ask.source, ask.stack)
+    return [{"stack": one.stack, "source": one.source, "since": one.since, "summary": one.summary} for one in found]
+
+
+def approve(opened: Opener, ask: asks.Approve, listener: Listener) -> Any:
+    """What `apply` gives."""
+    options = applying.ApplyOptions(yes=ask.yes, wait=ask.wait, timeout=ask.timeout)
+    with opened(lock_timeout=ask.lock_timeout) as root:
+        [waiting] = approval.choose_waiting(root, ask.source, ask.stack)
+        return _done(approval.approve(root, waiting, options, face=make_face(listener)))
+
+
+def boot(opened: Opener, ask: asks.Boot, listener: Listener) -> Any:
+    """What `apply` gives."""
+    options = booting.BootOptions(wait=ask.wait, timeout=ask.timeout, accepted=ask.accept_data_loss)
+    with opened(lock_timeout=ask.lock_timeout) as root:
+        return _done(booting.boot(root, options, face=make_face(listener)))
 
 
 def make_face(listener: Listener) -> Face:
@@ -189,4 +227,8 @@ ANSWERS: dict[type[asks.Ask], Answerer] = {
     asks.Apply: apply,
     asks.Rollback: rollback,
     asks.Delete: delete,
+    asks.Lock: lock,
+    asks.Waiting: list_waiting,
+    asks.Approve: approve,
+    asks.Boot: boot,
 }

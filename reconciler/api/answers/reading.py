@@ -70,6 +70,14 @@ def drift(opened: Opener, ask: asks.Drift, listener: Listener) -> Any:
     return {"drift": data, "lines": render_drift(seen.plan)}
 
 
+def export(opened: Opener, ask: asks.Export, listener: Listener) -> Any:
+    """The manifest's text."""
+    from reconciler.verbs.export import export as verb
+
+    with opened() as root:
+        return {"manifest": verb(root, ask.what)}
+
+
 def history(opened: Opener, ask: asks.History, listener: Listener) -> Any:
     """In the form of `history -o json`; of each what it changed in a line, null where that is not known."""
     with opened() as root:
@@ -142,6 +150,7 @@ ANSWERS: dict[type[asks.Ask], Answerer] = {
     asks.Describe: describe,
     asks.Status: look_at_stacks,
     asks.Drift: drift,
+    asks.Export: export,
     asks.History: history,
     asks.Difference: difference,
     asks.Forget: forget,
