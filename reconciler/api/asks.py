@@ -31,8 +31,9 @@ class Manifests(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     null: its own files, which only root may name; for others the same as none."""
     sender: str = ""
     """`ann@laptop` where `files` are of another machine; empty: of this one."""
-    origins: dict[str, str] = {}
-    """By absolute path of a manifest in `files`: `git:URL:PATH` or `file:REALPATH`; without one `file:` and its path."""
+    origins: dict[str, tuple[str, ...]] = {}
+    """By absolute path of a manifest in `files`: `file:REALPATH`, in a repository `git:URL:PATH` before it; without any
+    `file:` and its path."""
 
 
 class Version(Ask, frozen=True, kw_only=True):

@@ -48,14 +48,29 @@ class HungUp(Failed):
     """Whoever was to answer has hung up."""
 
 
+def forbid(path: str) -> Failed:
+    """Who is neither root nor in the group is told so."""
+    hint = "root and the group `reconcile` may: sudo, or `sudo usermod -aG reconcile USER` and a new login"
+    return Failed(f"{path}: this user may not ask the controller", hint=hint)
+
+
 class Client:
     """One controller, by its socket. Each call may be made from its own thread."""
 
-    def __init__(self, path: str, *, pid: int = 0, connect: Callable[[], socket.socket] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        pid: int = 0,
+        connect: Callable[[], socket.socket] | None = None,
+        explain: Callable[[], str] = lambda: "",
+    ) -> None:
         self.path = path
         self.pid = pid
         self.remote = connect is not None
         self._connect = connect or self._connect_unix
+        self._explain = explain
+        """What to do about a way that ends without an answer."""
 
     def call(self, ask: Ask, listener: Listener = NOBODY) -> Any:
         """Make a call and wait for its answer; what it tells meanwhile goes to the listener. Ctrl-C has it end at the next
@@ -129,10 +144,7 @@ class Client:
         try:
             return Line(self._connect())
         except PermissionError as error:
-            hint = (
-                "root and members of the group `reconcile` may: sudo, or `sudo usermod -aG reconcile $USER` and a new login"
-            )
-            raise Failed(f"{self.path}: you may not ask this controller", hint=hint) from error
+            raise forbid(self.path) from error
         except OSError as error:
             words = error.strerror or str(error)
             raise Unreachable(f"{self.path}: nobody answers: {words}", hint="`systemctl status reconcile`") from error
@@ -157,8 +169,7 @@ class Client:
             except HungUp as error:
                 if not self.remote:
                     raise
-                hint = "what ssh said stands above; is reconcile installed there, and does its controller run?"
-                raise Unreachable(f"{self.path}: no answer", hint=hint) from error
+                raise Unreachable(f"{self.path}: no answer", hint=self._explain()) from error
 
     def check_alive(self) -> None:
         """Ask whether anybody is there at all. Raises Failed."""

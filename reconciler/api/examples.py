@@ -7,7 +7,10 @@ _BLOG = asks.Manifests(paths=("blog/stack.yaml",), folder="/srv", variables={"TA
 
 _TEXT = b"apiVersion: reconcile/v1\nname: blog\nimages: {redis: {from: docker.io/library/redis:7}}\n"
 _SENT = asks.Manifests(
-    paths=("stack.yaml",), folder="/home/ann/blog", files={"/home/ann/blog/stack.yaml": Sent(data=_TEXT)}, sender="ann@laptop"
+    paths=("stack.yaml",),
+    folder="/home/ann/blog",
+    files={"/home/ann/blog/stack.yaml": Sent(data=_TEXT)},
+    sender="ann@laptop",
 )
 
 EXAMPLES: dict[str, asks.Ask] = {

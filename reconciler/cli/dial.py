@@ -17,6 +17,7 @@ _LARGEST = 65_536
 @click.pass_context
 def dial(ctx: click.Context, *, root: Path | None) -> int:
     """Join our streams to the controller's socket, until either ends: the far end of --host."""
+    from reconciler.api.client import forbid
     from reconciler.model.errors import Failed
     from reconciler.verbs.serving import DEFAULT_ROOT, DEFAULT_SOCKET, read_serving
 
@@ -28,6 +29,8 @@ def dial(ctx: click.Context, *, root: Path | None) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             sock.connect(where or f"{path}/api.sock")
+        except PermissionError as error:
+            raise forbid(where) from error
         except OSError as error:
             words = f"{path}: no controller answers here: {error.strerror}"
             raise Failed(words, hint="`systemctl start reconcile` on this host, or give the --root of one") from error

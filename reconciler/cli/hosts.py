@@ -78,22 +78,49 @@ def _read_ssh(host: str) -> list[str]:
     return [*words, "--", found["host"]]
 
 
-def connect(host: str, root: Path | None) -> socket.socket:
-    """A socket behind which the API of that host is. Raises OSError."""
-    from reconciler.linux import process
+class Way:
+    """The way to a host's API."""
 
-    if host.startswith("unix:///"):
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(self, host: str, root: Path | None) -> None:
+        self.host = host
+        # The other end's shell reads this line: nothing stands in it unquoted that somebody chose.
+        self._there = "reconcile " + (f"--root {shlex.quote(str(root))} " if root else "") + "dial"
+        self._pid = 0
+
+    def connect(self) -> socket.socket:
+        """A socket behind which it is. Raises OSError."""
+        from reconciler.linux import process
+
+        if self.host.startswith("unix:///"):
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                made.connect(self.host.removeprefix("unix://"))
+            except OSError:
+                made.close()
+                raise
+            return made
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fds = {0: theirs.fileno(), 1: theirs.fileno(), 2: 2}
+            try:
+                self._pid = process.spawn([*_read_ssh(self.host), self._there], env=os.environ, cwd="/", fds=fds)
+            except FileNotFoundError as error:
+                ours.close()
+                raise OSError(error.errno, "ssh is not installed here") from error
+        return ours
+
+    def explain(self) -> str:
+        """What to do about a line that ended without an answer: ssh(1) ends with 255 by itself, else as what it ran."""
+        from reconciler.linux import process
+
+        if not self._pid:
+            return "`systemctl status reconcile`"
         try:
-            made.connect(host.removeprefix("unix://"))
-        except OSError:
-            made.close()
-            raise
-        return made
-    # The other end's shell reads this line: nothing stands in it unquoted that somebody chose.
-    there = "reconcile " + (f"--root {shlex.quote(str(root))} " if root else "") + "dial"
-    ours, theirs = socket.socketpair()
-    with theirs:
-        number = theirs.fileno()
-        process.spawn([*_read_ssh(host), there], env=os.environ, cwd="/", fds={0: number, 1: number, 2: 2})
-    return ours
+            code = process.reap(self._pid, seconds=2)
+        except (OSError, TimeoutError):
+            code = 0
+        if code == 255:
+            return f"that is ssh's own word: `ssh {self.host} true` must work first"
+        if code == 127:
+            return f"reconcile is not installed there, or not in the PATH that `ssh {self.host} printenv PATH` shows"
+        return "what stands above was said there"

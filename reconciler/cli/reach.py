@@ -44,9 +44,10 @@ def find_client(ctx: click.Context, root: Path | None) -> "Client | None":
     given = ctx.obj or ctx.find_root().params
     if host := given.get("host"):
         from reconciler.api.client import Client
-        from reconciler.cli.hosts import connect
+        from reconciler.cli.hosts import Way
 
-        return Client(host, connect=partial(connect, host, root or given["root"]))
+        way = Way(host, root or given["root"])
+        return Client(host, connect=way.connect, explain=way.explain)
     if given.get("local"):
         return None
     path = root_path(ctx, root)

@@ -82,6 +82,8 @@ class Stack(Struct, frozen=True, kw_only=True):
     """`name:…`, `git:URL:PATH`, `file:REALPATH`, `stdin`, `source:NAME` or `api`."""
     source: str
     """What a person calls it: the manifest's path as given."""
+    former: str = ""
+    """`file:REALPATH` where the origin is a repository: its origin while that had no remote."""
     specs: dict[Key, Spec]
     sources: dict[Key, Source] | None = None
     """What `resolve` has to read, by the key of the config or secret. None: it was read (a recorded revision), the specs

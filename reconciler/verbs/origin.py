@@ -31,9 +31,8 @@ def origin_of(path: Path, named: str | None = None) -> str:
 
 def as_recorded(stack: Stack, recorded: StackRecord | None) -> Stack:
     """The stack by the origin on record, where that is the same file from before its work tree got a remote."""
-    here = f"file:{os.path.realpath(stack.source)}"
-    same = recorded is not None and recorded.origin == here and stack.origin.startswith("git:")
-    return structs.replace(stack, origin=here) if same else stack
+    same = recorded is not None and stack.former and recorded.origin == stack.former
+    return structs.replace(stack, origin=stack.former) if same else stack
 
 
 def gone_origins(stacks: Mapping[str, StackRecord], names: Sequence[str]) -> frozenset[str]:

@@ -26,7 +26,8 @@ class Gathered(Struct, frozen=True):
     """What is to be sent."""
 
     files: dict[str, Sent]
-    origins: dict[str, str]
+    origins: dict[str, tuple[str, ...]]
+    """By path of a manifest: its origin, and the one that it had before that was a repository's."""
 
 
 class _Gathering:
@@ -106,8 +107,12 @@ def gather(
         if not lenient:
             raise
         stacks = ()
-    origins = {os.path.abspath(one.source): origin_of(Path(one.source)) for one in stacks if one.source != "-"}  # noqa: PTH100
-    return Gathered(files.sent, origins)
+    return Gathered(files.sent, dict(_find_origins(one.source) for one in stacks if one.source != "-"))
+
+
+def _find_origins(path: str) -> tuple[str, tuple[str, ...]]:
+    found = dict.fromkeys((origin_of(Path(path)), f"file:{os.path.realpath(path)}"))
+    return os.path.abspath(path), tuple(found)  # noqa: PTH100
 
 
 def _read_all(stacks: Sequence[Stack], files: _Gathering) -> None:

@@ -45,15 +45,17 @@ def load(manifests: Manifests, files: Files, *, pinned: bool = True) -> tuple[St
     here = manifests.folder == os.getcwd() and files is HERE  # noqa: PTH109 then names lead where they are to without us
     paths = [Path(name) if name == "-" or here else resolve_path(manifests, name) for name in manifests.paths]
     given = {str(path): name for path, name in zip(paths, manifests.paths, strict=True)}
+    origins = None if files is HERE else _Origins(manifests)
     try:
         stacks = plan.load(
             paths, variables=manifests.variables, environment=manifests.environment, stdin=manifests.stdin, pinned=pinned,
-            files=files, folder=Path(manifests.folder), origin_of=None if files is HERE else _Origins(manifests),
+            files=files, folder=Path(manifests.folder), origin_of=origins,
         )  # fmt: skip
     except BadManifest as error:
         problems = [structs.replace(one, file=_call(one.file, given)) for one in error.problems]
         raise BadManifest(problems) from error
-    return tuple(_renamed(stack, given) for stack in stacks)
+    formers = [_find_former(stack, origins) for stack in stacks]
+    return tuple(_renamed(stack, given, former) for stack, former in zip(stacks, formers, strict=True))
 
 
 class _Origins:
@@ -66,16 +68,29 @@ class _Origins:
     def __call__(self, path: Path, named: str | None) -> str:
         if named or path == STDIN:
             return origin_of(path, named)
-        said = self._said.get(os.path.normpath(path), f"file:{path}")
+        return self.all_of(path)[0]
+
+    def all_of(self, path: Path) -> tuple[str, ...]:
+        """Its origin, and what it was before. Raises Usage."""
+        return tuple(map(self._check, self._said.get(os.path.normpath(path)) or (f"file:{path}",)))
+
+    def _check(self, said: str) -> str:
         kind, _, rest = said.partition(":")
         if kind not in ("git", "file") or (kind == "file" and not rest.startswith("/")) or not said.isprintable():
             raise Usage(f"origins: {said[:200]!r}: expected git:URL:PATH or file:PATH")
         return said if kind == "git" else f"file:{self._machine}{rest}"
 
 
-def _renamed(stack: Stack, given: dict[str, str]) -> Stack:
+def _find_former(stack: Stack, origins: _Origins | None) -> str:
+    """What the origin of a manifest in a repository was before that had a remote."""
+    if not stack.origin.startswith("git:"):
+        return ""
+    return f"file:{os.path.realpath(stack.source)}" if origins is None else origins.all_of(Path(stack.source))[-1]
+
+
+def _renamed(stack: Stack, given: dict[str, str], former: str) -> Stack:
     lock = stack.lock and structs.replace(stack.lock, file=_call(stack.lock.file, given))
-    return structs.replace(stack, source=_call(stack.source, given), lock=lock)
+    return structs.replace(stack, source=_call(stack.source, given), lock=lock, former=former)
 
 
 def _call(file: str, given: dict[str, str]) -> str:
