@@ -122,5 +122,5 @@ class Way:
         if code == 255:
             return f"that is ssh's own word: `ssh {self.host} true` must work first"
         if code == 127:
-            return f"reconcile is not installed there, or not in the PATH that `ssh {self.host} printenv PATH` shows"
+            return f"no reconcile is installed there, or none in the PATH that `ssh {self.host} printenv PATH` shows"
         return "what stands above was said there"

@@ -29,7 +29,7 @@ name: blog
 configs: {page: {file: ./page.html}}
 secrets: {token: {file: ./token}}
 containers:
-  web: {image: "box:1", configs: [page], secrets: [token], mounts: ["./motd:/motd:ro"], env_file: web.env, env: {T: "$TAG"}}
+  web: {image: box:1, configs: [page], secrets: [token], mounts: ["./motd:/motd:ro"], env_file: web.env, env: {T: "${TAG}"}}
 """
 
 

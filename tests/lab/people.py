@@ -4,7 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,27 +17,28 @@ _GROUP = 4300
 # As on a host with the default root: a client that is not root looks for its controller nowhere else.
 _SET_UP = r"""
 set -e
-mount -t tmpfs -o mode=0755 tmpfs /home
-mkdir -p /home/bin /home/etc /run/sshd
-cp /etc/passwd /etc/group /home/etc
-printf 'ann:x:4242:4242::/home/ann:/bin/sh\nbob:x:4243:4243::/home/bob:/bin/sh\n' >>/home/etc/passwd
-printf 'ann:x:4242:\nbob:x:4243:\nreconcile:x:4300:ann\n' >>/home/etc/group
-mount --bind /home/etc/passwd /etc/passwd
-mount --bind /home/etc/group /etc/group
-for name in ann bob; do mkdir -m 0700 /home/$name; chown $name:$name /home/$name; done
+mount -t tmpfs -o mode=0755 tmpfs /mnt
+mkdir -p /mnt/bin /mnt/etc /mnt/way /run/sshd
+cp /etc/passwd /mnt/etc
+grep -v ^reconcile: /etc/group >/mnt/etc/group
+printf 'ann:x:4242:4242::/mnt/ann:/bin/sh\nbob:x:4243:4243::/mnt/bob:/bin/sh\n' >>/mnt/etc/passwd
+printf 'ann:x:4242:\nbob:x:4243:\nreconcile:x:4300:ann\n' >>/mnt/etc/group
+mount --bind /mnt/etc/passwd /etc/passwd
+mount --bind /mnt/etc/group /etc/group
+for name in ann bob; do mkdir -m 0700 /mnt/$name; chown $name:$name /mnt/$name; done
 mount -t tmpfs -o mode=0755 tmpfs /var/lib
 mkdir -p "$1" /var/lib/reconcile
 mount --bind "$1" /var/lib/reconcile
 """
 
-# What others may not look into on the way to the interpreter is covered, in this world only.
+# What others may not look into on the way to our code and its interpreter is covered, in this world only.
 _OPEN = r"""
 set -e
-mkdir -p /home/way
-mount --rbind "$1" /home/way
-mount -t tmpfs -o mode=0755 tmpfs "$2"
-mkdir -p "$1"
-mount --move /home/way "$1"
+folder=$1; shift; number=0
+for path; do number=$((number + 1)); mkdir /mnt/way/$number; mount --rbind "$path" /mnt/way/$number; done
+mount -t tmpfs -o mode=0755 tmpfs "$folder"
+number=0
+for path; do number=$((number + 1)); mkdir -p "$path"; mount --move /mnt/way/$number "$path"; rmdir /mnt/way/$number; done
 """
 
 
@@ -48,31 +49,23 @@ class People:
         self.world = world
         world.env["RECONCILE_ROOT"] = "/var/lib/reconcile"
         world.nsenter("sh", "-c", _SET_UP, "sh", str(world.root))
+        covered: dict[str, list[str]] = {}
         for path in (Path(sys.base_prefix), REPOSITORY, Path(sys.prefix)):
-            closed = [folder for folder in reversed(path.parents) if not folder.stat().st_mode & 0o001]
-            if closed:
-                world.nsenter("sh", "-c", _OPEN, "sh", str(path), str(closed[0]))
-        python = f"exec {shlex.quote(sys.executable)} -m reconciler.cli.main"
-        text = "\n".join(["#!/bin/sh", f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}", f'{python} "$@"', ""])
-        world.nsenter("sh", "-c", "cat >/home/bin/reconcile; chmod 755 /home/bin/reconcile", stdin=text)
+            if closed := next((one for one in reversed(path.parents) if not one.stat().st_mode & 0o001), None):
+                covered.setdefault(str(closed), []).append(str(path))
+        for folder, paths in covered.items():
+            world.nsenter("sh", "-c", _OPEN, "sh", folder, *paths)
+        lines = ["#!/bin/sh", f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}"]
+        lines.append(f'exec {shlex.quote(sys.executable)} -m reconciler.cli.main "$@"')
+        world.nsenter("sh", "-c", "cat >/mnt/bin/reconcile; chmod 755 /mnt/bin/reconcile", stdin="\n".join(lines))
         world.note_mounts()
 
     def enter(self, user: str) -> list[str]:
         """The command prefix of somebody's session, in his home."""
         number = _USERS[user]
         groups = f"--groups={_GROUP}" if user == "ann" else "--clear-groups"
-        home = f"/home/{user}"
-        path = f"PATH=/home/bin:{self.world.environment()['PATH']}"
-        clean = [
-            "env",
-            "-i",
-            f"--chdir={home}",
-            path,
-            f"HOME={home}",
-            f"USER={user}",
-            "LC_ALL=C.UTF-8",
-            "RECONCILE_DEBUG=1",
-        ]
+        mine = {"HOME": f"/mnt/{user}", "USER": user, "LC_ALL": "C.UTF-8", "PATH": f"/mnt/bin:{os.defpath}"}
+        clean = ["env", "-i", f"--chdir=/mnt/{user}", *(f"{name}={value}" for name, value in mine.items())]
         return ["setpriv", f"--reuid={number}", f"--regid={number}", groups, "--inh-caps=-all", *clean]
 
     def run(self, user: str, *arguments: str, stdin: str = "", check: int | None = None, **env: str) -> Result:
@@ -93,21 +86,24 @@ class People:
         self.world.nsenter(*self.enter(user), "sh", "-c", script, "sh", name, mode, stdin=text)
 
     @contextmanager
-    def sshd(self, settings: Sequence[str] = ()) -> Iterator[None]:
+    def sshd(self, *settings: str) -> Iterator[None]:
         """A real sshd on loopback, with keys of its own; ann and bob have one that it takes."""
         world, folder = self.world, self.world.folder
         for name in ("host", "other", "login"):
+            (folder / name).unlink(missing_ok=True)
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", folder / name], check=True)
         for user in _USERS:
             self.write(user, ".ssh/id_ed25519", (folder / "login").read_text())
             self.know(user, "host")
         keys = (folder / "login.pub").read_text()
-        world.nsenter("sh", "-c", "cat >/home/etc/keys; chmod 644 /home/etc/keys", stdin=keys)
-        lines = [
-            f"HostKey={folder}/host", "AuthorizedKeysFile=/home/etc/keys", "StrictModes=no", "UsePAM=no", f"Port={PORT}",
-            "ListenAddress=127.0.0.1", "PasswordAuthentication=no", f"SetEnv=PATH=/home/bin:{os.defpath}", *settings,
-        ]  # fmt: skip
+        world.nsenter("sh", "-c", "cat >/mnt/etc/keys; chmod 644 /mnt/etc/keys", stdin=keys)
+        ours = {
+            "HostKey": folder / "host", "AuthorizedKeysFile": "/mnt/etc/keys", "Port": PORT, "ListenAddress": "127.0.0.1",
+            "SetEnv": f"PATH=/mnt/bin:{os.defpath}", "StrictModes": "no", "UsePAM": "no", "PasswordAuthentication": "no",
+        }  # fmt: skip
+        lines = [*settings, *(f"{name}={value}" for name, value in ours.items())]  # Of each name the first counts.
         words = [word for line in lines for word in ("-o", line)]
+        (folder / "sshd.log").unlink(missing_ok=True)
         sshd = world.spawn(["/usr/sbin/sshd", "-D", "-f", "/dev/null", "-E", str(folder / "sshd.log"), *words])
         try:
             log = folder / "sshd.log"

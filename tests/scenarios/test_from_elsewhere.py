@@ -1,0 +1,147 @@
+"""Commands of who is not root but in the group `reconcile`, and over a real sshd: manifests of theirs, errors in words."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.people import PORT, People
+from lab.serving import Serving
+from lab.world import open_world, wait_until
+
+pytestmark = pytest.mark.root
+NEEDS_SSHD = pytest.mark.skipif(not Path("/usr/sbin/sshd").exists(), reason="skipped because openssh-server is not installed")
+
+MANIFEST = """\
+apiVersion: reconcile/v1
+name: {name}
+configs: {{page: {{file: ./page.html}}}}
+secrets: {{token: {{file: ./token}}}}
+containers:
+  web:
+    image: 127.0.0.1:5000/web:1
+    configs: [page]
+    secrets: [token]
+    mounts: ["./motd:/motd:ro"]
+    env_file: web.env
+    command: [sh, -c, "echo hello; exec sleep 1000"]
+"""
+SHOW = ("cat", "/page", "/run/secrets/token", "/motd")
+HOST = f"ssh://ann@127.0.0.1:{PORT}"
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory, lab_storage: Path) -> Iterator[People]:
+    """One world, one controller of the default root, for all tests of this module."""
+    world = open_world(tmp_path_factory.mktemp("people") / "world", lab_storage)
+    serving = Serving(world)
+    try:
+        made = People(world)
+        stacks = world.folder / "stacks"
+        stacks.mkdir()
+        serving.launch("--watch", str(stacks))
+        yield made
+        serving.end()
+        world.assert_nothing_left()
+    finally:
+        serving.end()
+        world.close()
+
+
+def write(people: People, user: str, name: str) -> str:
+    """A manifest and what it names, all closed to others; its path."""
+    texts = {"page.html": "hello ", "token": "swordfish ", "motd": "hi", "web.env": "A=1\n"}
+    for file, text in {**texts, "stack.yaml": MANIFEST.format(name=name)}.items():
+        people.write(user, f"{name}/{file}", text)
+    return f"{name}/stack.yaml"
+
+
+def test_member_of_the_group_does_what_root_does_with_files_of_his(people: People) -> None:
+    path = write(people, "ann", "mine")
+    assert "done: 5 actions" in people.run("ann", "apply", path, "--yes", check=0).out
+    assert people.run("ann", "exec", "mine/web", "--", *SHOW, check=0).out == "hello swordfish hi"
+    assert people.run("ann", "logs", "mine/web", check=0).out == "hello\n"
+    assert "container/mine/web/1" in people.run("ann", "get", "-o", "json", check=0).out
+    assert "nothing to do" in people.run("ann", "apply", "mine", check=0).out
+    # Root owns the same file by the same origin.
+    assert "nothing to do" in people.world.run("apply", f"/mnt/ann/{path}", check=0).out
+    assert "apply mine by ann (uid 4242): done" in people.run("ann", "events", check=0).out
+    assert "this needs root" in people.run("ann", "backup", "/tmp/x.tar", check=1).err
+
+
+def test_f6_member_has_no_file_read_that_he_may_not_read(people: People) -> None:
+    secret = people.world.folder / "root-only"
+    secret.write_text("swordfish")
+    secret.chmod(0o600)
+    people.world.nsenter("sh", "-c", f"cp -p {secret} /mnt/secret && cp -p {secret} /mnt/secret.yaml")
+    text = "apiVersion: reconcile/v1\nname: x\nconfigs: {c: {file: /mnt/secret}}\n"
+    people.write("ann", "x.yaml", text)
+    told = people.run("ann", "apply", "x.yaml", check=65)
+    assert "/mnt/secret can't be read: Permission denied" in told.out + told.err
+    line = text.replace("\n", "\\n")
+    for body in (
+        f'{{"manifests": {{"paths": ["-"], "stdin": "{line}"}}}}',
+        '{"manifests": {"paths": ["/mnt/secret.yaml"]}}',
+    ):
+        curl = ["curl", "-s", "--unix-socket", "/run/reconcile/api.sock", "-H", "Content-Type: application/json"]
+        answer = people.world.nsenter(*people.enter("ann"), *curl, "-d", body, "http://reconcile/v1/plan").out
+        assert '"status":422' in answer
+        assert "a controller opens no file that a client names" in answer
+        assert "swordfish" not in answer
+
+
+def test_who_is_not_a_member_is_told_what_to_do(people: People) -> None:
+    told = people.run("bob", "get", check=1).err
+    assert "/run/reconcile/api.sock: this user may not ask the controller" in told
+    assert "the group `reconcile`" in told
+
+
+@NEEDS_SSHD
+def test_host_by_a_real_sshd_has_manifests_and_files_of_this_one(people: People) -> None:
+    path = write(people, "bob", "far")
+    node = people.world.nsenter("uname", "-n").out.strip()
+    with people.sshd():
+        assert "done: 5 actions" in people.run("bob", "--host", HOST, "apply", path, "--yes", check=0).out
+        assert "nothing to do" in people.run("bob", "--host", HOST, "apply", path, check=0).out
+        assert people.run("bob", "--host", HOST, "exec", "far/web", "--", *SHOW, check=0).out == "hello swordfish hi"
+        assert f"file:bob@{node}:/mnt/bob/{path}" in people.run("bob", "--host", HOST, "status").out
+        people.run("bob", "--host", HOST, "lock", path, check=0)
+        people.world.nsenter("grep", "-q", "127.0.0.1:5000/web:1", f"/mnt/bob/{path}.lock")
+        _follow(people)
+
+
+def _follow(people: People) -> None:
+    """What is written while somebody looks is seen, and a look ends with Ctrl-C."""
+    process = people.start("bob", "--host", HOST, "logs", "-f", "far/web")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"hello\n"
+    people.run("ann", "exec", "far/web", "--", "sh", "-c", "echo more >/proc/1/fd/1", check=0)
+    assert process.stdout.readline() == b"more\n"
+    people.world.signal(process, signal.SIGINT)
+    process.communicate(timeout=20)
+    wait_until(lambda: not any("dial" in line for line in people.world.processes().values()), "the far end has gone")
+
+
+@NEEDS_SSHD
+def test_what_ssh_says_is_said_with_what_to_do(people: People) -> None:
+    folder = people.world.folder
+    with people.sshd():
+        told = people.run("bob", "--host", f"ssh://bob@127.0.0.1:{PORT}", "get", check=1).err
+        assert "this user may not ask the controller" in told
+        assert "what stands above was said there" in told
+        people.know("bob", "other")
+        told = people.run("bob", "--host", HOST, "get", check=1).err
+        assert "Host key verification failed." in told
+        assert f"{HOST}: no answer" in told
+        assert f"`ssh {HOST} true` must work first" in told
+        people.know("bob", "host")
+        people.write("bob", ".ssh/id_ed25519", (folder / "other").read_text())
+        assert "Permission denied (publickey" in people.run("bob", "--host", HOST, "get", check=1).err
+    with people.sshd("SetEnv=PATH=/usr/bin:/bin"):
+        told = people.run("bob", "--host", HOST, "get", check=1).err
+        assert "no reconcile is installed there" in told
+    told = people.run("bob", "--host", HOST, "get", check=1).err
+    assert "Connection refused" in told
+    told = people.run("bob", "--host", HOST, "backup", "x", check=64).err
+    assert f"it writes a file beside the root): `ssh {HOST} reconcile backup …`" in told
