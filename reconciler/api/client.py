@@ -24,7 +24,7 @@ from reconciler.api import frames
 from reconciler.api.asks import CALL_OF, Ask, Call, Cancel, Exec
 from reconciler.api.frames import Listener
 from reconciler.api.problem import Unanswered, read_problem, revive
-from reconciler.model.errors import Failed
+from reconciler.model.errors import Failed, Usage
 
 PATIENCE = 5.0
 """Seconds of silence after which we ask whether anybody is there."""
@@ -147,7 +147,8 @@ class Client:
             raise forbid(self.path) from error
         except OSError as error:
             words = error.strerror or str(error)
-            raise Unreachable(f"{self.path}: nobody answers: {words}", hint="`systemctl status reconcile`") from error
+            hint = self._explain() or "`systemctl status reconcile`"
+            raise Unreachable(f"{self.path}: nobody answers: {words}", hint=hint) from error
 
     def _connect_unix(self) -> socket.socket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -203,7 +204,10 @@ def _render(call: Call, ask: Ask, number: str) -> tuple[bytes, bytes]:
     if call.method == "GET":
         words = "&".join(f"{name}={_quote(value)}" for name, value in _words(ask))
         return _head("GET", f"/v1{call.path}" + (f"?{words}" if words else ""), headers), b""
-    body = msgspec.json.encode(ask)
+    try:
+        body = msgspec.json.encode(ask)
+    except UnicodeEncodeError as error:
+        raise Usage("a name that is no text (UTF-8) can't be sent to a controller", hint="rename it") from error
     headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
     return _head(call.method, f"/v1{call.path}", headers), body
 

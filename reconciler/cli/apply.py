@@ -40,7 +40,6 @@ def apply(
     """Show the plan, then make the machine agree with manifests (or with a saved plan)."""
     from reconciler.api.asks import Apply
 
-    manifests = name_manifests(ctx, paths, variables)
     if dry_run:
         from reconciler.cli.plan import plan
 
@@ -50,7 +49,7 @@ def apply(
         )  # fmt: skip
         return code
     wanted = Apply(
-        manifests=manifests, offline=offline, resume=resume, prune=prune, take_over=take_over,
+        manifests=name_manifests(ctx, paths, variables), offline=offline, resume=resume, prune=prune, take_over=take_over,
         accept_data_loss=accept_data_loss, yes=yes, asks=may_ask(form), allow_delete=allow_delete, wait=not no_wait,
         timeout=timeout, keep=keep, lock_timeout=lock_timeout,
     )  # fmt: skip

@@ -65,7 +65,7 @@ def _with_files(manifests: "Manifests", paths: Sequence[Path], *, far: bool, nam
     from reconciler.verbs.sending import gather, read_sender
 
     sender = read_sender() if far else ""
-    given = [path for path in paths if not named or path == Path("-") or path.exists()]
+    given = [path for path in paths if not named or path == Path("-") or os.path.exists(path)]  # noqa: PTH110 no name is too long
     gathered = gather(
         given, variables=manifests.variables, environment=manifests.environment, stdin=manifests.stdin, sender=sender,
         lenient=named,

@@ -292,6 +292,13 @@ def test_lock_writes_no_file_that_was_not_asked_for(folder: Path, monkeypatch: p
     assert (folder / "stack.yaml").read_text() == MANIFEST
 
 
+def test_name_that_is_no_text_is_told(served: Served, folder: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    path = folder / os.fsdecode(b"\xff.yaml")
+    path.write_text(MANIFEST)
+    assert run(["--host", f"unix://{served.path}", "plan", str(path)]) == 64
+    assert b"that is no text" in capfdbinary.readouterr().err
+
+
 def test_sent_files_are_found_by_any_spelling_and_folders_are_what_has_files() -> None:
     files = SentFiles({"/a/b/x.yaml": Sent(data=b"12345"), "/a/big": Sent(size=9), "/a/folder": Sent()})
     assert files.read("/a/./b/../b/x.yaml", 3) == b"1234"

@@ -11,7 +11,9 @@ from lab.serving import Serving
 from lab.world import open_world, wait_until
 
 pytestmark = pytest.mark.root
-NEEDS_SSHD = pytest.mark.skipif(not Path("/usr/sbin/sshd").exists(), reason="skipped because openssh-server is not installed")
+NEEDS_SSHD = pytest.mark.skipif(
+    not Path("/usr/sbin/sshd").exists(), reason="skipped because openssh-server is not installed"
+)
 
 MANIFEST = """\
 apiVersion: reconcile/v1
