@@ -56,7 +56,7 @@ class People:
         for folder, paths in covered.items():
             world.nsenter("sh", "-c", _OPEN, "sh", folder, *paths)
         lines = ["#!/bin/sh", f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}"]
-        lines.append(f'exec {shlex.quote(sys.executable)} -m reconciler.cli.main "$@"')
+        lines.append(f'exec {shlex.quote(sys.executable)} -m reconciler.cli.lean "$@"')
         world.nsenter("sh", "-c", "cat >/mnt/bin/reconcile; chmod 755 /mnt/bin/reconcile", stdin="\n".join(lines))
         world.note_mounts()
 
