@@ -78,3 +78,8 @@ def moment(at: float) -> str:
 def render_log_time(at: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at // 10**9)) + f".{at % 10**9:09d}Z"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 action`, `2 actions`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

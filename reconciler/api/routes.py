@@ -25,7 +25,7 @@ from reconciler.api.problem import MEDIA_TYPE, BadRequest, describe_error, map_e
 from reconciler.api.pump import Pump, run_command
 from reconciler.api.streams import Stream
 from reconciler.api.tables import render_tables
-from reconciler.api.text import RAW_ASKS, RAW_TYPE, TEXT_TYPE, Reader, make_raw, read_reader
+from reconciler.api.text import RAW_ASKS, RAW_TYPE, TEXT_TYPE, RawText, Reader, read_reader
 from reconciler.model.errors import ReconcileError
 from reconciler.verbs.audit import acting_as
 
@@ -225,7 +225,7 @@ def _choose_form(ask: Ask, request: Request) -> tuple[str, Callable[[frames.AnyF
     if _accepts(request, "text/event-stream"):
         return "text/event-stream", _render_sse
     if isinstance(ask, RAW_ASKS) and _accepts(request, RAW_TYPE):
-        return RAW_TYPE, make_raw(_read_reader(request))
+        return RAW_TYPE, RawText(_read_reader(request))
     return "application/jsonl", _render_line
 
 

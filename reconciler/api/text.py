@@ -5,19 +5,20 @@ multiplexes `attach` and `logs` in much the same way.
 """
 
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from reconciler.api.asks import Exec, Logs
-from reconciler.api.frames import Answer, AnyFrame, Broken, Item, Output
+from reconciler.api.asks import Apply, Exec, Logs
+from reconciler.api.frames import Answer, AnyFrame, Broken, Event, Item, Output
 from reconciler.api.look import PLAIN, Look, clean_log, render_log_time
+from reconciler.api.told import PlainText, render_done, render_plan
 from reconciler.model.key import split_key
 
 RAW_TYPE = "application/vnd.reconcile.raw-stream"
-RAW_ASKS = (Logs, Exec)
+RAW_ASKS = (Logs, Exec, Apply)
 """Which calls stream it."""
 TEXT_TYPE = "text/plain"
 ENDED, STDOUT, STDERR, PROBLEM = range(4)
@@ -62,21 +63,35 @@ class LogText:
         yield line["stream"], (head + stamp).encode() + text + (b"" if line["partial"] else b"\n")
 
 
-def make_raw(reader: Reader) -> Callable[[AnyFrame], bytes]:
-    """What makes bytes of the frames of `logs` and `exec`."""
-    log = LogText(reader.terminals)
+class RawText:
+    """Makes bytes of the frames of one call."""
 
-    def render(frame: AnyFrame) -> bytes:
+    def __init__(self, reader: Reader) -> None:
+        self._log = LogText(reader.terminals)
+        self._events = PlainText(reader.look)
+        self._look = reader.look
+
+    def __call__(self, frame: AnyFrame) -> bytes:
+        """One frame's; none for what is not shown."""
         if isinstance(frame, Output):
             return _pack(_STREAMS[frame.stream], frame.data)
         if isinstance(frame, Item):
-            return b"".join(_pack(_STREAMS[stream], text) for stream, text in log(frame.item))
+            return b"".join(_pack(_STREAMS[stream], text) for stream, text in self._log(frame.item))
+        if isinstance(frame, Broken):
+            return _pack(PROBLEM, msgspec.json.encode(frame.problem))
         if isinstance(frame, Answer):
-            code = frame.answer["exit_code"] if frame.answer else 0
-            return _pack(ENDED, b"%d" % code)
-        return _pack(PROBLEM, msgspec.json.encode(frame.problem)) if isinstance(frame, Broken) else b""
+            return self._end(frame.answer or {})
+        return _pack_lines(self._events(frame.event) if isinstance(frame, Event) else render_plan(frame.lines, self._look))
 
-    return render
+    def _end(self, answer: dict[str, Any]) -> bytes:
+        done = answer.get("done")
+        said = b"" if done is None else _pack_lines([render_done(done)])
+        return said + _pack(ENDED, b"%d" % answer.get("exit_code", 0))
+
+
+def _pack_lines(lines: Iterable[str]) -> bytes:
+    text = "".join(f"{line}\n" for line in lines).encode(errors="replace")
+    return _pack(STDOUT, text) if text else b""
 
 
 def _pack(kind: int, data: bytes) -> bytes:

@@ -59,9 +59,9 @@ def apply(
 def show_done(done: int | None, form: str) -> int:
     """Say how much was done; the exit code."""
     if done is not None and form != "json":
-        from reconciler.cli.render import counted, show
+        from reconciler.api.told import render_done
 
-        show(f"done: {counted(done, 'action')}")
+        print(render_done(done))
     return 0
 
 

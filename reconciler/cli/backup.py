@@ -42,14 +42,16 @@ def backup(ctx: click.Context, *, file: str, volumes: bool, form: str, root: Pat
 
 
 def _say(event: "AnyEvent") -> None:
-    from reconciler.cli.progress import final_lines
+    from reconciler.api.told import final_lines
+    from reconciler.cli.render import look_of
 
-    for line in final_lines(event):
+    for line in final_lines(event, look_of(sys.stderr)):
         click.echo(line, err=True)
 
 
 def _tell_backup(done: "BackedUp", file: str, form: str) -> None:
-    from reconciler.cli.render import counted, show, show_json
+    from reconciler.api.look import counted
+    from reconciler.cli.render import show, show_json
     from reconciler.model.units import render_size_rounded
 
     stream = sys.stderr if file == STANDARD else sys.stdout
@@ -93,7 +95,8 @@ def restore(ctx: click.Context, *, file: str, form: str, root: Path | None) -> i
 
 
 def _tell_restore(done: "Restored", place: Path, form: str) -> None:
-    from reconciler.cli.render import counted, show, show_json
+    from reconciler.api.look import counted
+    from reconciler.cli.render import show, show_json
 
     if form == "json":
         plain = {"root": done.root_id, "of": done.manifest.root_id, "stacks": list(done.manifest.stacks)}

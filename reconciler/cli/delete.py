@@ -25,8 +25,9 @@ def delete(
 ) -> int:  # fmt: skip
     """Delete a stack, the stack of a manifest, or one resource. Volumes are kept unless they are named."""
     from reconciler.api.asks import Delete
+    from reconciler.api.look import counted
     from reconciler.cli.apply import carry_out, may_ask
-    from reconciler.cli.render import counted, show
+    from reconciler.cli.render import show
 
     wanted = Delete(
         what=what, manifests=name_manifests(ctx, (Path(what),), variables, named=True),

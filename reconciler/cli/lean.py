@@ -1,11 +1,12 @@
-"""The entry point. `logs`, `exec` and `get`, called plainly, ask the controller in a fraction of the time of the whole.
+"""The entry point. `logs`, `exec`, `get` and `apply`, called plainly, ask the controller in a fraction of the whole's time.
 
 Python starts in 15 ms, and all that the command line imports takes 80 more, for a question that is answered in 3. So what
 is called often, with nothing that needs understanding, is asked with what Python has loaded anyway, and answered as text
 (reconciler/api/text.py). Whatever is not that plain is left to the whole, and so are the words of every error.
 """
 
-import _socket  # `socket` takes 3 ms for its enumerations
+import _signal  # type: ignore[import-not-found]  # typeshed lacks it; `signal` and `socket` take 4 ms for enumerations
+import _socket
 import os
 import sys
 
@@ -21,8 +22,10 @@ RAW_TYPE = "application/vnd.reconcile.raw-stream"
 PATIENCE = 5.0
 OURS = 125
 """Of `exec`: the exit code where not the command but we failed."""
+_CALL = os.urandom(16).hex()
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 _MOST = 512 << 20
+_MOST_MANIFEST = 1 << 20
 
 
 class _HungUp(Exception):
@@ -49,9 +52,8 @@ def ask(words: list[str]) -> int | None:
     found = _find_controller() if request is not None else None
     if request is None or found is None:
         return None
-    path, pid = found
-    sock = _connect(path, pid)
-    return None if sock is None else _Call(sock, path, pid, is_exec=words[0] == "exec").answer(request)
+    sock = _connect(*found)
+    return None if sock is None else _Call(sock, found, words[0]).answer(request)
 
 
 # --- what is asked ---
@@ -65,7 +67,7 @@ def _render_request(words: list[str]) -> bytes | None:
         return _render_exec(rest)
     if verb == "get" and len(rest) < 2:
         return _render_get(*rest)
-    return None
+    return _render_apply(rest) if verb == "apply" else None
 
 
 def _render_logs(words: list[str]) -> bytes | None:
@@ -94,6 +96,41 @@ def _render_get(what: str = "") -> bytes | None:
     return _head("GET", "resources" + (f"?{query}" if what else ""), "text/plain") + b"\r\n"
 
 
+def _render_apply(words: list[str]) -> bytes | None:
+    """Of one file that root may read, with nobody before a terminal, who is shown more and may be asked."""
+    flags = {word for word in words if word[:1] == "-"}
+    paths = [word for word in words if word[:1] != "-"]
+    if len(paths) != 1 or not flags <= {"--yes", "--no-wait"} or os.geteuid() != 0 or os.isatty(1):
+        return None
+    try:
+        if os.stat(paths[0]).st_mode & 0o170000 != 0o100000:  # noqa: PTH116 a pipe can be read once
+            return None
+        with open(paths[0], "rb") as file:  # noqa: PTH123
+            text = file.read(_MOST_MANIFEST)
+        folder = os.getcwd()  # noqa: PTH109
+    except OSError:
+        return None
+    # More than it may name, but no word that is not in it.
+    named = {name: value for name, value in os.environ.items() if name.encode(errors="surrogateescape") in text}
+    quoted = [_quote(word) for word in (paths[0], folder, *named, *named.values())]
+    if None in quoted or len(text) == _MOST_MANIFEST:
+        return None
+    path, where, *rest = map(str, quoted)
+    variables = ",".join(f"{name}:{value}" for name, value in zip(rest, rest[len(named) :], strict=False))
+    manifests = f'{{"paths":[{path}],"folder":{where},"environment":{{{variables}}}}}'
+    options = f'"yes":{_bool("--yes" in flags)},"wait":{_bool("--no-wait" not in flags)}'
+    body = f'{{"manifests":{manifests},{options}}}'.encode("ascii")
+    return _head("POST", "apply", RAW_TYPE) + _render_body(body)
+
+
+def _render_body(body: bytes) -> bytes:
+    return b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def _bool(value: bool) -> str:  # noqa: FBT001
+    return "true" if value else "false"
+
+
 def _is_name(word: str) -> bool:
     return bool(word) and word[0] != "-" and _PLAIN.issuperset(word)
 
@@ -111,7 +148,13 @@ def _chunk(data: bytes) -> bytes:
 
 
 def _head(method: str, target: str, accept: str) -> bytes:
-    lines = [f"{method} /v1/{target} HTTP/1.1", "Host: reconcile", "Connection: close", f"Accept: {accept}"]
+    lines = [
+        f"{method} /v1/{target} HTTP/1.1",
+        "Host: reconcile",
+        "Connection: close",
+        f"Accept: {accept}",
+        f"Reconcile-Call: {_CALL}",
+    ]
     if terminal := _describe_terminal():
         lines.append(f"Reconcile-Terminal: {terminal}")
     user = os.environ.get("SUDO_USER", "")
@@ -139,7 +182,8 @@ def _find_controller() -> tuple[str, int] | None:
     env = os.environ
     config = env.get("XDG_CONFIG_HOME", "")
     config = config if config.startswith("/") else env.get("HOME", "") + "/.config"
-    if env.get("RECONCILE_HOST") or env.get("RECONCILE_LOCAL") or not config.startswith("/"):
+    others = any(name.startswith("RECONCILE_") and name != "RECONCILE_ROOT" for name in env)
+    if others or not config.startswith("/"):
         return None
     try:
         for number in (0, 1, 2):  # What we open would get the number of one that is closed.
@@ -184,15 +228,19 @@ def _connect(path: str, pid: int) -> _socket.socket | None:
 class _Call:
     """One request and its answer (RFC 9112, as much of it as our server speaks)."""
 
-    def __init__(self, sock: _socket.socket, path: str, pid: int, *, is_exec: bool) -> None:
+    def __init__(self, sock: _socket.socket, where: tuple[str, int], verb: str) -> None:
         self._sock = sock
-        self._where = (path, pid)
-        self._is_exec = is_exec
+        self._where = where
+        self._verb = verb
+        self._changes = verb in ("exec", "apply")
+        self._was_interrupted = False
         self._buffer = b""
 
     def answer(self, request: bytes) -> int | None:
         """Ask, and pass on what comes; the exit code, None where nothing was done and the whole is to ask again."""
         try:
+            if self._changes and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+                _signal.signal(_signal.SIGINT, self._interrupt)
             self._sock.sendall(request)
             return self._follow()
         except KeyboardInterrupt:
@@ -216,7 +264,7 @@ class _Call:
                 head = self._take_until(b"\r\n\r\n")
                 break
             except TimeoutError:
-                if not self._is_exec:
+                if not self._changes:
                     return None
                 if (code := self._look_whether_alive()) is not None:
                     return code
@@ -232,7 +280,7 @@ class _Call:
             return 0
         if RAW_TYPE.encode() in headers:
             return self._follow_raw(headers)
-        return self._refuse() if self._is_exec else None
+        return self._refuse() if self._changes else None
 
     def _follow_raw(self, headers: bytes) -> int:
         waits = b""
@@ -270,17 +318,24 @@ class _Call:
         return found
 
     def _more(self) -> None:
-        try:
-            data = self._sock.recv(1 << 16)
-        except KeyboardInterrupt:
-            if not self._is_exec:
-                raise
-            # It goes to the command, which may end by it or not.
-            self._sock.sendall(_chunk(b'{"type":"signal","number":2}\n'))
-            return
+        data = self._sock.recv(1 << 16)
         if not data:
             raise _HungUp
         self._buffer += data
+
+    def _interrupt(self, *_: object) -> None:
+        """Ctrl-C, while a read goes on: one that is broken off may have read something. A command gets it and ends by it or
+        not; an apply ends at its next action."""
+        if self._verb == "exec":
+            self._sock.sendall(_chunk(b'{"type":"signal","number":2}\n'))
+            return
+        sock = None if self._was_interrupted else _connect(*self._where)
+        if sock is None:
+            raise KeyboardInterrupt
+        self._was_interrupted = True
+        body = f'{{"call":"{_CALL}"}}'.encode()
+        sock.sendall(_head("POST", "cancel", "application/json") + _render_body(body))
+        sock.close()
 
     def _write(self, number: int, data: bytes) -> None:
         try:
@@ -299,7 +354,7 @@ class _Call:
 
         assert isinstance(error, ReconcileError)
         show_error(error)
-        return OURS if self._is_exec else error.exit_code
+        return OURS if self._verb == "exec" else error.exit_code
 
     def _look_whether_alive(self) -> int | None:
         from reconciler.api.client import Client

@@ -5,16 +5,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from reconciler.api.look import clean, paint
+from reconciler.api.look import clean
+from reconciler.api.told import PlainText, final_lines
 from reconciler.cli.render import coloured, is_terminal, look_of
 from reconciler.model.events import (
     ActionDone,
     ActionFailed,
-    ActionSkipped,
     ActionStarted,
     ActionStep,
     AnyEvent,
-    Note,
     PlanMade,
     Progress,
 )
@@ -60,46 +59,21 @@ class JsonLines:
 
 
 class PlainLines:
-    """A line for each thing that began to matter or ended; progress only where it changes its word."""
+    """Lines that stay, one below the other."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
         self._lock = threading.Lock()
-        self._parts: dict[tuple[str, str], str] = {}
+        self._text = PlainText(look_of(self._out))
 
     def __call__(self, event: AnyEvent) -> None:
         """Say it."""
         with self._lock:
-            for line in final_lines(event):
+            for line in self._text(event):
                 print(line, file=self._out, flush=True)
-            if isinstance(event, Progress) and event.text in ("downloading", "done", "exists") and self._is_new(event):
-                self._parts[(event.key, event.part)] = event.text
-                total = f" ({render_size_rounded(event.total)})" if event.total else ""
-                print(f"  {clean(event.key)} {clean(event.part)} {clean(event.text)}{total}", file=self._out, flush=True)
-
-    def _is_new(self, event: Progress) -> bool:
-        return self._parts.get((event.key, event.part)) != event.text
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-def final_lines(event: AnyEvent) -> list[str]:
-    """What stays on the screen of an event."""
-    look = look_of(sys.stdout)
-    if isinstance(event, ActionDone):
-        return [f"{paint('✓', '32', look)} {event.verb} {clean(event.key)}  {event.took:.2f} s"]
-    if isinstance(event, ActionFailed):
-        brief = clean(event.brief.removeprefix(f"{event.key}: "))
-        lines = [f"{paint('✗', '31;1', look)} {event.verb} {clean(event.key)}: {brief}"]
-        lines += [f"    {clean(line)}" for line in event.detail.splitlines()]
-        return lines + ([f"    hint: {clean(event.hint)}"] if event.hint else [])
-    if isinstance(event, ActionSkipped):
-        return [f"- {event.verb} {clean(event.key)}: not begun, for {clean(event.because)} failed"]
-    if isinstance(event, Note):
-        mark = paint("!", "33;1", look) if event.level == "warning" else "·"
-        return [f"{mark} {clean(event.key) + ': ' if event.key else ''}{clean(event.text)}"]
-    return []
 
 
 class LiveBlock:
@@ -121,7 +95,7 @@ class LiveBlock:
             return
         with self._lock:
             self._take(event)
-            lines = final_lines(event)
+            lines = final_lines(event, look_of(self._out))
             if self._live is None and (self._running or self._parts):
                 self._open()
             if self._live is not None:

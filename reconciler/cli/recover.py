@@ -43,7 +43,8 @@ def recover(ctx: click.Context, *, lock_timeout: float, form: str, root: Path | 
 
 
 def _show(report: "Report", unknown: tuple[str, ...]) -> None:
-    from reconciler.cli.render import counted, show
+    from reconciler.api.look import counted
+    from reconciler.cli.render import show
     from reconciler.model.key import kind_of
 
     counts = Counter(kind_of(record.key).value for record in report.records)

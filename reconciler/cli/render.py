@@ -4,17 +4,14 @@ What comes from outside (tags, labels, words of programs) loses its control char
 """
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
 from reconciler.api.look import Look, clean, paint, render_table
+from reconciler.api.told import render_plan
 from reconciler.model.errors import ReconcileError
-
-_HEAD = re.compile(r"^( *\d+ )(create|update|restart|replace|delete)\b")
-_COLOURS = {"create": "32", "update": "36", "restart": "33", "replace": "33", "delete": "31"}
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -39,12 +36,7 @@ def show(line: str = "", stream: TextIO | None = None) -> None:
 
 def show_plan_lines(lines: Sequence[str]) -> None:
     """The plan's text, with its verbs in colours."""
-    for line in lines:
-        line = clean(line)
-        found = _HEAD.match(line)
-        if found and coloured(sys.stdout):
-            head, verb = found.groups()
-            line = f"{head}\x1b[{_COLOURS[verb]};1m{verb}\x1b[0m{line[found.end() :]}"
+    for line in render_plan(lines, look_of(sys.stdout)):
         print(line)
 
 
@@ -90,8 +82,3 @@ def show_error(error: ReconcileError) -> None:
         print(f"  {clean(line)}", file=err)
     for number, line in enumerate(error.hint.splitlines()):
         print(f"  {paint('hint:', '1', look) if number == 0 else '     '} {clean(line)}", file=err)
-
-
-def counted(number: int, what: str) -> str:
-    """`1 action`, `2 actions`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"

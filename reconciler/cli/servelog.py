@@ -5,7 +5,9 @@ import threading
 import time
 from contextlib import suppress
 
-from reconciler.cli.progress import final_lines
+from reconciler.api.look import PLAIN
+from reconciler.api.told import final_lines
+from reconciler.cli.render import look_of
 from reconciler.linux.journal import Journal, is_journal
 from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, AnyEvent, Changed, Note
 
@@ -58,7 +60,7 @@ def render_fields(event: AnyEvent) -> dict[str, str]:
     import msgspec
 
     fields = msgspec.to_builtins(event)
-    lines = final_lines(event) or [_say_change(event)]
+    lines = final_lines(event, PLAIN) or [_say_change(event)]
     own = {
         f"RECONCILE_{name.upper()}": str(fields[name])
         for name in ("event", "verb", "key", "stack", "who", "source", "commit", "result")
@@ -76,6 +78,6 @@ def _say_change(event: AnyEvent) -> str:
 def _print_lines(event: AnyEvent) -> None:
     """Lines for people, with a time. What a change came to is told by its actions and by whoever asked for it."""
     head = time.strftime("%Y-%m-%d %H:%M:%S ")
-    for line in final_lines(event):
+    for line in final_lines(event, look_of(sys.stderr)):
         for part in line.splitlines():
             print(f"{head}{part}", file=sys.stderr, flush=True)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -15,13 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.conftest import Served
+from api.conftest import MANIFEST, Served
+from lab.world import wait_until
 from reconciler.api import tables, text
-from reconciler.api.asks import Exec
+from reconciler.api.asks import Exec, Get
 from reconciler.cli import lean, main
 from reconciler.engine.memory.engine import MemoryInside
 from reconciler.engine.protocol import LogLine
-from reconciler.linux import process
+from reconciler.linux import process as processes
 from reconciler.model.record import ApplyId, Made
 from reconciler.verbs import serving
 from reconciler.verbs.serving import Serving, write_serving
@@ -48,7 +51,7 @@ def log() -> Iterator[None]:
 def tell_where(root: Path, path: Path, monkeypatch: pytest.MonkeyPatch, *, pid: int = 0) -> None:
     """What a controller writes down of itself: this process, for its server is a thread of ours."""
     pid = pid or os.getpid()
-    who = ApplyId(pid=pid, start_time=process.read_start_time(pid), boot_id=process.read_boot_id())
+    who = ApplyId(pid=pid, start_time=processes.read_start_time(pid), boot_id=processes.read_boot_id())
     write_serving(root, Serving(process=who, since=0.0, at=0.0, socket=str(path)))
     monkeypatch.setenv("RECONCILE_ROOT", str(root))
     monkeypatch.setenv("HOME", "/nowhere")
@@ -87,6 +90,58 @@ def test_it_says_what_the_whole_says(asks: Callable[..., Told], commands: list[s
         assert asks(lean.ask, words) == asks(main.run, words), command
 
 
+def test_apply_says_what_the_whole_says(
+    served: Served, asks: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLOUR", "blü\\e")
+    heard = []
+    for name, way in (("one", lean.ask), ("two", main.run)):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(MANIFEST.format(name=name, command="'${COLOUR}'", more=""))
+        done = [asks(way, ["apply", f"{name}.yaml", "--no-wait"]), asks(way, ["apply", "--yes", str(path)])]
+        path.write_text("name: two\n")
+        done.append(asks(way, ["apply", f"{name}.yaml"]))
+        path.write_text(MANIFEST.format(name=name, command="b", more="").replace("web", "other"))
+        done.append(asks(way, ["apply", f"{name}.yaml"]))
+        # Two are done at once, and each takes another time each time.
+        texts = [(code, sorted(re.sub(r"[\d.]+ s$", "", out, flags=re.M).splitlines()), err) for code, out, err in done]
+        heard.append(texts)
+    lean_one, whole = heard
+    assert str(lean_one).replace("one", "two") == str(whole).replace("one", "two")
+    assert [told[0] for told in whole] == [0, 0, 65, 3]
+    [record] = [one for one in served.client.call(Get(kind="container", name="one/web"))]
+    assert record["spec"]["command"] == ["blü\\e"]
+
+
+def test_ctrl_c_ends_an_apply_at_its_next_action(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that hangs in its first."""
+    tell_where(served.root.path, served.path, monkeypatch)
+    running = served.server._api.running
+    called = served.machine.called
+
+    def hang(verb: str, key: str) -> None:
+        wait_until(lambda: all(stream.listener.gone() for stream in running.values()), "it is to end")
+        called(verb, key)
+
+    heard = []
+    for name in ("lean",):
+        served.manifests(name)
+        words = [sys.executable, "-m", f"reconciler.cli.{name}", "apply", str(served.folder / f"{name}.yaml")]
+        with mock.patch.object(served.machine, "called", hang):
+            process = subprocess.Popen(
+                words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )  # fmt: skip
+            wait_until(lambda: running, "it works")
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        heard.append((process.returncode, err))
+    assert heard[0][0] == 1
+    assert "interrupted" in heard[0][1]
+    assert "not begun" in heard[0][1]
+
+
 def test_what_is_not_plain_is_left_to_the_whole(asks: Callable[..., Told]) -> None:
     for words in (
         [],
@@ -101,7 +156,11 @@ def test_what_is_not_plain_is_left_to_the_whole(asks: Callable[..., Told]) -> No
         ["exec", "web"],
         ["exec", "web", "--", "true"],
         ["exec", "web", "echo", "\U0001f433"],
-        ["apply", "x.yaml"],
+        ["apply", "/nowhere/x.yaml"],
+        ["apply", "/dev/null"],
+        ["apply", "-"],
+        ["apply", "--dry-run", __file__],
+        ["apply", __file__, __file__],
         ["--local", "get"],
     ):
         assert asks(lean.ask, words) == (None, "", ""), words
