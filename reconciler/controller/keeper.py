@@ -42,6 +42,9 @@ UNSETTLED = 0.2
 """Seconds until what is being written is looked at again."""
 MANY = 10
 """From so many new versions on they are looked at together first."""
+RESTING, LONGEST_REST = 4.0, 30.0
+"""So many times as long as a look at everything took there is none again, and so many seconds at most: on a machine with
+thousands of containers on which always something happens, looks are not all that happens."""
 AFTERWARDS = 1.0
 """Seconds after work on a stack until everything is looked at: what it started is watched from then on."""
 
@@ -75,6 +78,7 @@ class Keeper:
         changed: Callable[[], None] = lambda: None,
         count: Callable[[str, int], None] = lambda _what, _by: None,
         announce: Announce = lambda _kind, _about, _text, _stack: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
         self.policy = policy
@@ -88,6 +92,8 @@ class Keeper:
         self._follow = follow
         self._changed = changed
         self._count = count
+        self._clock = clock
+        self._rests_until = clock()
         self._looked = False
         self._lock = threading.Lock()
         self._teller = Teller(root, tell, announce)
@@ -253,7 +259,7 @@ class Keeper:
             if not self.policy.source_rules(held.source).approve:
                 apply(self.root, wish, self._options(), face=face)
                 return True
-            made, _ = plan(self.root, wish, now=time.time())
+            made, _ = plan(self.root, wish, now=time.time(), narrow=True)
             if needs_approval(made):
                 self._approvals.hold_back(held, version, made, take_over=wish.take_over)
                 return False
@@ -285,7 +291,7 @@ class Keeper:
         return recorded is not None and recorded.origin == version.by_hand
 
     def _options(self) -> ApplyOptions:
-        return ApplyOptions(yes=True, timeout=self.policy.timeout, sourced=True)
+        return ApplyOptions(yes=True, timeout=self.policy.timeout, sourced=True, narrow=True)
 
     def _reach(self, held: Standing, version: Version | None, problem: str) -> None:
         self.standings.reach(held, version, problem)
@@ -306,7 +312,7 @@ class Keeper:
         """Whether anything was to be mended."""
         rule, face = self.policy.drift_rule, Face(emit=self._tell)
         with acting_as("serve", pid=os.getpid()):
-            done = heal(self.root, [name], timeout=self.policy.timeout, face=face, rule_of=rule)
+            done = heal(self.root, [name], timeout=self.policy.timeout, face=face, rule_of=rule, narrow=True)
         if done.result is not None:
             self._add(ALL, AFTERWARDS)
         return done.result is not None
@@ -329,6 +335,9 @@ class Keeper:
 
     def _look_at_all(self) -> float:
         """One observation for all stacks: those that differ from the records are looked at by themselves."""
+        begun = self._clock()
+        if begun < self._rests_until:
+            return self._rests_until - begun
         looked = look(self.root)
         drift = make_drift_plan(
             stacks=looked.stacks, records=looked.records, observation=looked.observation, now=time.time()
@@ -350,6 +359,8 @@ class Keeper:
         self._teller.say_all("drift ", words, over=lambda stack: f"stack {stack} has no drift any more", of_stacks=True)
         self._watch(looked)
         self._looked = True
+        ended = self._clock()
+        self._rests_until = ended + min(RESTING * (ended - begun), LONGEST_REST)
         return self.policy.resync
 
     def _mend(self, drifted: Collection[str], looked: Look) -> None:

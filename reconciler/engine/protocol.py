@@ -5,7 +5,7 @@ on one engine, no plan and no database: it gets a `Made` (spec, grants, incarnat
 otherwise it may be called from worker threads, never twice at once for one key; it raises `model.errors` only.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Protocol
 
 from msgspec import Struct
@@ -201,10 +201,13 @@ class Engine(Protocol):
     def driver(self, kind: Kind) -> Driver:
         """The driver of anything but containers."""
 
-    def observe(self, view: View, *, ports: Sequence[str] = ()) -> Observation:
+    def observe(self, view: View, *, ports: Sequence[str] = (), of: Collection[Key] | None = None) -> Observation:
         """Look at the machine in bulk: one netlink dump, one mountinfo read, one nftables listing. A status for every
         `Made` of the view, strays of this root, and who holds the host ports asked for. Changes nothing, and makes
-        nothing on a root that does not exist. Exits seen here are in the statuses."""
+        nothing on a root that does not exist. Exits seen here are in the statuses.
+
+        With `of` only these keys have a status, and nobody looks for strays: the view is still that of everything, for
+        what derives from all of it is compared with all of it."""
 
     def settle(self, view: View, *, names: bool = True) -> None:
         """Bring firewall and, with `names`, name service to the one right form of the view, each in one transaction.

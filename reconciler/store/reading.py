@@ -8,6 +8,7 @@ import gc
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,9 +16,10 @@ import msgspec
 from reconciler.model.events import AnyEvent
 from reconciler.model.key import Key
 from reconciler.model.record import Grants, Hold, Intent, Record, Stack, StackRecord
+from reconciler.model.spec import Spec
 from reconciler.store.contents import find_unused
 from reconciler.store.rows import Grant, Lease, Revision, StoredEvent
-from reconciler.store.sealed import Sealer, unsealed, unsealed_spec
+from reconciler.store.sealed import Sealer, is_plain, plain_spec, unsealed, unsealed_spec
 
 _RECORD = "SELECT key, spec, image, grants, incarnation, status, serial, created_at FROM records"
 _REVISION = "SELECT stack, number, at, who, source, summary, result FROM revisions"
@@ -200,19 +202,11 @@ class Reading:
         return dict(rows.fetchall())
 
     def _record(self, row: tuple[Any, ...], holds: dict[Key, Hold], unfinished: dict[Key, str]) -> Record:
-        key, spec, image, grants, incarnation, status, serial, created_at = row
-        return Record(
-            key=key,
-            spec=unsealed_spec(key, spec, self._sealer),
-            image=image,
-            grants=_NO_GRANTS if grants == b"{}" else _decode_grants(grants),
-            incarnation=incarnation,
-            hold=holds.get(key),
-            status={} if status == b"{}" else _decode_status(status),
-            serial=serial,
-            created_at=created_at,
-            unfinished=unfinished.get(key, ""),
-        )
+        key, data = row[0], row[1]
+        record = _plain_record(row) if is_plain(data) else _build_record(row, unsealed_spec(key, data, self._sealer))
+        if key in holds or key in unfinished:
+            return msgspec.structs.replace(record, hold=holds.get(key), unfinished=unfinished.get(key, ""))
+        return record
 
     def _revision(self, row: tuple[Any, ...]) -> Revision:
         stack, number, at, who, source, summary, result = row
@@ -227,3 +221,23 @@ class Reading:
             images=dict(self._sql.execute(sql, (stack, number)).fetchall()),
             result=result,
         )
+
+
+@lru_cache(maxsize=16384)
+def _plain_record(row: tuple[Any, ...]) -> Record:
+    """One in which nothing is sealed: an apply reads those of all stacks again with each of its waves."""
+    return _build_record(row, plain_spec(row[0], row[1]))
+
+
+def _build_record(row: tuple[Any, ...], spec: Spec) -> Record:
+    key, _, image, grants, incarnation, status, serial, created_at = row
+    return Record(
+        key=key,
+        spec=spec,
+        image=image,
+        grants=_NO_GRANTS if grants == b"{}" else _decode_grants(grants),
+        incarnation=incarnation,
+        status={} if status == b"{}" else _decode_status(status),
+        serial=serial,
+        created_at=created_at,
+    )

@@ -27,6 +27,7 @@ T = TypeVar("T")
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _PREFIX = "sealed:1:"
+_MARK = _PREFIX.encode()
 _NO_KEY = Key("")
 _BOUND_TO = b"reconcile sensitive value"
 
@@ -138,12 +139,20 @@ def unsealed(data: bytes, kind: type[T], sealer: Sealer) -> T:
 
 def unsealed_spec(key: Key, data: bytes, sealer: Sealer) -> Spec:
     """The spec of a key from its sealed JSON. Raises msgspec.MsgspecError."""
-    kind = SPEC_TYPES[kind_of(key)]
-    # One in which nothing is sealed is decoded once: whoever keeps many stacks reads the same ones again and again. What is
-    # sealed is opened each time, and is not kept in clear. (A damaged database gives what is no bytes.)
-    if isinstance(data, bytes) and _PREFIX.encode() not in data:
-        return _plain_spec(kind, data)
-    return _opened(_spec_decoder(kind).decode(data), data, sealer)
+    if is_plain(data):
+        return plain_spec(key, data)
+    return _opened(_spec_decoder(SPEC_TYPES[kind_of(key)]).decode(data), data, sealer)
+
+
+def is_plain(data: object) -> bool:
+    """Whether nothing is sealed in JSON. (A damaged database gives what is no bytes.)"""
+    return isinstance(data, bytes) and _MARK not in data
+
+
+def plain_spec(key: Key, data: bytes) -> Spec:
+    """The spec of a key in which nothing is sealed: decoded once, for whoever keeps many stacks reads the same ones again
+    and again. What is sealed is opened each time, and is not kept in clear. Raises msgspec.MsgspecError."""
+    return _plain_spec(SPEC_TYPES[kind_of(key)], data)
 
 
 @lru_cache(maxsize=16384)
@@ -153,7 +162,7 @@ def _plain_spec(kind: type[Spec], data: bytes) -> Spec:
 
 def _opened(value: T, data: bytes, sealer: Sealer) -> T:
     """The value opened; one in whose JSON nothing is sealed is not walked through."""
-    return map_sensitive(value, sealer.open) if _PREFIX.encode() in data else value
+    return map_sensitive(value, sealer.open) if _MARK in data else value
 
 
 @lru_cache(maxsize=len(SPEC_TYPES))

@@ -13,7 +13,7 @@ from reconciler.model.errors import ConvergeFailed, Failed, LockTimeout, NeedsYe
 from reconciler.model.events import Emit, Note, PlanMade
 from reconciler.model.key import RUN_STACK, Kind, kind_of
 from reconciler.model.plan import Plan, Verb
-from reconciler.model.record import GOING_BACK, Hold, Made
+from reconciler.model.record import GOING_BACK, Hold, Made, Stack
 from reconciler.model.spec import ContainerSpec
 from reconciler.plan.borrowing import check_borrowing
 from reconciler.plan.forms import plan_json
@@ -42,6 +42,8 @@ class ApplyOptions(Struct, frozen=True, kw_only=True):
     sourced: bool = False
     """What is applied is a source's: a stack that says nothing of failures goes back, and is held there until the source
     says something else."""
+    narrow: bool = False
+    """Only the stacks themselves are looked at, for whoever asks looks at everything besides, and removes strays."""
 
 
 class Applied(Struct, frozen=True, kw_only=True):
@@ -56,7 +58,7 @@ def apply(root: Root, wish: Wish, options: ApplyOptions, *, face: Face) -> Appli
     """Plan and converge. Raises Refused where a rule says no, ConvergeFailed where actions failed; what is done stays."""
     names = [stack.name for stack in wish.stacks]
     with root.lock_stacks(names, "apply"), Recorder(root, face.emit, names, "apply") as told:
-        looked = recovered(root, names, ports=wanted_ports(wish.stacks), emit=told)
+        looked = recovered(root, names, ports=wanted_ports(wish.stacks), emit=told, wanted=_narrowed(wish.stacks, options))
         plan = plan_from(root, wish, looked, now=time.time())
         return carry_out(root, plan, looked, options, face=structs.replace(face, emit=told))
 
@@ -64,7 +66,8 @@ def apply(root: Root, wish: Wish, options: ApplyOptions, *, face: Face) -> Appli
 def apply_saved(root: Root, plan: Plan, path: str, options: ApplyOptions, *, take_over: bool, face: Face) -> Applied:
     """Run a saved plan, if it still fits. Raises StalePlan."""
     with root.lock_stacks(plan.stacks, "apply"), Recorder(root, face.emit, plan.stacks, "apply") as told:
-        looked = recovered(root, plan.stacks, ports=wanted_ports(plan.wanted), emit=told)
+        wanted = _narrowed(plan.wanted, options)
+        looked = recovered(root, plan.stacks, ports=wanted_ports(plan.wanted), emit=told, wanted=wanted)
         check_fresh(plan, stacks=looked.stacks, records=looked.records, observation=looked.observation, path=path)
         if not take_over:
             check_owners(plan.wanted, looked.stacks)
@@ -73,10 +76,17 @@ def apply_saved(root: Root, plan: Plan, path: str, options: ApplyOptions, *, tak
         return carry_out(root, plan, looked, options, face=structs.replace(face, emit=told))
 
 
-def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), emit: Emit) -> Look:
-    """A look, after everything that an interrupted apply left was taken up and strays were removed."""
+def _narrowed(wanted: Sequence[Stack], options: ApplyOptions) -> Sequence[Stack] | None:
+    return wanted if options.narrow else None
+
+
+def recovered(
+    root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), emit: Emit, wanted: Sequence[Stack] | None = None
+) -> Look:
+    """A look, after everything that an interrupted apply left was taken up and strays were removed. With `wanted` it is as
+    narrow as look()'s, and strays are left to who looks at everything."""
     take_up_others(root, stacks, emit)
-    looked = look(root, ports=ports, stacks=stacks, locked=True)
+    looked = look(root, ports=ports, stacks=stacks, locked=True, wanted=wanted)
     unclean = bool(looked.folded.intents or looked.observation.strays)
     if looked.folded.intents:
         resume(looked.folded, root.ground(), emit)
@@ -86,7 +96,7 @@ def recovered(root: Root, stacks: Sequence[str], *, ports: Sequence[str] = (), e
     unclean = _remove_ended(root, stacks, looked, emit) or unclean
     if not unclean:
         return looked
-    again = look(root, ports=ports, stacks=stacks, locked=True)
+    again = look(root, ports=ports, stacks=stacks, locked=True, wanted=wanted)
     if again.observation.strays:  # Order: what an open intent names is nobody's stray before that intent is closed.
         sweep(root.ground(), emit)
         again = look(root, ports=ports, stacks=stacks, locked=True)

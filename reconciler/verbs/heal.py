@@ -37,12 +37,13 @@ def heal(
     timeout: float,
     face: Face,
     rule_of: Callable[[str], DriftRule] = mend_all,
+    narrow: bool = False,
 ) -> Applied:
     """Mend the drift of stacks, as far as their rule says; of none: only take up what dead applies left, and remove strays.
-    Raises ConvergeFailed, DataGone where a volume's folder is gone: the rest is mended then."""
+    `narrow` as of ApplyOptions. Raises ConvergeFailed, DataGone where a volume's folder is gone: the rest is mended then."""
     ordered = sorted(names)
     with root.lock_stacks(ordered, "heal"), Recorder(root, face.emit, ordered, "heal") as told:
-        looked = recovered(root, ordered, emit=told)
+        looked = recovered(root, ordered, emit=told, wanted=() if narrow else None)
         plan = keep_mended(_plan(looked, ordered), rule_of)
         if not plan.actions:
             return _checked(Applied(plan=plan, result=None), looked)

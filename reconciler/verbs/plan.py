@@ -43,9 +43,13 @@ class Wish(Struct, frozen=True, kw_only=True):
     """Where the files that the stacks name are read."""
 
 
-def plan(root: Root, wish: Wish, *, now: float) -> tuple[Plan, Look]:
-    """The plan that `apply` would run now, and what it was made from. Raises what resolve and the planner raise."""
-    looked = look(root, ports=wanted_ports(wish.stacks), stacks=[stack.name for stack in wish.stacks])
+def plan(root: Root, wish: Wish, *, now: float, narrow: bool = False) -> tuple[Plan, Look]:
+    """The plan that `apply` would run now, and what it was made from; `narrow` as of ApplyOptions. Raises what resolve and
+    the planner raise."""
+    wanted = wish.stacks if narrow else None
+    looked = look(
+        root, ports=wanted_ports(wish.stacks), stacks=[stack.name for stack in wish.stacks], wanted=wanted
+    )
     return plan_from(root, wish, looked, now=now), looked
 
 

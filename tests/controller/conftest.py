@@ -44,7 +44,7 @@ class Controlled:
             renew=lambda key: self.queue.renew(key, self.now),
             add=lambda key, after: self.queue.add(key, self.now + after),
             tell=self.events.append,
-            announce=lambda *told: self.announce(*told),
+            announce=lambda *told: self.announce(*told), clock=lambda: self.now,
         )  # fmt: skip
         for key in (f"source {self.source.name}", ALL):
             self.queue.add(key, self.now)

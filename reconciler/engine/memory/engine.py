@@ -2,7 +2,8 @@
 
 import ipaddress
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -63,12 +64,13 @@ class MemoryEngine:
         }
         return drivers[kind]
 
-    def observe(self, view: View, *, ports: Sequence[str] = ()) -> Observation:
-        """Look at everything that the view names."""
+    def observe(self, view: View, *, ports: Sequence[str] = (), of: Collection[Key] | None = None) -> Observation:
+        """Look at everything that the view names, or at some of it."""
         with self.machine.lock:
             seen: dict[Key, list[Status]] = {}
             for made in view.made:
-                seen.setdefault(made.key, []).append(self._observe_one(made))
+                if of is None or made.key in of:
+                    seen.setdefault(made.key, []).append(self._observe_one(made))
             statuses, others = {}, {}
             for key, found in seen.items():
                 found.sort(key=lambda status: status.phase != Phase.RUNNING)
@@ -78,7 +80,7 @@ class MemoryEngine:
             return Observation(
                 statuses=statuses,
                 others=others,
-                strays=tuple(self._strays(view)),
+                strays=tuple(self._strays(view)) if of is None else (),
                 port_holders=holders,
                 boot_id=self.machine.boot_id,
             )
@@ -129,8 +131,8 @@ class MemoryEngine:
     def choose_subnets(self, count: int, taken: Sequence[str]) -> Sequence[str]:
         """The first free /24s of the pool. Raises SubnetTaken when there are no more."""
         busy: set[int] = set()
-        for subnet in map(ipaddress.IPv4Network, (*taken, *self.machine.routes)):
-            busy.update(range(int(subnet[0]) >> 8, (int(subnet[-1]) >> 8) + 1) if subnet.overlaps(POOL) else ())
+        for subnet in (*taken, *self.machine.routes):
+            busy.update(_places_in_pool(subnet))
         free = (place for place in range(int(POOL[0]) >> 8, (int(POOL[-1]) >> 8) + 1) if place not in busy)
         found = [f"{ipaddress.IPv4Address(place << 8)}/24" for place in islice(free, count)]
         if len(found) < count:
@@ -183,6 +185,13 @@ class MemoryEngine:
 
 def _has_names(made: Made, view: View) -> bool:
     return not made.away and made.incarnation not in view.nameless
+
+
+@lru_cache(maxsize=4096)
+def _places_in_pool(subnet: str) -> range:
+    """Which /24s of the pool a subnet overlaps."""
+    network = ipaddress.IPv4Network(subnet)
+    return range(int(network[0]) >> 8, (int(network[-1]) >> 8) + 1) if network.overlaps(POOL) else range(0)
 
 
 def _wanted_ports(view: View) -> dict[str, Key]:

@@ -4,7 +4,7 @@ Puts together what `drivers/` and `settle.py` do for one kind each; knows the or
 removed, and the run directory, a tmpfs of its own that goes with the last container and network.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -67,30 +67,31 @@ class NativeEngine:
         }
         return drivers[kind]
 
-    def observe(self, view: View, *, ports: Sequence[str] = ()) -> Observation:
-        """Look at everything of this root at once."""
+    def observe(self, view: View, *, ports: Sequence[str] = (), of: Collection[Key] | None = None) -> Observation:
+        """Look at everything of this root at once, or at some of it: bulk reads are the same then."""
+        looked_at = view.made if of is None else [made for made in view.made if made.key in of]
         boot_id = process.read_boot_id()
         holders = host_ports.read_port_holders(ports, layout=self.layout) if ports else {}
         if not self.layout.root_id:  # a root that does not exist has nothing on the machine
-            missing = {made.key: MISSING for made in view.made}
+            missing = {made.key: MISSING for made in looked_at}
             return Observation(statuses=missing, port_holders=holders, boot_id=boot_id)
         glimpse = Glimpse(self.layout)
         by_kind: dict[Kind, list[Made]] = {kind: [] for kind in Kind}
-        for made in view.made:
+        for made in looked_at:
             by_kind[kind_of(made.key)].append(made)
-        statuses, others = self.containers.observe(
-            by_kind[Kind.CONTAINER], glimpse, networks={made.key: made for made in by_kind[Kind.NETWORK]}
-        )
+        networks = {made.key: made for made in view.made if kind_of(made.key) is Kind.NETWORK}
+        statuses, others = self.containers.observe(by_kind[Kind.CONTAINER], glimpse, networks=networks)
         statuses |= self.images.observe(by_kind[Kind.IMAGE], glimpse)
         statuses |= self.networks.observe(by_kind[Kind.NETWORK], glimpse)
         statuses |= self.volumes.observe(by_kind[Kind.VOLUME], glimpse)
         statuses |= {made.key: PRESENT for made in (*by_kind[Kind.CONFIG], *by_kind[Kind.SECRET])}
         for key, parts in settle.observe_settled(self.layout, view, glimpse).items():
-            statuses[key] = _with_parts(statuses[key], parts)
+            if key in statuses:
+                statuses[key] = _with_parts(statuses[key], parts)
         return Observation(
             statuses=statuses,
             others=others,
-            strays=tuple(self._strays(view, glimpse)),
+            strays=tuple(self._strays(view, glimpse)) if of is None else (),
             port_holders=holders,
             boot_id=boot_id,
         )

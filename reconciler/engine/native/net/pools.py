@@ -9,6 +9,7 @@ import ipaddress
 import socket
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from reconciler.engine.native.layout import Layout
@@ -45,7 +46,10 @@ class Claims:
         Raises SubnetTaken when the pools are used up.
         """
         while True:
-            busy = [*taken, *(subnet for subnet, _ in _read_busy())]
+            there = [subnet for subnet, _ in _read_busy()]
+            for subnet in self._held.keys() & set(there):  # Its bridge is seen now; a controller makes thousands.
+                self._let_go(subnet)
+            busy = [*taken, *there]
             avoided = [*busy, *self._claimed_by_others()]
             found = choose_free_subnets(count, avoided)
             if len(found) < count:
@@ -117,6 +121,7 @@ def choose_free_subnets(count: int, busy: Sequence[str]) -> list[str]:
     return found
 
 
+@lru_cache(maxsize=4096)  # Those of a thousand networks are looked through for each new one.
 def _range(subnet: str) -> tuple[int, int]:
     network = ipaddress.IPv4Network(subnet, strict=False)
     return int(network.network_address), int(network.broadcast_address)
