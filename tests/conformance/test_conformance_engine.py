@@ -18,6 +18,14 @@ def test_looking_changes_nothing(site: Site) -> None:
     assert site.ground.observe().statuses == first.statuses
 
 
+def test_look_at_some_of_it_sees_the_same_of_that_and_no_strays(site: Site) -> None:
+    seen = site.ground.observe()
+    view = View(made=tuple(made for made in site.ground.view.made if made.key != site.data.key))
+    some = site.ground.engine.observe(site.ground.view, of={site.web.key, site.front.key})
+    assert some.statuses == {made.key: seen.statuses[made.key] for made in (site.web, site.front)}
+    assert site.ground.engine.observe(view, of=()).strays == ()
+
+
 def test_empty_view_of_an_empty_machine_is_empty(ground: Ground) -> None:
     seen = ground.engine.observe(View())
     assert (dict(seen.statuses), seen.strays, dict(seen.others)) == ({}, (), {})
