@@ -49,9 +49,14 @@ def is_v2() -> bool:
     return all("unified" in controllers for _, controllers in hierarchies())
 
 
+_points: dict[str, str] = {}
+
+
 def find_controller(name: str) -> str:
-    """The mount point of the hierarchy that has this controller, "" where none has."""
-    return next((point for point, controllers in hierarchies() if name in controllers), "")
+    """The mount point of the hierarchy that has this controller, "" where none has. Asked for each limit of each container."""
+    if name not in _points:
+        _points[name] = next((point for point, controllers in hierarchies() if name in controllers), "")
+    return _points[name]
 
 
 def list_folders(path: str) -> "Iterator[str]":
@@ -295,8 +300,18 @@ _GOVERNING = frozenset({"memory", "pids", "cpu", "freezer"})
 def find_places(pid: int) -> set[str]:
     """The cgroups that a process is in: on v2 one, on v1 those of the hierarchies that limit or freeze, which are one too
     unless somebody moved it. Empty when it has gone."""
+    return parse_places(read_places(pid))
+
+
+def read_places(pid: int) -> str:
+    """What /proc/PID/cgroup says, for `parse_places`; empty when it has gone."""
+    return _read_value(f"/proc/{pid}/cgroup")
+
+
+def parse_places(text: str) -> set[str]:
+    """The cgroups that `find_places` finds in it."""
     v2 = is_v2()
-    lines = [line.split(":", 2) for line in _read_value(f"/proc/{pid}/cgroup").splitlines()]
+    lines = [line.split(":", 2) for line in text.splitlines()]
     return {place for number, names, place in lines if (number == "0" if v2 else _GOVERNING & set(names.split(",")))}
 
 
@@ -316,7 +331,8 @@ def read_limits(path: str) -> dict[str, str]:
         found["memory"] = _read_value(f"{memory}/memory.limit_in_bytes")
         if found["memory"].isdigit() and int(found["memory"]) > _UNLIMITED_V1:
             found["memory"] = "max"
-        quota, period = _read_value(f"{cpu}/cpu.cfs_quota_us"), _read_value(f"{cpu}/cpu.cfs_period_us")
+        quota = _read_value(f"{cpu}/cpu.cfs_quota_us")
+        period = _read_value(f"{cpu}/cpu.cfs_period_us") if quota not in ("", "-1") else ""
     found["cpu"] = "max" if quota in ("max", "-1") else f"{quota}/{period}" if quota else ""
     return {name: value for name, value in found.items() if value}
 

@@ -26,11 +26,16 @@ _SIGKILL, _IGNORED_BY_PYTHON = 9, (13, 25)
 def read_start_time(pid: int) -> int:
     """When a process began: field 22 of /proc/PID/stat (proc(5)), clock ticks since boot; 0 for none and for a zombie."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
-            # The name in parentheses may hold spaces and parentheses itself: everything after the last one is fields.
-            fields = stat.read(4096).rpartition(b")")[2].split()
+        number = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
         return 0
+    try:
+        # The name in parentheses may hold spaces and parentheses itself: everything after the last one is fields.
+        fields = os.read(number, 4096).rpartition(b")")[2].split(None, 20)
+    except ProcessLookupError:
+        return 0
+    finally:
+        os.close(number)
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 

@@ -18,6 +18,7 @@ def write(folder: Path, **files: str) -> None:
 def test_version_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = [(str(tmp_path), frozenset({"unified", "cpu", "memory", "pids"}))]
     monkeypatch.setattr(cgroups, "_known", known)
+    monkeypatch.setattr(cgroups, "_points", {})
     write(
         tmp_path / "box",
         memory__current="1000\n",
@@ -36,6 +37,7 @@ def test_version_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("memory", "pids", "cpu", "cpuacct")
     known = [(str(tmp_path / name), frozenset({name})) for name in names]
     monkeypatch.setattr(cgroups, "_known", known)
+    monkeypatch.setattr(cgroups, "_points", {})
     write(
         tmp_path / "memory" / "box",
         memory__usage_in_bytes="1000\n",
@@ -50,6 +52,7 @@ def test_version_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_gone_is_nothing_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "_known", [(str(tmp_path), frozenset({"unified", "cpu", "memory", "pids"}))])
+    monkeypatch.setattr(cgroups, "_points", {})
     assert read_usage("/gone") == Usage(cpu_seconds=None, memory=None, memory_limit=None, pids=None, oom_kills=0)
     assert read_memory("/gone") is None
     assert read_traffic(2**22 + 1) is None

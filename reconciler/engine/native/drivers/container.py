@@ -21,6 +21,7 @@ from reconciler.engine.native.refusals import telling
 from reconciler.engine.native.runtime import bundle, contents, lifecycle, limits, policy, status, writing
 from reconciler.engine.native.runtime.ended import ended_path
 from reconciler.engine.native.runtime.inside import rotate_log
+from reconciler.engine.native.runtime.known import Known
 from reconciler.engine.native.runtime.monitor import cgroup_parent, cgroup_path, monitors_path
 from reconciler.engine.native.snapshots import stack
 from reconciler.engine.native.volumes import binds, elsewhere, managed
@@ -44,6 +45,9 @@ class ContainerDriver:
     def __init__(self, layout: Layout, read_content: ReadContent = keep_nothing) -> None:
         self.layout = layout
         self.read_content = read_content
+        # As text: both are asked for several times of each container by each look.
+        self._bundles, self._containers = str(layout.bundles), str(layout.containers)
+        self._known = Known()
 
     # ------------------------------------------------------------ making
 
@@ -257,8 +261,8 @@ class ContainerDriver:
         return {made.incarnation: self._read_status(made) for made in mades}
 
     def _read_status(self, made: Made) -> Status:
-        kept = ended_path(f"{self.layout.containers}/{made.incarnation}")
-        return status.read_status(self._bundle(made), made.incarnation, kept=kept)
+        kept = ended_path(f"{self._containers}/{made.incarnation}")
+        return status.read_status(self._bundle(made), made.incarnation, kept=kept, read=self._known.read)
 
     def observe(
         self, mades: Sequence[Made], glimpse: Glimpse, *, networks: Uses
@@ -273,7 +277,7 @@ class ContainerDriver:
         for made in mades:
             now = found[made.incarnation]
             if made.incarnation in roots:
-                parts = status.read_parts(self._bundle(made), made, now)
+                parts = status.read_parts(self._bundle(made), made, now, self._known.read)
                 parts |= {"mount": roots[made.incarnation]} | contents.read_part(self._bundle(made), _spec(made))
                 now = structs.replace(now, parts=parts | _choose_links(links.get(made.incarnation, {}), now))
             first = statuses.setdefault(made.key, now)
@@ -299,6 +303,7 @@ class ContainerDriver:
     def strays(self, view: View, glimpse: Glimpse) -> list[Stray]:
         """What bears this root's id and belongs to no container of the view: bundles, cgroups, mounts, folders."""
         known = {made.incarnation for made in view.made if kind_of(made.key) is Kind.CONTAINER}
+        self._known.keep({f"{self._bundles}/{incarnation}" for incarnation in known})
         if not self.layout.root_id:
             return []
         found = [
@@ -328,7 +333,7 @@ class ContainerDriver:
             stack.remove_stray(self.layout, stray)
 
     def _bundle(self, made: Made) -> str:
-        return str(self.layout.bundles / made.incarnation)
+        return f"{self._bundles}/{made.incarnation}"
 
 
 def _spec(made: Made) -> ContainerSpec:

@@ -267,7 +267,7 @@ def _cgroup(layout: Layout) -> str:
 
 
 def _listening() -> set[str]:
-    return {socket.address for socket in read_listeners() if socket.protocol == "udp" and socket.port == _PORT}
+    return {socket.address for socket in read_listeners("udp") if socket.port == _PORT}
 
 
 def _wait(condition: Callable[[], bool]) -> bool:

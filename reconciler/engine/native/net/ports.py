@@ -64,9 +64,11 @@ def _find_hit(parts: tuple[str, str, str], listeners: Sequence[Listener]) -> Lis
     return None
 
 
-def read_listeners() -> Iterator[Listener]:
-    """Every socket of this network namespace that waits: listening TCP, unconnected UDP."""
+def read_listeners(only: str = "") -> Iterator[Listener]:
+    """Every socket of this network namespace that waits: listening TCP, unconnected UDP; of one protocol, or both."""
     for table, protocol in _TABLES:
+        if only not in ("", protocol):
+            continue
         try:
             with open(f"/proc/thread-self/net/{table}", "rb", buffering=1 << 16) as file:  # noqa: PTH123 - one read
                 lines = file.read().decode().splitlines()[1:]

@@ -10,11 +10,13 @@ import os
 import stat
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from reconciler.engine.native.runtime import bundle
+from reconciler.engine.native.runtime.known import Read
 from reconciler.model.observation import PRESENT, Part, altered
 from reconciler.model.spec import ContainerSpec
 
@@ -47,13 +49,13 @@ def note(path: str) -> None:
     bundle.write_text(path, LIST, msgspec.json.encode(found).decode())
 
 
-def read_part(path: str, *, bound: Collection[str]) -> Part:
+def read_part(path: str, *, bound: Collection[str], read: Read = bundle.read_json) -> Part:
     """Whether all files are as they were left, and those that a container may write are there.
 
     `bound` are those that a process sees over its own: it goes on seeing the file that was bound, whatever takes its name,
     and only a start shows it another one.
     """
-    listed = _read_list(path)
+    listed = _read_list(read(path, LIST))
     if not listed:
         return altered(LIST, "as written", "missing")
     for name in (*_OWN, *ETC):
@@ -86,8 +88,8 @@ def _look(file: str, known: Left | None = None) -> Left | None:
     return None
 
 
-def _read_list(path: str) -> Mapping[str, Left]:
+def _read_list(listed: dict[str, Any]) -> Mapping[str, Left]:
     try:
-        return msgspec.convert(bundle.read_json(path, LIST), dict[str, Left])
+        return msgspec.convert(listed, dict[str, Left])
     except msgspec.ValidationError:  # Somebody wrote something else there: nothing is known.
         return {}

@@ -9,6 +9,7 @@ from reconciler.linux import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 HOLD, GONE, REPLACED, RESTART = "hold", "gone", "replaced", "restart"
@@ -51,10 +52,10 @@ class Policy:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def read_policy(path: str) -> Policy | None:
+def read_policy(path: str, read: "Callable[[str, str], dict[str, Any]]" = bundle.read_json) -> Policy | None:
     """The policy of a bundle, None when there is none (the bundle has gone)."""
-    read = bundle.read_json(path, bundle.POLICY)
-    return Policy(**{name: read[name] for name in Policy.__slots__ if name in read}) if read else None
+    found = read(path, bundle.POLICY)
+    return Policy(**{name: found[name] for name in Policy.__slots__ if name in found}) if found else None
 
 
 def write_policy(path: str, policy: Policy) -> None:

@@ -7,12 +7,14 @@ Reads small files and starts no program: fifty containers take a few millisecond
 import os
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from reconciler.engine.native.runtime import bundle, health, left, policy, rotation, runc
 from reconciler.engine.native.runtime.ended import read_ended
+from reconciler.engine.native.runtime.known import Read
 from reconciler.engine.native.runtime.spec import render_resources
 from reconciler.linux import cgroups, process
 from reconciler.model.observation import PRESENT, Health, Part, Phase, Status, altered, missing
@@ -23,14 +25,14 @@ _KEEPING_STATE = ("runc", "crun")
 """Runtimes known to keep a folder of their root for each container."""
 
 
-def read_status(path: str, incarnation: str, *, kept: str = "") -> Status:
+def read_status(path: str, incarnation: str, *, kept: str = "", read: Read = bundle.read_json) -> Status:
     """The status of the container whose bundle is at `path`, without parts; MISSING where there is no bundle, and no end of
-    it is kept under the root (at `kept`) either."""
-    monitor = bundle.read_json(path, bundle.MONITOR)
+    it is kept under the root (at `kept`) either. `read` may know what the bundle's files say."""
+    monitor = read(path, bundle.MONITOR)
     if not monitor:
         return _read_kept(kept, incarnation) or Status(phase=Phase.MISSING, incarnation=incarnation)
-    state = bundle.read_json(path, bundle.STATE)
-    rules = policy.read_policy(path) or policy.Policy()
+    state = read(path, bundle.STATE)
+    rules = policy.read_policy(path, read) or policy.Policy()
     if not state:
         before = _read_kept(monitor.get("ended", ""), incarnation)
         return before or Status(phase=Phase.CREATED, incarnation=incarnation, error=_read_error(path))
@@ -158,19 +160,19 @@ def _read_health(path: str, monitor: dict[str, Any], state: dict[str, Any]) -> H
 # ---------------------------------------------------------------- parts
 
 
-def read_parts(path: str, made: Made, status: Status) -> dict[str, Part]:
+def read_parts(path: str, made: Made, status: Status, read: Read = bundle.read_json) -> dict[str, Part]:
     """The runtime's parts of a container: `bundle`, `policy`, and while it should run `process`, `monitor`, `log`,
     `exit-command`, `runtime`, `cgroup` and `limits/…`."""
     assert isinstance(made.spec, ContainerSpec)
-    monitor = bundle.read_json(path, bundle.MONITOR)
-    rules = policy.read_policy(path)
+    monitor = read(path, bundle.MONITOR)
+    rules = policy.read_policy(path, read)
     live = status.phase in (Phase.RUNNING, Phase.PAUSED)
-    parts = {"bundle": left.read_part(path, bound=left.choose_bound(made.spec) if live else ())}
+    parts = {"bundle": left.read_part(path, bound=left.choose_bound(made.spec) if live else (), read=read)}
     if rules is None:
         parts["policy"] = missing()
     elif rules.restart != made.spec.restart:
         parts["policy"] = altered("restart", made.spec.restart, rules.restart)
-    state = bundle.read_json(path, bundle.STATE)
+    state = read(path, bundle.STATE)
     if not monitor or not state:
         return parts
     followed = is_followed(state)
@@ -206,7 +208,7 @@ def _should_run(rules: policy.Policy | None, status: Status) -> bool:
 
 
 def _read_cgroup(cgroup: str, spec: ContainerSpec, pid: int) -> dict[str, Part]:
-    places = cgroups.find_places(pid)
+    places = _parse_places(cgroups.read_places(pid))
     if places != {cgroup}:
         return {"cgroup": altered("path", cgroup, min(places - {cgroup})) if places else missing()}
     parts = {"cgroup": PRESENT}
@@ -215,6 +217,11 @@ def _read_cgroup(cgroup: str, spec: ContainerSpec, pid: int) -> dict[str, Part]:
         if there.get(name, "") != wanted:
             parts[f"limits/{name}"] = altered(name, wanted, there.get(name, "none"))
     return parts
+
+
+@lru_cache(maxsize=8192)  # Of a container that runs it is the same with each look.
+def _parse_places(text: str) -> frozenset[str]:
+    return frozenset(cgroups.parse_places(text))
 
 
 def render_limits(spec: ContainerSpec) -> dict[str, str]:

@@ -178,26 +178,26 @@ def observe_roots(layout: Layout, roots: Mapping[str, Sequence[str]], glimpse: G
     """
     points: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     found = {}
+    bundles, containers = str(layout.bundles), str(layout.containers)
     for incarnation, diff_ids in roots.items():
         image = tuple(diff_ids)
         if image not in points:
             lowers = choose_lowers(layout, image)
             points[image] = [(diff_id, str(layer_mounts.mount_point(layout, diff_id))) for diff_id in lowers]
-        found[incarnation] = _observe_root(layout, incarnation, glimpse)
+        found[incarnation] = _observe_root(f"{bundles}/{incarnation}/rootfs", f"{containers}/{incarnation}", glimpse)
         if found[incarnation] is PRESENT:
             found[incarnation] = _observe_layers(points[image], glimpse)
     return found
 
 
-def _observe_root(layout: Layout, incarnation: str, glimpse: Glimpse) -> Part:
-    entry = glimpse.mounts.get(str(rootfs_path(layout, incarnation)))
+def _observe_root(rootfs: str, folder: str, glimpse: Glimpse) -> Part:
+    entry = glimpse.mounts.get(rootfs)
     if entry is None:
         return missing("restart")
     if entry.fstype != "overlay":
         return altered("file system", "overlay", entry.fstype, "restart")
     if entry.read_only:
         return altered("options", "rw", entry.options, "restart")
-    folder = f"{layout.containers}/{incarnation}"
     upper = f"{folder}/upper"
     for name in ("upper", "work"):
         if not os.path.isdir(f"{folder}/{name}"):  # noqa: PTH112 - asked for each container
