@@ -31,6 +31,7 @@ from reconciler.controller.watch import FolderWatcher, Watcher
 from reconciler.linux.bounded import end_all
 from reconciler.linux.files import make_folders
 from reconciler.linux.notify import notify, read_watchdog
+from reconciler.linux.process import raise_descriptors
 from reconciler.model.errors import ReconcileError
 from reconciler.model.events import AnyEvent, Changed, Note
 from reconciler.store.events import write_retention
@@ -51,6 +52,10 @@ LOCK_TIMEOUT = 5.0
 """Seconds that a worker waits for a lock of somebody else's before it looks at another key."""
 
 
+MOST_DESCRIPTORS = 65_536
+"""One of each container's process is open as long as it runs."""
+
+
 def serve(
     root: Root, settings: Settings, *, tell: Callable[[AnyEvent], None], reread: Callable[[], Settings] | None = None
 ) -> bool:
@@ -62,6 +67,7 @@ def serve(
     with ExitStack() as left:
         left.enter_context(root.owned())
         root.lock_timeout = LOCK_TIMEOUT
+        raise_descriptors(MOST_DESCRIPTORS)
         serving = _Serving(root, settings, tell)
         signals = left.enter_context(_Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         left.callback(serving.close)

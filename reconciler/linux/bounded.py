@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from reconciler.linux.process import spawn
+from reconciler.linux.process import spawn, wait_readable
 
 _PRLIMIT, _SETPRIV = "/usr/bin/prlimit", "/usr/bin/setpriv"
 _CHUNK = 65_536
@@ -117,7 +117,7 @@ def _end(pid: int, *, seconds: float) -> int:
     """Its exit code; whatever of its group is there after `seconds` is killed, before the pid can be another's."""
     pidfd = os.pidfd_open(pid)
     try:
-        select.select([pidfd], [], [], seconds)
+        wait_readable(pidfd, seconds=seconds)  # select(2) knows no descriptor above 1023
     finally:
         os.close(pidfd)
     with _lock:

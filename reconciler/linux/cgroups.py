@@ -53,7 +53,7 @@ _points: dict[str, str] = {}
 
 
 def find_controller(name: str) -> str:
-    """The mount point of the hierarchy that has this controller, "" where none has. Asked for each limit of each container."""
+    """The mount point of the hierarchy that has this controller, "" where none has."""
     if name not in _points:
         _points[name] = next((point for point, controllers in hierarchies() if name in controllers), "")
     return _points[name]

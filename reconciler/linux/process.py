@@ -96,6 +96,16 @@ def send_signal(pid: int, start_time: int, number: int) -> bool:
     return True
 
 
+def raise_descriptors(most: int) -> None:
+    """Let this process have so many descriptors open, or as many as it may: what it starts may too (getrlimit(2))."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def wait_gone(pid: int, start_time: int, *, seconds: float) -> bool:
     """Wait until exactly this process has ended (as a zombie at least): True when it has within `seconds`."""
     pidfd = open_pidfd(pid, start_time)

@@ -40,7 +40,7 @@ def heal(
     narrow: bool = False,
 ) -> Applied:
     """Mend the drift of stacks, as far as their rule says; of none: only take up what dead applies left, and remove strays.
-    `narrow` as of ApplyOptions. Raises ConvergeFailed, DataGone where a volume's folder is gone: the rest is mended then."""
+    `narrow` as of ApplyOptions. Raises ConvergeFailed; DataGone where a volume's folder is gone: the rest is mended."""
     ordered = sorted(names)
     with root.lock_stacks(ordered, "heal"), Recorder(root, face.emit, ordered, "heal") as told:
         looked = recovered(root, ordered, emit=told, wanted=() if narrow else None)

@@ -47,9 +47,7 @@ def plan(root: Root, wish: Wish, *, now: float, narrow: bool = False) -> tuple[P
     """The plan that `apply` would run now, and what it was made from; `narrow` as of ApplyOptions. Raises what resolve and
     the planner raise."""
     wanted = wish.stacks if narrow else None
-    looked = look(
-        root, ports=wanted_ports(wish.stacks), stacks=[stack.name for stack in wish.stacks], wanted=wanted
-    )
+    looked = look(root, ports=wanted_ports(wish.stacks), stacks=[stack.name for stack in wish.stacks], wanted=wanted)
     return plan_from(root, wish, looked, now=now), looked
 
 

@@ -68,7 +68,7 @@ def test_who_borrows_sees_what_is_lent(controlled: Controlled) -> None:
         controlled.keeper.work("stack guest")
     assert looks.seen == [{"lender"}]
     assert "guest" in controlled.commands()
-    put(controlled, "lender", BOX.format(name="lender", more='stop_grace: 1s'))
+    put(controlled, "lender", BOX.format(name="lender", more="stop_grace: 1s"))
     controlled.keeper.work(f"source {controlled.folder}")
     with pytest.raises(Borrowed):
         controlled.keeper.work("stack lender")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.world import wait_until
+from reconciler.linux import process
 from reconciler.linux.bounded import Ended, end_all, run_bounded
 from reconciler.linux.process import CLEAN_ENV
 
@@ -77,3 +79,16 @@ def _read_children() -> Iterator[bytes]:
     for task in Path(f"/proc/{os.getpid()}/task").iterdir():
         for pid in (task / "children").read_text().split():
             yield Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_program_is_waited_for_where_more_than_1024_descriptors_are_open() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    process.raise_descriptors(2048)
+    held = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(1100)]
+    try:
+        assert run("echo there").out == b"there\n"
+        assert process.run(["/bin/echo", "there"], seconds=10) == (0, "there\n")
+    finally:
+        for number in held:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

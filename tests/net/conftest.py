@@ -17,6 +17,7 @@ from reconciler.engine.native.drivers.network import NetworkDriver
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import dns, veth
+from reconciler.engine.native.net.insides import Insides
 from reconciler.linux import mounts, namespaces, netlink
 from reconciler.linux.nlsocket import NetlinkSocket
 from reconciler.linux.sysctls import write_sysctl
@@ -89,6 +90,7 @@ class Machine:
         self.neighbour = folder / "run" / "neighbour"
         self.mades: dict[str, Made] = {}
         self.stack = ExitStack()
+        self.insides: Insides | None = None
         _make_uplink(self.neighbour)
 
     @property
@@ -128,7 +130,12 @@ class Machine:
         glimpse = Glimpse(self.layout)
         parts = settle.observe_settled(self.layout, self.view, glimpse)
         containers = [made for made in self.mades.values() if isinstance(made.spec, ContainerSpec)]
-        links = veth.observe_links(self.layout, containers, glimpse, networks=self.uses)
+        if self.insides is None:  # It listens from the second look on.
+            self.insides = Insides()
+            self.stack.callback(self.insides.close)
+            self.insides.begin()
+        links = veth.observe_links(self.layout, containers, glimpse, networks=self.uses, insides=self.insides)
+        assert links == veth.observe_links(self.layout, containers, glimpse, networks=self.uses)
         for made in containers:
             parts.setdefault(made.key, {}).update(links[made.incarnation])
         for key, status in self.driver.observe(list(self.uses.values()), glimpse).items():

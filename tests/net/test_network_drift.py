@@ -171,6 +171,35 @@ def test_drift_inside_is_named_and_mended(blog, how):
     assert blog.call(blog.neighbour, "192.0.2.2", 8080) == "192.0.2.9"
 
 
+def test_namespace_that_is_as_it_was_is_not_entered_again(blog, monkeypatch):
+    entered = []
+    opened = veth._opened_inside
+    monkeypatch.setattr(veth, "_opened_inside", lambda path: entered.append(path.name) or opened(path))
+
+    def look():
+        entered.clear()
+        containers = [blog.web]
+        found = veth.observe_links(blog.layout, containers, Glimpse(blog.layout), networks=blog.uses, insides=blog.insides)
+        return found[blog.web.incarnation], list(entered)
+
+    assert look()[1] == []
+    blog.inside(blog.web, lambda: ip("link", "set", "eth1", "mtu", "1000"))
+    parts, looked = look()
+    assert looked == [blog.web.incarnation]
+    assert parts["link/front"].new == "1000"
+    assert look() == (parts, [])
+    # More than the kernel keeps for who does not listen: then nothing is known any more.
+    blog.inside(blog.web, lambda: [netlink.send([netlink.link_change("eth1", mtu=1000 + n % 2)]) for n in range(2000)])
+    assert look()[1] == [blog.web.incarnation]
+    # Another namespace at its place is another, whatever was heard of the first.
+    namespaces.remove_netns(veth.netns_path(blog.layout, blog.web))
+    with namespaces.created(veth.netns_path(blog.layout, blog.web)):
+        pass
+    parts, looked = look()
+    assert looked == [blog.web.incarnation]
+    assert parts["link/front"].state == "missing"
+
+
 RULES = {
     "inet table": ("delete table inet reconcile_abcde", f"{FRONT} rules", "inet chain arriving", "missing"),
     "bridge table": ("delete table bridge reconcile_abcde", f"{BACK} rules", "bridge chain ports", "missing"),

@@ -153,6 +153,7 @@ class NativeEngine:
     def close(self) -> None:
         """End pulls that are under way, and let connections, threads and claims go."""
         self.images.close()
+        self.containers.close()
         self._claims.close()
 
 

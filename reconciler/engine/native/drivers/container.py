@@ -17,6 +17,7 @@ from reconciler.engine.native.content.images import read_image
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net import veth
+from reconciler.engine.native.net.insides import Insides
 from reconciler.engine.native.refusals import telling
 from reconciler.engine.native.runtime import bundle, contents, lifecycle, limits, policy, status, writing
 from reconciler.engine.native.runtime.ended import ended_path
@@ -30,7 +31,7 @@ from reconciler.linux import cgroups, files, mounts, namespaces, process
 from reconciler.model.errors import Failed, ReconcileError, words_of
 from reconciler.model.events import Emit
 from reconciler.model.key import Key, Kind, is_incarnation, kind_of, named_key, stack_of
-from reconciler.model.observation import Part, Phase, Status, Stray
+from reconciler.model.observation import Phase, Status, Stray
 from reconciler.model.record import ApplyId, Made, View
 from reconciler.model.signals import TERM, parse_signal
 from reconciler.model.spec import ContainerSpec, Mount, VolumeSpec
@@ -47,7 +48,7 @@ class ContainerDriver:
         self.read_content = read_content
         # As text: both are asked for several times of each container by each look.
         self._bundles, self._containers = str(layout.bundles), str(layout.containers)
-        self._known = Known()
+        self._known, self._insides = Known(), Insides()
 
     # ------------------------------------------------------------ making
 
@@ -254,6 +255,10 @@ class ContainerDriver:
         cgroups.remove(monitors_path(self.layout), seconds=10.0)
         cgroups.remove_if_empty(cgroup_parent(self.layout))
 
+    def close(self) -> None:
+        """Let go of what looks are made with."""
+        self._insides.close()
+
     # ------------------------------------------------------------ looking
 
     def states(self, mades: Sequence[Made]) -> Mapping[str, Status]:
@@ -270,7 +275,7 @@ class ContainerDriver:
         """Statuses with their parts: by key that of the incarnation which runs, and by incarnation the other of two."""
         found = self.states(mades)
         there = [made for made in mades if self._is_there(made, found[made.incarnation])]
-        links = veth.observe_links(self.layout, there, glimpse, networks=networks)
+        links = veth.observe_links(self.layout, there, glimpse, networks=networks, insides=self._insides)
         roots = stack.observe_roots(self.layout, self._read_layers(there), glimpse)
         statuses: dict[Key, Status] = {}
         others: dict[str, Status] = {}
@@ -279,7 +284,8 @@ class ContainerDriver:
             if made.incarnation in roots:
                 parts = status.read_parts(self._bundle(made), made, now, self._known.read)
                 parts |= {"mount": roots[made.incarnation]} | contents.read_part(self._bundle(made), _spec(made))
-                now = structs.replace(now, parts=parts | _choose_links(links.get(made.incarnation, {}), now))
+                own = veth.choose_parts(links.get(made.incarnation, {}), runs=now.phase in _LIVE)
+                now = structs.replace(now, parts=parts | own)
             first = statuses.setdefault(made.key, now)
             if first is not now:
                 runs = now.phase in _LIVE and first.phase not in _LIVE
@@ -303,7 +309,8 @@ class ContainerDriver:
     def strays(self, view: View, glimpse: Glimpse) -> list[Stray]:
         """What bears this root's id and belongs to no container of the view: bundles, cgroups, mounts, folders."""
         known = {made.incarnation for made in view.made if kind_of(made.key) is Kind.CONTAINER}
-        self._known.keep({f"{self._bundles}/{incarnation}" for incarnation in known})
+        self._known.forget_others(known)
+        self._insides.forget_others(known)
         if not self.layout.root_id:
             return []
         found = [
@@ -372,13 +379,6 @@ def _ending(made: Made, path: str) -> tuple[int, float]:
         return parse_signal(name) if name else TERM, _spec(made).stop_grace
     except ValueError:  # An image may say anything.
         return TERM, _spec(made).stop_grace
-
-
-def _choose_links(links: Mapping[str, Part], now: Status) -> dict[str, Part]:
-    """Of a container that does not run, the ends on the host are down as they should be."""
-    if now.phase in _LIVE:
-        return dict(links)
-    return {name: part for name, part in links.items() if not name.startswith("up/")}
 
 
 def _list(folder: Any) -> list[str]:

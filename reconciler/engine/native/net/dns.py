@@ -8,7 +8,6 @@ and ends with the last network; it keeps no descriptor and no folder of ours.
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -322,7 +321,7 @@ def _stop(layout: Layout, pid: int) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError), failpoint.change("signal"):
                 signal.pidfd_send_signal(handle, number)
-            if select.select([handle], [], [], 2.0)[0]:
+            if process.wait_readable(handle, seconds=2.0):
                 return
     finally:
         os.close(handle)

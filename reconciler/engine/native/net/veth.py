@@ -13,12 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from msgspec import Struct
+
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.net.inside import Inner, diff_inside
+from reconciler.engine.native.net.insides import Inside, Insides
 from reconciler.engine.native.net.words import saying
 from reconciler.engine.protocol import Uses
 from reconciler.linux import namespaces, netlink
+from reconciler.linux.mounts import MountEntry
 from reconciler.linux.nlsocket import Change, NetlinkSocket
 from reconciler.linux.sysctls import write_sysctl
 from reconciler.model.errors import Failed
@@ -272,30 +276,52 @@ def _endpoints(made: Made) -> Sequence[Endpoint]:
 # ---------------------------------------------------------------- looking
 
 
-def observe_links(layout: Layout, mades: Sequence[Made], glimpse: Glimpse, *, networks: Uses) -> dict[str, dict[str, Part]]:
+def observe_links(
+    layout: Layout, mades: Sequence[Made], glimpse: Glimpse, *, networks: Uses, insides: Insides | None = None
+) -> dict[str, dict[str, Part]]:
     """The parts of containers that are links, by incarnation: `netns`, `link/NETWORK`, `up/NETWORK`, `address/NETWORK`,
     `route`.
 
     `up/…` says whether the end on the host is up: it should be for a container that runs, and only then. `networks` are
-    the networks that the containers name, by key. One dump outside, and three small requests in each namespace.
+    the networks that the containers name, by key. One dump outside, and three small requests in each namespace of which
+    `insides` does not know that it is as it was.
     """
+    known = insides or Insides()
+    begun = known.begin()
     with saying("containers", "look at their links"):
         names = {link.index: link.name for link in glimpse.links.values()}
-        return {made.incarnation: _observe(layout, made, glimpse, networks, names) for made in mades}
+        look = _Look(str(layout.netns), glimpse, networks, names, known, begun)
+        return {made.incarnation: _observe(look, made) for made in mades}
 
 
-def _observe(layout: Layout, made: Made, glimpse: Glimpse, networks: Uses, names: Mapping[int, str]) -> dict[str, Part]:
+def choose_parts(parts: Mapping[str, Part], *, runs: bool) -> dict[str, Part]:
+    """Those that count: of a container that does not run, the ends on the host are down as they should be."""
+    return {name: part for name, part in parts.items() if runs or not name.startswith("up/")}
+
+
+class _Look(Struct, frozen=True):
+    """What one look is made with."""
+
+    folder: str
+    glimpse: Glimpse
+    networks: Uses
+    names: Mapping[int, str]
+    insides: Insides
+    begun: int
+
+
+def _observe(look: _Look, made: Made) -> dict[str, Part]:
+    glimpse, networks = look.glimpse, look.networks
     if shares_host(made, networks):
         return {}
-    path = netns_path(layout, made)
-    kept = glimpse.mounts.get(str(path))
+    kept = glimpse.mounts.get(f"{look.folder}/{made.incarnation}")
     parts = {"netns": PRESENT if kept is not None and kept.fstype == "nsfs" else missing()}
     for name, endpoint in sorted(made.grants.endpoints.items()):
         network = networks.get(network_key(made, name))
-        parts.update(_observe_outside(name, endpoint, network, glimpse, names))
-    if parts["netns"] is PRESENT:
+        parts.update(_observe_outside(name, endpoint, network, glimpse, look.names))
+    if kept is not None and parts["netns"] is PRESENT:
         try:
-            parts |= _observe_inside(made, networks, path, glimpse, parts)
+            parts |= _observe_inside(look, made, kept, parts)
         except FileNotFoundError:  # Race: somebody removes this container while we look.
             parts["netns"] = missing()
     return parts
@@ -329,20 +355,34 @@ def _on(flag: bool) -> str:  # noqa: FBT001 - a word for a flag
     return "on" if flag else "off"
 
 
-def _observe_inside(
-    made: Made, networks: Uses, path: Path, glimpse: Glimpse, outside: Mapping[str, Part]
-) -> dict[str, Part]:
+def _observe_inside(look: _Look, made: Made, kept: MountEntry, outside: Mapping[str, Part]) -> dict[str, Part]:
+    glimpse, networks = look.glimpse, look.networks
     known = {name for name in made.grants.endpoints if network_key(made, name) in networks}
     if len(known) < len(made.grants.endpoints):
         return {}
     bridges = {name: glimpse.links.get(networks[network_key(made, name)].grants.link) for name in known}
     inner = plan_inside(made, networks, {name: bridge.mtu for name, bridge in bridges.items() if bridge is not None})
-    with _opened_inside(path) as (_, inside):
-        there = netlink.read_links(inside)
-        found = diff_inside(inner, there, netlink.read_addresses(inside), netlink.read_routes(inside))
+    inside = _read_inside(look, made, kept)
+    there = inside.links
+    found = diff_inside(inner, there, inside.addresses, inside.routes)
     for end in inner:
         outer = glimpse.links.get(made.grants.endpoints[end.network].link)
         if outer is not None and end.name in there and outer.peer != there[end.name].index:
             found[f"link/{end.network}"] = altered(f"other end of {end.name}", outer.name, "another link")
     # What is wrong outside was said already; only an end that is right outside can be wrong inside.
     return {name: part for name, part in found.items() if outside.get(name, PRESENT) is PRESENT}
+
+
+def _read_inside(look: _Look, made: Made, kept: MountEntry) -> Inside:
+    """What is in a namespace: as it is known, or by entering it."""
+    links = look.glimpse.links
+    # Where its links are not all in one other namespace, nobody tells what happens in the one that is mounted.
+    numbers = {links[one.link].link_netnsid if one.link in links else -1 for one in made.grants.endpoints.values()}
+    number = numbers.pop() if len(numbers) == 1 else -1
+    known = look.insides.find(kept.point, kept.root, number)
+    if known is not None:
+        return known
+    with _opened_inside(Path(kept.point)) as (_, opened):
+        found = Inside(netlink.read_links(opened), netlink.read_addresses(opened), netlink.read_routes(opened))
+    look.insides.keep(kept.point, kept.root, number, found, begun=look.begun)
+    return found

@@ -43,7 +43,7 @@ class Known:
             files[name] = (sign, value)
         return value
 
-    def keep(self, paths: Collection[str]) -> None:
-        """Forget all but these bundles."""
-        for gone in [path for path in list(self._files) if path not in paths]:
+    def forget_others(self, incarnations: Collection[str]) -> None:
+        """Forget all bundles but those of these."""
+        for gone in [path for path in list(self._files) if path.rpartition("/")[2] not in incarnations]:
             self._files.pop(gone, None)
