@@ -10,6 +10,7 @@ from reconciler.cli.options import Duration
 
 if TYPE_CHECKING:
     from reconciler.controller.sources.git import GitOptions
+    from reconciler.plan.allow import Allow
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
@@ -40,7 +41,8 @@ def git_options(command: F) -> F:
 
 
 def read_git_options(
-    variables: dict[str, str], *, git: str | None, branch: str | None, tag: str | None, folder: str, interval: float,
+    variables: dict[str, str], allow: "Allow | None", *,
+    git: str | None, branch: str | None, tag: str | None, folder: str, interval: float,
     credentials: Path | None, ssh_key: Path | None, known_hosts: Path | None, signers: Path | None, max_size: str,
     allow_backwards: bool,
 ) -> "GitOptions | None":  # fmt: skip
@@ -48,6 +50,7 @@ def read_git_options(
     from reconciler.controller.sources.git import GitOptions
     from reconciler.controller.sources.gitplace import check_file, check_folder, check_ref, parse_place
     from reconciler.controller.sources.gitrun import Access, Bounds
+    from reconciler.plan.allow import Allow
 
     if git is None:
         given: dict[str, object] = {
@@ -78,7 +81,7 @@ def read_git_options(
         place=place, ref=ref, folder=check_folder(folder), interval=interval,
         access=Access(credentials=_absolute(credentials), ssh_key=_absolute(ssh_key), known_hosts=_absolute(known_hosts)),
         bounds=Bounds(size=_read_size(max_size)), allowed_signers=_absolute(signers), allow_backwards=allow_backwards,
-        variables=variables,
+        variables=variables, allow=allow or Allow(),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reconciler.cli.allowflags import allow_option, read_allow
 from reconciler.cli.gitflags import git_options, read_git_options
 from reconciler.cli.manifests import read_variables
 from reconciler.cli.options import COUNT, Duration, opened, root_option
@@ -29,6 +30,7 @@ _AT_WORK = 75
 @click.option("--check", is_flag=True, help="Only say whether the --config file is right.")
 @click.option("--listen", "listen", metavar="unix:///PATH", help="Where the API answers.  [default: in /run/reconcile]")
 @click.option("--var", "variables", multiple=True, metavar="K=V", help="A variable for ${K} in manifests.")
+@allow_option
 @click.option("--drift", type=click.Choice(("heal", "warn")), default="heal", show_default=True, help="Mend it, or tell.")
 @click.option("--prune", is_flag=True, help="Delete a stack whose file is gone; volumes stay.")
 @click.option("--max-delete", type=COUNT, help="How many stacks may go at once.  [default: half of them]")
@@ -42,8 +44,8 @@ _AT_WORK = 75
 @click.pass_context
 def serve(
     ctx: click.Context, /, *, folders: tuple[Path, ...], config: Path | None, check: bool,
-    listen: str | None, variables: tuple[str, ...], drift: str, prune: bool, max_delete: int | None,
-    approve: bool, resync: float, poll: float, timeout: float, log_format: str, once: bool,
+    listen: str | None, variables: tuple[str, ...], allowed: tuple[str, ...], drift: str, prune: bool,
+    max_delete: int | None, approve: bool, resync: float, poll: float, timeout: float, log_format: str, once: bool,
     root: Path | None, **of_git: Any,
 ) -> int:  # fmt: skip
     """Keep the machine as folders and repositories say: apply what changes, mend what drifts, until stopped.
@@ -58,7 +60,7 @@ def serve(
             return _tell_right(config, settings)
     else:
         settings = _settings_of_flags(
-            folders, variables, of_git, heal=drift == "heal", prune=prune, max_delete=max_delete or 0,
+            folders, variables, allowed, of_git, heal=drift == "heal", prune=prune, max_delete=max_delete or 0,
             approve=approve, resync=resync, poll=poll, timeout=timeout, check=check,
         )  # fmt: skip
     from msgspec import structs
@@ -115,7 +117,8 @@ def _tell_right(config: Path, settings: "Settings") -> int:
 
 
 def _settings_of_flags(
-    folders: tuple[Path, ...], variables: tuple[str, ...], of_git: dict[str, Any], *, heal: bool, prune: bool,
+    folders: tuple[Path, ...], variables: tuple[str, ...], allowed: tuple[str, ...], of_git: dict[str, Any], *,
+    heal: bool, prune: bool,
     max_delete: int, approve: bool, resync: float, poll: float, timeout: float, check: bool,
 ) -> "Settings":  # fmt: skip
     from reconciler.controller.policy import Policy
@@ -124,7 +127,8 @@ def _settings_of_flags(
     if check:
         raise click.UsageError("--check: give the --config FILE that is to be checked")
     given = read_variables(variables)
-    repository = read_git_options(given, **of_git)
+    allow = read_allow(allowed)
+    repository = read_git_options(given, allow, **of_git)
     if not folders and repository is None:
         raise click.UsageError("nothing to serve: give --watch DIR, --git URL, or --config FILE")
     for seconds, flag in ((resync, "--resync"), (poll, "--poll"), (timeout, "--timeout")):
@@ -134,7 +138,7 @@ def _settings_of_flags(
     policy = Policy(
         heal=heal, prune=prune, max_delete=max_delete, approve=approve, resync=resync, poll=poll, timeout=timeout
     )
-    watched = tuple(WatchOptions(folder=each, variables=given) for each in absolute)
+    watched = tuple(WatchOptions(folder=each, variables=given, allow=allow) for each in absolute)
     return Settings(sources=(*watched, *([repository] if repository else [])), policy=policy)
 
 

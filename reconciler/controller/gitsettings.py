@@ -11,7 +11,7 @@ from reconciler.controller.sources.gitrun import Access, Bounds
 from reconciler.manifest.configuration import Configuration
 from reconciler.manifest.faults import Path
 from reconciler.model.errors import Usage
-from reconciler.plan.allow import Allow
+from reconciler.plan.allow import Allow, read_ports
 
 T = TypeVar("T")
 LEAST_SIZE = 1024**2
@@ -43,7 +43,7 @@ def read_git_source(
         allowed_signers=FilePath(written["verify"]) if "verify" in written else None,
         allow_backwards=written.get("allow_backwards", False),
         variables=variables,
-        allow=_read_allow(found, (*at, "allow"), written.get("allow", {})),
+        allow=read_allow(found, (*at, "allow"), written.get("allow", {})),
     )
 
 
@@ -84,12 +84,14 @@ def _read_ref(found: Configuration, at: Path, written: Mapping[str, Any]) -> str
     return "HEAD"
 
 
-def _read_allow(found: Configuration, at: Path, written: Mapping[str, Any]) -> Allow:
+def read_allow(found: Configuration, at: Path, written: Mapping[str, Any]) -> Allow:
+    """What stands at `allow:`, of whatever kind of source."""
     ports = None
     if "ports" in written:
         ports = tuple(_read_ports(found, (*at, "ports", number), each) for number, each in enumerate(written["ports"]))
     return Allow(
         host_paths=tuple(written.get("host_paths", ())),
+        everything=written.get("everything", False),
         privileged=written.get("privileged", False),
         host_network=written.get("host_network", False),
         devices=tuple(written.get("devices", ())),
@@ -100,9 +102,8 @@ def _read_allow(found: Configuration, at: Path, written: Mapping[str, Any]) -> A
 
 
 def _read_ports(found: Configuration, at: Path, written: str | int) -> tuple[int, int]:
-    """`8080` or `8000-8100`."""
-    first, _, last = str(written).partition("-")
-    low, high = int(first), int(last or first)
-    if not 1 <= low <= high <= 65535:
-        found.blame(at, f"found {written}; expected a port or a range as 8000-8100")
-    return low, high
+    try:
+        return read_ports(written)
+    except ValueError as error:
+        found.blame(at, str(error))
+        return 0, 0

@@ -23,9 +23,10 @@ from reconciler.controller.listeners import open_listeners
 from reconciler.controller.loop import Loop
 from reconciler.controller.metrics import Metrics, State
 from reconciler.controller.probes import Probes
-from reconciler.controller.settings import FIXED, MOST_CONTAINERS, Settings
-from reconciler.controller.sources.directory import DirectorySource
+from reconciler.controller.settings import FIXED, MOST_CONTAINERS, Settings, WatchOptions
+from reconciler.controller.sources.directory import ChooseTerms, DirectorySource
 from reconciler.controller.sources.git import GitOptions, GitSource
+from reconciler.controller.sources.terms import choose_terms
 from reconciler.controller.tally import Tally
 from reconciler.controller.watch import FolderWatcher, Watcher
 from reconciler.linux.bounded import end_all
@@ -285,11 +286,17 @@ def open_sources(root: Path, settings: Settings, before: Mapping[str, Source] = 
             same = isinstance(known, GitSource) and known.options == options
             found.append(known if known is not None and same else GitSource(options, root))
         elif isinstance(known, DirectorySource):
-            known.use(options.variables)
+            known.use(options.variables, choose_terms_of(options))
             found.append(known)
         else:
-            found.append(DirectorySource(options.folder, variables=options.variables))
+            terms = choose_terms_of(options)
+            found.append(DirectorySource(options.folder, variables=options.variables, terms=terms))
     return found
+
+
+def choose_terms_of(options: WatchOptions) -> ChooseTerms:
+    """The terms of each entry of a watched folder."""
+    return lambda files: choose_terms(options.allow, options.folder, files)
 
 
 def choose_socket(root: Root) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from reconciler.api.sockets import read_address
-from reconciler.controller.gitsettings import read_git_source
+from reconciler.controller.gitsettings import read_allow, read_git_source
 from reconciler.controller.policy import Policy, SourceRules
 from reconciler.controller.pushhook import read_secret
 from reconciler.controller.sources.git import GitOptions
@@ -22,6 +22,7 @@ from reconciler.manifest.configuration import Configuration, read_configuration
 from reconciler.manifest.scalars import render_scalar
 from reconciler.manifest.text import MAX_BYTES
 from reconciler.model.errors import BadManifest, Failed, Problem, Usage
+from reconciler.plan.allow import Allow
 from reconciler.plan.mending import DriftRule
 from reconciler.store.events import Retention
 
@@ -35,6 +36,8 @@ class WatchOptions(Struct, frozen=True, kw_only=True):
 
     folder: Path
     variables: Mapping[str, str] = {}
+    allow: Allow | None = None
+    """What its manifests may ask for; None: everything, where only root may write them."""
 
     @property
     def name(self) -> str:
@@ -140,10 +143,11 @@ def _read_source(found: Configuration, number: int, written: Mapping[str, Any]) 
         return read_git_source(found, at, written, variables)
     for name in written.keys() - _OF_FOLDERS:
         found.blame((*at, name), "is for repositories", "a watched folder has none", at_key=True)
-    return WatchOptions(folder=Path(os.path.normpath(written["watch"])), variables=variables)
+    allow = read_allow(found, (*at, "allow"), written["allow"]) if "allow" in written else None
+    return WatchOptions(folder=Path(os.path.normpath(written["watch"])), variables=variables, allow=allow)
 
 
-_OF_FOLDERS = frozenset(("watch", "vars", "prune", "max_delete", "approve"))
+_OF_FOLDERS = frozenset(("watch", "vars", "prune", "max_delete", "approve", "allow"))
 
 
 def _blame_twins(found: Configuration, sources: Sequence[WatchOptions | GitOptions]) -> None:

@@ -41,6 +41,8 @@ class Allow(Struct, frozen=True, kw_only=True):
     """Ranges of ports of the host, both ends included; None: all from 1024 up."""
     registries: tuple[str, ...] | None = None
     """Hosts of registries; None: any."""
+    everything: bool = False
+    """All that a manifest of root may ask for: the rest says nothing then."""
 
 
 class Asked(Struct, frozen=True):
@@ -52,8 +54,19 @@ class Asked(Struct, frozen=True):
     hint: str
 
 
+def read_ports(written: str | int) -> tuple[int, int]:
+    """`8080` or `8000-8100`. Raises ValueError."""
+    first, _, last = str(written).partition("-")
+    if not first.isdigit() or not (last or first).isdigit() or not 1 <= int(first) <= int(last or first) <= 65535:
+        raise ValueError(f"found {written}; expected a port or a range as 8000-8100")
+    return int(first), int(last or first)
+
+
 def find_refused(stack: Stack, allow: Allow, *, folder: str) -> list[Problem]:
-    """What of a stack goes beyond what is allowed, by field; `folder` is the source's own: what lies in it may be read."""
+    """What of a stack goes beyond what is allowed, by field; `folder` is the source's own: what lies in it may be read. It
+    is empty where nothing may."""
+    if allow.everything:
+        return []
     asked = [one for key, spec in stack.specs.items() for one in _judge(key, spec, allow, folder)]
     for key, source in (stack.sources or {}).items():
         if source.file:
@@ -148,6 +161,8 @@ def _judge_file(file: str, path: str, allow: Allow, folder: str) -> Iterator[Ask
 
 
 def _is_in(path: str, folder: str) -> bool:
-    """Whether a path is a folder or below it, as written: in a source's folder there are no links."""
+    """Whether a path is a folder or below it, as written: in a repository's folder there are no links."""
+    if not folder:
+        return False
     found, top = posixpath.normpath(path), posixpath.normpath(folder)
     return found == top or found.startswith(top.rstrip("/") + "/")

@@ -190,7 +190,7 @@ def test_source_with_other_variables_keeps_the_last_version_of_what_they_make_in
     assert again is source
     second = again.read()
     assert first.versions["blog"].token != second.versions["blog"].token
-    source.use({})
+    source.use({}, lambda _: None)
     third = source.read()
     assert third.problems.keys() == {"blog.yaml", "shop.yaml"}
     assert third.versions == second.versions

@@ -12,15 +12,20 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from reconciler.controller.sources.sighting import Sighting, Version
+from reconciler.controller.sources.terms import Terms
 from reconciler.linux.settled import is_being_written
 from reconciler.manifest.sopsfile import is_sops_file
 from reconciler.model.errors import BadManifest, Problem, ReconcileError
 from reconciler.model.record import Stack
 from reconciler.model.spec import UNREAD, ContainerSpec
+from reconciler.plan.allow import find_refused
 from reconciler.plan.limits import SOURCE
 from reconciler.verbs.plan import load
 
 _SUFFIXES = (".yaml", ".yml")
+
+ChooseTerms = Callable[[tuple[Path, ...]], Terms | None]
+"""What the manifests of an entry, its files, may ask for; None: everything."""
 
 
 class _Entry(Struct):
@@ -32,6 +37,8 @@ class _Entry(Struct):
     token: str = ""
     inputs: tuple[Path, ...] = ()
     """The files that it names, beside its own."""
+    confined: bool = False
+    """Whether it may not ask for everything."""
     problem: str = ""
 
 
@@ -40,19 +47,17 @@ class DirectorySource:
 
     kind = "directory"
 
-    def __init__(
-        self, folder: Path, *, variables: Mapping[str, str], find_refused: Callable[[Stack], list[Problem]] = lambda _: []
-    ) -> None:
+    def __init__(self, folder: Path, *, variables: Mapping[str, str], terms: ChooseTerms = lambda _: None) -> None:
         self.folder = folder
         self.name = str(folder)
         self._variables = variables
-        self._find_refused = find_refused
-        """What of a stack its source may not ask for."""
+        self._terms = terms
         self._entries: dict[str, _Entry] = {}
 
-    def use(self, variables: Mapping[str, str]) -> None:
-        """Read with other variables from now on. What is valid no more with them keeps its last version."""
-        self._variables = variables
+    def use(self, variables: Mapping[str, str], terms: ChooseTerms) -> None:
+        """Read with other variables, and on other terms, from now on. What is valid no more with them keeps its last
+        version."""
+        self._variables, self._terms = variables, terms
 
     def read(self) -> Sighting:
         """Look at the folder now. Cheap where nothing changed: a stat(2) of each file that any version is made of."""
@@ -73,16 +78,19 @@ class DirectorySource:
         entry = self._entries.setdefault(name, _Entry())
         # Race: signed before they are read, with the variables: what changes behind that is seen with the next look. What
         # is in the files that they name is read later, by who applies.
-        variables = self._variables
-        own = _sign((*files, *_beside(files))) + _digest(f"{key}={value}" for key, value in sorted(variables.items()))
+        variables, terms = self._variables, self._terms(files)
+        given = [f"{key}={value}" for key, value in sorted(variables.items())]
+        own = _sign((*files, *_beside(files))) + _digest([*given, repr(terms)])
         if own + _sign(entry.inputs) == entry.signature:
             return True
         if any(map(is_being_written, (*files, *entry.inputs))):
             return False
         try:
-            _check_files(self.folder, files)
+            beside = [path for path in _beside(files) if path.exists()] if terms is not None else []
+            _check_files(self.folder, (*files, *beside))
             manifests = tuple(file for file in files if not is_sops_file(file))
-            entry.stacks = self._load(manifests, variables) if manifests else ()
+            entry.stacks = _load(manifests, variables, terms) if manifests else ()
+            entry.confined = terms is not None
             entry.inputs = tuple(sorted({path for stack in entry.stacks for path in _find_inputs(stack)}))
             entry.problem = ""
             entry.token = own + _sign(entry.inputs)
@@ -92,12 +100,6 @@ class DirectorySource:
             entry.problem = error.brief
         entry.signature = own + _sign(entry.inputs)
         return True
-
-    def _load(self, files: tuple[Path, ...], variables: Mapping[str, str]) -> tuple[Stack, ...]:
-        stacks = load(files, variables=variables, environment={})
-        if refused := [problem for stack in stacks for problem in self._find_refused(stack)]:
-            raise BadManifest(refused)
-        return stacks
 
     def _sighting(self, *, broken: str = "", unsettled: tuple[str, ...] = ()) -> Sighting:
         problems = {name: entry.problem for name, entry in self._entries.items() if entry.problem}
@@ -111,10 +113,26 @@ class DirectorySource:
             first = self._entries[entries[0]]
             [stack] = [stack for stack in first.stacks if stack.name == stack_name][:1]
             own = structs.replace(stack, origin=f"{SOURCE}{self.name}")
-            versions[stack_name] = Version(stack=own, by_hand=stack.origin, token=first.token)
+            # Who may not ask for everything does not say either what was applied by hand and is his.
+            by_hand = "" if first.confined else stack.origin
+            versions[stack_name] = Version(stack=own, by_hand=by_hand, token=first.token, confined=first.confined)
             for other in entries[1:]:
                 problems[other] = f"{other}: the stack {stack_name} is in {entries[0]} already; rename one of them"
         return Sighting(versions=versions, problems=problems, broken=broken, unsettled=unsettled)
+
+
+def _load(files: tuple[Path, ...], variables: Mapping[str, str], terms: Terms | None) -> tuple[Stack, ...]:
+    stacks = load(files, variables=variables, environment={})
+    if terms is None:
+        return stacks
+    refused = [one for stack in stacks for one in find_refused(stack, terms.allow, folder=terms.folder)]
+    if refused and terms.others:
+        text = f"it may not ask for everything, for {terms.others}"
+        hint = "let only root write it, or say in the configuration what it may: allow: {everything: true}"
+        refused.append(Problem(file=str(files[0]), text=text, hint=hint))
+    if refused:
+        raise BadManifest(refused)
+    return stacks
 
 
 def _find_entries(folder: Path) -> dict[str, tuple[Path, ...]]:

@@ -20,10 +20,11 @@ from reconciler.controller.sources.gitrun import FORMER, WHOLE, Access, Bounds, 
 from reconciler.controller.sources.gittree import Tree, read_tree, write_tree
 from reconciler.controller.sources.sighting import Sighting, Version
 from reconciler.controller.sources.signers import Signers
+from reconciler.controller.sources.terms import Terms
 from reconciler.linux import files
 from reconciler.model.errors import ReconcileError, SourceFailed
 from reconciler.model.record import Commit, Stack
-from reconciler.plan.allow import Allow, find_refused
+from reconciler.plan.allow import Allow
 from reconciler.plan.limits import SOURCE
 
 JITTER = 0.2
@@ -104,10 +105,8 @@ class GitSource:
         self._commits: dict[str, Commit] = {}
         """By stack: of which commit its version is."""
         self._answered_at = 0.0
-        self._directory = DirectorySource(
-            self.tree, variables=options.variables,
-            find_refused=lambda stack: find_refused(stack, options.allow, folder=str(self.tree)),
-        )  # fmt: skip
+        terms = None if options.allow.everything else Terms(allow=options.allow, folder=str(self.tree))
+        self._directory = DirectorySource(self.tree, variables=options.variables, terms=lambda _: terms)
 
     def read(self) -> Sighting:
         """Look at it now: one question over the network, and a fetch where the answer is a new one."""
@@ -237,7 +236,7 @@ class GitSource:
             version.stack, origin=f"{SOURCE}{self.name}", source=inside, commit=self._commits[name]
         )
         # Not what the manifest says of its origin: whoever pushes here would take over what others applied by that name.
-        return structs.replace(version, stack=stack, by_hand=f"git:{self.options.place.bare}:{inside}", confined=True)
+        return structs.replace(version, stack=stack, by_hand=f"git:{self.options.place.bare}:{inside}")
 
     def _shorten(self, text: str, left_out: Mapping[str, str]) -> str:
         """A problem by the names of the repository; where a file is missing that was left out, why it was."""
