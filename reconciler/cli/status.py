@@ -129,6 +129,8 @@ def _show_source(source: "SourceState", of_it: "list[StackState]") -> None:
     synced = sum(stack.synced for stack in of_it)
     how = "; ".join(clean(source.broken).splitlines()) or f"{synced} of {len(of_it)} stacks as it wants them"
     show(f"  {clean(source.name)}  {how}")
+    if source.polled:
+        show(f"    read every now and then, for it can't be watched: {clean(source.polled)}")
     if source.commit is not None:
         show(f"    at {_commit(source.commit)}, by {clean(source.commit.author)}")
     if source.stale:

@@ -22,6 +22,7 @@ from reconciler.model.errors import NotAllowed, NotFound, ReconcileError, Rolled
 from reconciler.model.events import AnyEvent
 from reconciler.model.key import stack_of
 from reconciler.model.plan import Action
+from reconciler.model.units import render_duration
 from reconciler.plan.approval import needs_approval
 from reconciler.plan.borrowing import borrowed_keys
 from reconciler.plan.limits import SOURCE
@@ -74,7 +75,7 @@ class Keeper:
         add: Callable[[str, float], None],
         tell: Callable[[AnyEvent], None],
         watch: Callable[[Look], None] = lambda _: None,
-        follow: Callable[[str], None] = lambda _: None,
+        follow: Callable[[str], str] = lambda _: "",
         changed: Callable[[], None] = lambda: None,
         count: Callable[[str, int], None] = lambda _what, _by: None,
         announce: Announce = lambda _kind, _about, _text, _stack: None,
@@ -84,6 +85,8 @@ class Keeper:
         self.policy = policy
         self.sources = {source.name: source for source in sources}
         self.sightings: dict[str, Sighting] = {}
+        self._polled: dict[str, str] = {}
+        """By source: why it is only read every now and then."""
         self.standings = Standings()
         self._renew = renew
         self._add = add
@@ -123,7 +126,7 @@ class Keeper:
             self.sources = {source.name: source for source in sources}
             for name in gone:
                 self.sightings.pop(name, None)
-                self._teller.forget(f"broken {name}", f"stale {name}", f"entry {name} ", f"claim {name} ")
+                self._teller.forget(f"broken {name}", f"stale {name}", f"polled {name}", f"entry {name} ", f"claim {name} ")
         for name in sorted(gone):
             stacks = self.standings.release(name)
             kept = f"; {', '.join(stacks)} stay as they are, and are mended as they are recorded" if stacks else ""
@@ -136,13 +139,17 @@ class Keeper:
         source = self.sources.get(name)
         if source is None:  # It was taken out of the configuration a moment ago.
             return None
-        if source.kind == "directory":
-            self._follow(name)  # Order: what changes behind this look is told.
+        # Order: what changes behind this look is told.
+        polled = self._follow(name) if source.kind == "directory" else ""
         sighting = source.read()
         with self._lock:
             if self.sources.get(name) is not source:
                 return None
-            self.sightings[name] = sighting
+            self.sightings[name], self._polled[name] = sighting, polled
+        words = (
+            f"{name} can't be watched ({polled}): it is read every {render_duration(self.policy.poll)}" if polled else ""
+        )
+        self.say(f"polled {name}", words, over=f"{name} is watched again")
         broken = sighting.broken
         if broken and not broken.startswith(name):
             broken = f"{name}: {broken}"
@@ -322,7 +329,10 @@ class Keeper:
     def read_state(self) -> tuple[tuple[SourceState, ...], tuple[StackState, ...]]:
         """How sources and stacks are now."""
         with self._lock:
-            sources = tuple(_state_of(self.sources[name], sighting) for name, sighting in sorted(self.sightings.items()))
+            sources = tuple(
+                _state_of(self.sources[name], sighting, self._polled[name])
+                for name, sighting in sorted(self.sightings.items())
+            )
         return sources, self.standings.read()
 
     @property
@@ -370,11 +380,12 @@ class Keeper:
             heal(self.root, [], timeout=self.policy.timeout, face=Face(emit=self._tell))
 
 
-def _state_of(source: Source, sighting: Sighting) -> SourceState:
+def _state_of(source: Source, sighting: Sighting, polled: str) -> SourceState:
     return SourceState(
         name=source.name,
         kind=source.kind,
         broken=sighting.broken,
+        polled=polled,
         problems=sighting.problems,
         stale=sighting.stale,
         commit=render_commit(sighting.commit),

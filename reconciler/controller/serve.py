@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.api.server import Server
 from reconciler.controller.approvals import APPROVALS
+from reconciler.controller.folders import FolderWatcher
 from reconciler.controller.keeper import ALL, Keeper, Source
 from reconciler.controller.listeners import open_listeners
 from reconciler.controller.loop import Loop
@@ -28,7 +29,7 @@ from reconciler.controller.sources.directory import ChooseTerms, DirectorySource
 from reconciler.controller.sources.git import GitOptions, GitSource
 from reconciler.controller.sources.terms import choose_terms
 from reconciler.controller.tally import Tally
-from reconciler.controller.watch import FolderWatcher, Watcher
+from reconciler.controller.watch import Watcher
 from reconciler.linux.bounded import end_all
 from reconciler.linux.files import make_folders
 from reconciler.linux.notify import notify, read_watchdog
@@ -53,6 +54,7 @@ LOCK_TIMEOUT = 5.0
 """Seconds that a worker waits for a lock of somebody else's before it looks at another key."""
 
 
+LOST = "more changed in the watched folders than the kernel could keep (fs.inotify.max_queued_events): all are read anew"
 MOST_DESCRIPTORS = 65_536
 """One of each container's process is open as long as it runs."""
 
@@ -98,7 +100,8 @@ class _Serving:
         self._loop = Loop(self._tally.timed(lambda key: self.keeper.work(key)), workers=settings.workers)
         self._away = Loop(self._tally.timed(lambda key: self.keeper.work(key)), workers=AWAY)
         """For repositories: one that does not answer keeps no stack waiting."""
-        self._watcher, self._folders = Watcher(self._loop.add), FolderWatcher(self._loop.add)
+        self._watcher = Watcher(self._loop.add)
+        self._folders = FolderWatcher(self._loop.add, lambda: self.keeper.note(LOST, level="warning"))
         self._probes = Probes(
             root,
             say=lambda *words, **over: self.keeper.say(*words, **over),

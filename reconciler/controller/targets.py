@@ -15,7 +15,7 @@ MOST_URL = 4096
 
 KINDS = ("failed", "rolled-back", "drifted", "recovered", "waiting")
 _KIND_OF = {"back": "rolled-back", "drift": "drifted", "approval": "waiting"}
-_SILENT = frozenset(("gone", "unserved", "notify"))
+_SILENT = frozenset(("gone", "unserved", "notify", "polled"))
 """What is said and sent to nobody."""
 
 

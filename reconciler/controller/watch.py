@@ -1,4 +1,4 @@
-"""Turns what happens into keys to look at: processes that end, changes of links and rules, files that change.
+"""Turns what happens into keys to look at: processes that end, changes of links and rules. Of files that is `folders.py`.
 
 One thread waits for all of it and is woken by nothing else. What it hears is gathered for a moment: a container that starts
 makes a dozen changes. Decides nothing.
@@ -10,7 +10,6 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from reconciler.controller.keeper import ALL
 from reconciler.linux.kernelevents import drain, open_network_events
@@ -22,8 +21,6 @@ AFTER_EXIT = 1.0
 """Seconds after the end of a process until its stack is looked at: its exit command restarts it meanwhile."""
 GATHER = 0.5
 """Seconds in which changes of the network count as one."""
-SETTLE = 0.15
-"""The same for files: an editor writes, renames and removes."""
 
 Add = Callable[[str, float], None]
 
@@ -105,69 +102,3 @@ class Watcher:
             self._forget(pid)
         self._add(f"stack {stack}", AFTER_EXIT)
         self._add(ALL, AFTER_EXIT)
-
-
-class FolderWatcher:
-    """Has a source looked at when something in its folder changes (inotify, by watchdog).
-
-    Where the kernel tells nothing of a folder (NFS tells only of this host's own changes), polling is all there is; so it
-    is for one that is not there yet.
-    """
-
-    def __init__(self, add: Add) -> None:
-        from watchdog.observers import Observer
-
-        self._add = add
-        self._observer = Observer()
-        self._watches: dict[str, tuple[tuple[int, int], Any]] = {}
-        self._lock = threading.Lock()
-
-    def start(self) -> None:
-        """Begin."""
-        self._observer.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._observer.stop()
-
-    def forget(self, folder: str) -> None:
-        """Watch it no more."""
-        with self._lock:
-            _, watch = self._watches.pop(folder, (None, None))
-            if watch is not None:
-                with suppress(OSError, KeyError):
-                    self._observer.unschedule(watch)
-
-    def follow(self, folder: str, key: str = "") -> None:
-        """Watch a folder, for its source or another `key`, if it is there. Again for one that was removed and made anew:
-        that is another."""
-        try:
-            found = os.stat(folder)  # noqa: PTH116
-            identity = (found.st_dev, found.st_ino)
-        except OSError:
-            identity = None
-        with self._lock:
-            known, watch = self._watches.get(folder, (None, None))
-            if known == identity:
-                return
-            if watch is not None:
-                with suppress(OSError, KeyError):
-                    self._observer.unschedule(watch)
-                del self._watches[folder]
-            if identity is not None:
-                with suppress(OSError):
-                    handler: Any = _Handler(key or f"source {folder}", self._add)
-                    self._watches[folder] = (identity, self._observer.schedule(handler, folder, recursive=True))
-
-
-class _Handler:
-    """What watchdog calls."""
-
-    def __init__(self, key: str, add: Add) -> None:
-        self._key = key
-        self._add = add
-
-    def dispatch(self, event: Any) -> None:
-        """Something happened. Our own reading opens and closes files: that is no change."""
-        if event.event_type not in ("opened", "closed_no_write"):
-            self._add(self._key, SETTLE)

@@ -34,6 +34,8 @@ class SourceState(Struct, frozen=True, kw_only=True):
     kind: str = "directory"
     broken: str = ""
     """Why it can't be read."""
+    polled: str = ""
+    """Why the kernel does not tell of changes in a folder, so that it is read every now and then."""
     problems: dict[str, str] = {}
     """By file: why its last version stays."""
     stale: str = ""

@@ -1,16 +1,13 @@
 """A folder of manifests, read as people and programs leave it: half-written, renamed, invalid, gone."""
 
-import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lab.world import wait_until
 from reconciler.controller.sources import directory
 from reconciler.controller.sources.directory import DirectorySource
-from reconciler.controller.watch import FolderWatcher
 from reconciler.verbs.plan import load
 
 TEXT = "apiVersion: reconcile/v1\nname: {name}\ncontainers:\n  web:\n    image: app:{tag}\n"
@@ -209,29 +206,6 @@ def test_x7_a_save_by_any_editor_is_one_new_version(folder: Path, save: Callable
     assert list(after.versions) == ["blog"]
     assert after.problems == {}
     assert after.versions["blog"].token != before
-
-
-def test_x7_folder_that_can_not_be_watched_is_polled_and_watched_once_it_can_be(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The limits of inotify (fs.inotify.max_user_watches, max_user_instances) are used up by somebody else."""
-    heard: list[str] = []
-    watcher = FolderWatcher(lambda key, _: heard.append(key))
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr("watchdog.observers.inotify.InotifyObserver.schedule", full)
-        watcher.follow(str(folder))
-    watcher.start()
-    try:
-        write(folder / "blog.yaml", "blog")
-        watcher.follow(str(folder))  # as each look does
-        write(folder / "shop.yaml", "shop")
-        wait_until(lambda: f"source {folder}" in heard, "it hears of files")
-    finally:
-        watcher.stop()
 
 
 SOPS_FILE = "password: ENC[AES256_GCM,data:8Ll+TDCgzQ==,iv:aao0OSVd,tag:WKj0nuSS,type:str]\nsops:\n    mac: x\n"

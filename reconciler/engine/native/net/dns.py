@@ -38,6 +38,8 @@ _NOWHERE = "127.255.255.255"
 """The resolver of who is on internal networks only: nothing can be sent there, so no question of theirs leaves the host."""
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 _DEADLINE = 5.0
+_BETWEEN = 0.1
+"""Seconds that a look waits for a resolver that does not listen."""
 _LOOK = "`reconcile doctor` looks at the programs; apply again when it is mended"
 _PORT = 53
 
@@ -269,8 +271,8 @@ def _listening() -> set[str]:
     return {socket.address for socket in read_listeners("udp") if socket.port == _PORT}
 
 
-def _wait(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + _DEADLINE
+def _wait(condition: Callable[[], bool], seconds: float = _DEADLINE) -> bool:
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False
@@ -335,6 +337,10 @@ def observe_names(layout: Layout, view: View, files: dict[str, str]) -> dict[Key
     there = _read_files(layout)
     told = _read_told(layout)
     serving = find_resolver(layout) != 0
+    if serving:
+        # Race: one that was just told of other names is between two sockets for some milliseconds.
+        gateways = {network.grants.gateway for network in bridge_networks(view) if network.grants.link in files}
+        _wait(lambda: gateways <= _listening(), _BETWEEN)
     listening = _listening() if serving else set()
     parts: dict[Key, dict[str, Part]] = {}
     lines = {name: set(text.splitlines()) for name, text in there.items()}
