@@ -7,11 +7,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from reconciler.api.sessions import Ask as Ask
+from reconciler.api.sessions import Attach, CopyIn, CopyOut, Look, Run
+from reconciler.api.sessions import Exec as Exec
 from reconciler.model.sent import Sent
-
-
-class Ask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all of them are."""
 
 
 class Manifests(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -285,17 +284,6 @@ class Wait(ByHand, frozen=True, kw_only=True):
     """Wait until containers have ended: an item each."""
 
 
-class Exec(Ask, frozen=True, kw_only=True):
-    """Run a command in a container. Its input and signals are lines of the request's body after this one."""
-
-    name: str
-    command: tuple[str, ...]
-    stdin: bool = False
-    user: str = ""
-    workdir: str = ""
-    env: dict[str, str] = {}
-
-
 class Images(Ask, frozen=True, kw_only=True):
     """The images that are here, and who needs them."""
 
@@ -383,6 +371,11 @@ CALLS: tuple[Call, ...] = (
     Call(ask=Unpause, path="/containers/unpause", method="POST", streams=True),
     Call(ask=Wait, path="/containers/wait", streams=True),
     Call(ask=Exec, path="/containers/exec", method="POST", streams=True),
+    Call(ask=Attach, path="/containers/attach", method="POST", streams=True),
+    Call(ask=Run, path="/containers/run", method="POST", streams=True),
+    Call(ask=Look, path="/containers/file"),
+    Call(ask=CopyOut, path="/containers/files", streams=True),
+    Call(ask=CopyIn, path="/containers/files", method="POST", streams=True),
     Call(ask=Images, path="/images"),
     Call(ask=Inspect, path="/images/inspect"),
     Call(ask=Pull, path="/images/pull", method="POST", streams=True),

@@ -16,14 +16,16 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from functools import partial
+from signal import SIGWINCH
 from typing import Any
 
 import msgspec
 
 from reconciler.api import frames
-from reconciler.api.asks import CALL_OF, Ask, Call, Cancel, Exec
+from reconciler.api.asks import CALL_OF, Ask, Call, Cancel
 from reconciler.api.frames import Listener
 from reconciler.api.problem import Unanswered, read_problem, revive
+from reconciler.api.sessions import Exec, Session
 from reconciler.model.errors import Failed, Usage
 
 PATIENCE = 5.0
@@ -35,7 +37,33 @@ MOST_BODY = 512 << 20
 """Bytes of one answer, or of one line of it."""
 
 
+_PIECE = 1 << 16
+"""Bytes of input that are sent at once."""
+
+
 NOBODY = Listener()
+
+
+def _no_size() -> tuple[int, int] | None:
+    return None
+
+
+def _no_bell(begun: frames.Begun) -> int:  # noqa: ARG001 the signature of `begun`
+    return -1
+
+
+class Ends(msgspec.Struct, frozen=True, kw_only=True):
+    """The streams of a call at this end: descriptors."""
+
+    stdin: int = -1
+    """What is passed on once somebody reads it; -1: nothing."""
+    stdout: int = 1
+    stderr: int = 2
+    begun: Callable[[frames.Begun], int] = _no_bell
+    """Called once it runs. Gives a descriptor on which the numbers of signals come, a byte each, that are passed on;
+    SIGWINCH there says that the size of the terminal is another. -1 for none."""
+    size: Callable[[], tuple[int, int] | None] = _no_size
+    """Rows and columns of our terminal."""
 
 
 class Unreachable(Failed):
@@ -118,24 +146,32 @@ class Client:
 
     def exec(self, ask: Exec, *, stdin: int = 0, stdout: int = 1, stderr: int = 2) -> int:
         """Run a command with streams of ours; its exit code. Ctrl-C goes to the command, which may end by it or not."""
-        call = CALL_OF[Exec]
+        return int(self.join(ask, Ends(stdin=stdin, stdout=stdout, stderr=stderr))["exit_code"])
+
+    def join(self, ask: Session, ends: Ends, listener: Listener = NOBODY) -> Any:
+        """Make a call with streams of ours, and wait for its answer. Raises what the verb raises, Unreachable;
+        BrokenPipeError where nobody reads our output."""
+        call, number = CALL_OF[type(ask)], os.urandom(16).hex()
         with closing(self._open()) as line:
-            headers = {"Content-Type": "application/jsonl", "Transfer-Encoding": "chunked"}
-            line.send(_head(call.method, f"/v1{call.path}", headers | _about_us(os.urandom(16).hex())))
+            headers = {"Content-Type": "application/jsonl", "Transfer-Encoding": "chunked", "Accept": "application/jsonl"}
+            line.send(_head(call.method, f"/v1{call.path}", headers | _about_us(number)))
             line.send_chunk(msgspec.json.encode(ask) + b"\n")
+            line.cancel = partial(self._cancel, number)
             status, found = self._read_head(line)
             if status != 200:
                 raise read_problem(line.read_body(found), status)
-            line.cancel = Interrupted(line)
-            line.input = stdin if ask.stdin else -1
             for text in line.read_lines(found):
                 frame = frames.decode_frame(text)
                 if isinstance(frame, frames.Output):
-                    _write_all(stdout if frame.stream == "stdout" else stderr, frame.data)
+                    _write_all(ends.stdout if frame.stream == "stdout" else ends.stderr, frame.data)
+                elif isinstance(frame, frames.Begun):
+                    line.begin(frame, ends, interrupts=isinstance(ask, Exec))
                 elif isinstance(frame, frames.Broken):
                     raise revive(frame.problem)
                 elif isinstance(frame, frames.Answer):
-                    return int(frame.answer["exit_code"])
+                    return frame.answer
+                else:
+                    _tell(frame, listener)
             raise hung_up()
 
     # --- the line ---
@@ -252,8 +288,11 @@ class Line:
         self.cancel: Callable[[], None] | None = None
         """What the first Ctrl-C does; the next one raises KeyboardInterrupt."""
         self._unsent = bytearray()
-        self.input = -1
+        self._input = -1
         """What is read of this descriptor is sent while we wait; -1: of none."""
+        self._bell = -1
+        """As that of `Ends`."""
+        self._size = _no_size
 
     def close(self) -> None:
         """Hang up."""
@@ -267,6 +306,20 @@ class Line:
     def send_chunk(self, data: bytes) -> None:
         """Send a part of a body whose length nobody knows; nothing ends it."""
         self.send(_render_chunk(data))
+
+    def begin(self, begun: frames.Begun, ends: Ends, *, interrupts: bool) -> None:
+        """From now on pass on what comes at our ends; `interrupts` says that Ctrl-C is too."""
+        self._bell, self._size = ends.begun(begun), ends.size
+        self._input = ends.stdin if begun.stdin else -1
+        if interrupts:
+            self.cancel = Interrupted(self)
+        if begun.tty:
+            self._send_size()  # It may be another since we asked.
+
+    def _send_size(self) -> None:
+        size = self._size()
+        if size is not None:
+            self.send_later(frames.encode(frames.Resize(rows=size[0], columns=size[1])) + b"\n")
 
     def send_later(self, data: bytes) -> None:
         """The same, while we wait."""
@@ -348,18 +401,37 @@ class Line:
 
     def _send_input(self) -> None:
         """Send input until something is to be received: whoever is slow to read us is read from all the same."""
-        while self.input >= 0 or self._unsent:
-            reads: list[Any] = [self._sock, *([self.input] if self.input >= 0 and not self._unsent else [])]
+        while self._input >= 0 or self._bell >= 0 or self._unsent:
+            reads: list[Any] = [self._sock, *([self._bell] if self._bell >= 0 else [])]
+            if self._input >= 0 and not self._unsent:
+                reads.append(self._input)
             ready, able, _ = select.select(reads, [self._sock] if self._unsent else [], [])
             if able:
                 with suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
                     del self._unsent[: self._sock.send(self._unsent, socket.MSG_DONTWAIT)]
+            if self._bell in ready:
+                self._hear_bell()
             if self._sock in ready:
                 return
-            if self.input in ready:
-                data = os.read(self.input, 1 << 15)
-                self._unsent += _render_chunk(frames.encode(frames.Input(data=data)) + b"\n")
-                self.input = self.input if data else -1
+            if self._input in ready:
+                self._read_input()
+
+    def _read_input(self) -> None:
+        try:
+            data = os.read(self._input, _PIECE)
+        except BlockingIOError:  # Somebody who shares it was faster.
+            return
+        except OSError:  # Our terminal has gone.
+            data = b""
+        self.send_later(frames.encode(frames.Input(data=data)) + b"\n")
+        self._input = self._input if data else -1
+
+    def _hear_bell(self) -> None:
+        for number in os.read(self._bell, 4096):
+            if number == SIGWINCH:
+                self._send_size()
+            else:
+                self.send_later(frames.encode(frames.Signal(number=number)) + b"\n")
 
     def interrupt(self) -> None:
         """Ctrl-C was pressed. Raises KeyboardInterrupt where that is to end us."""

@@ -1,6 +1,6 @@
 """An example of each request that has a body, for the OpenAPI document; a test sends each of them."""
 
-from reconciler.api import asks
+from reconciler.api import asks, sessions
 from reconciler.model.sent import Sent
 
 _BLOG = asks.Manifests(paths=("blog/stack.yaml",), folder="/srv", variables={"TAG": "2"})
@@ -28,7 +28,10 @@ EXAMPLES: dict[str, asks.Ask] = {
     "kill": asks.Kill(names=("blog/web",), signal="HUP"),
     "pause": asks.Pause(names=("blog/web",)),
     "unpause": asks.Unpause(names=("blog/web",)),
-    "exec": asks.Exec(name="blog/web", command=("cat", "/etc/hostname")),
+    "exec": sessions.Exec(name="blog/web", command=("cat", "/etc/hostname")),
+    "attach": sessions.Attach(name="blog/web", stdin=True),
+    "run": sessions.Run(image="docker.io/library/busybox:1", command=("env",), env=("A=1",), remove=True),
+    "copy-in": sessions.CopyIn(name="blog/web", path="/srv"),
     "pull": asks.Pull(references=("docker.io/library/redis:7",)),
     "remove-image": asks.RemoveImage(image="redis:7"),
     "prune": asks.Prune(dry_run=True),

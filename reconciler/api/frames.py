@@ -4,12 +4,13 @@
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from reconciler.api.problem import ProblemDetails, Question
+from reconciler.api.sessions import MOST_CELLS
 from reconciler.model.events import AnyEvent, Emit, silent
 
 
@@ -46,6 +47,15 @@ class Output(Frame, frozen=True, kw_only=True, tag="output"):
     """In base64 (RFC 4648)."""
 
 
+class Begun(Frame, frozen=True, kw_only=True, tag="begun"):
+    """A command runs, or a container's streams were joined: from now on input is taken."""
+
+    tty: bool = False
+    """It has a terminal: the one at this end should pass every key on."""
+    stdin: bool = False
+    """It reads input."""
+
+
 class Answer(Frame, frozen=True, kw_only=True, tag="answer"):
     """It is done; the last line."""
 
@@ -58,7 +68,7 @@ class Broken(Frame, frozen=True, kw_only=True, tag="problem"):
     problem: ProblemDetails
 
 
-AnyFrame = Event | Shown | Item | Output | Answer | Broken
+AnyFrame = Event | Shown | Item | Output | Begun | Answer | Broken
 
 
 class Input(Frame, frozen=True, kw_only=True, tag="input"):
@@ -74,7 +84,14 @@ class Signal(Frame, frozen=True, kw_only=True, tag="signal"):
     number: int
 
 
-AnyInput = Input | Signal
+class Resize(Frame, frozen=True, kw_only=True, tag="resize"):
+    """The terminal at this end has another size."""
+
+    rows: Annotated[int, Meta(ge=0, le=MOST_CELLS)]
+    columns: Annotated[int, Meta(ge=0, le=MOST_CELLS)]
+
+
+AnyInput = Input | Signal | Resize
 
 encode = msgspec.json.Encoder().encode
 decode_frame = msgspec.json.Decoder(AnyFrame).decode
@@ -92,6 +109,10 @@ def _stays() -> bool:
     return False
 
 
+def _with_own(work: Callable[[Any], Any]) -> Any:
+    return work(None)
+
+
 class Listener(Struct, frozen=True, kw_only=True):
     """Who hears what a call tells. Called from any thread but `confirm`."""
 
@@ -103,3 +124,6 @@ class Listener(Struct, frozen=True, kw_only=True):
     """Yes, no, or None where nobody can be asked."""
     gone: Callable[[], bool] = _stays
     """Whether nobody listens any more: nothing new is begun then."""
+    join: Callable[[Callable[[Any], Any]], Any] = _with_own
+    """Does what is passed to it, with the streams of whoever listens (`engine.protocol.Streams`), and gives what that
+    gives; with None: those of this process."""

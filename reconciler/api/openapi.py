@@ -10,10 +10,15 @@ from reconciler.api import frames
 from reconciler.api.asks import CALLS, Call, Get
 from reconciler.api.examples import EXAMPLES
 from reconciler.api.problem import MEDIA_TYPE, ProblemDetails
+from reconciler.api.sessions import Session
 from reconciler.api.text import RAW_ASKS, RAW_TYPE, TEXT_TYPE
 from reconciler.schema.load import load_schema
 
 _REF = "#/components/schemas/{name}"
+_STREAMS = (
+    "As application/jsonl the body is this call on its first line, and on each line after that, while the response comes,"
+    " an Input, a Signal or a Resize. It begins with `begun`; the end of the body is the end of the input."
+)
 _FORMS = ("get", "status", "plan", "events")
 
 
@@ -34,7 +39,7 @@ def render_document() -> dict[str, Any]:
             "/healthz": _probe("Whether it answers at all."),
             "/readyz": _probe("Whether all sources have been read once."),
             "/metrics": _text("What the controller does and sees, for Prometheus."),
-            **{f"/v1{call.path}": {call.method.lower(): _operation(call, components)} for call in CALLS},
+            **_operations(components),
         },
         "components": {"schemas": components},
     }
@@ -84,6 +89,13 @@ def _probe(summary: str) -> dict[str, Any]:
     return {"get": {"summary": summary, "responses": {**responses, **_problems()}}}
 
 
+def _operations(components: dict[str, Any]) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for call in CALLS:
+        paths.setdefault(f"/v1{call.path}", {})[call.method.lower()] = _operation(call, components)
+    return paths
+
+
 def _operation(call: Call, components: dict[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {"operationId": call.name, "summary": inspect.getdoc(call.ask) or ""}
     if call.method == "GET":
@@ -97,6 +109,8 @@ def _operation(call: Call, components: dict[str, Any]) -> dict[str, Any]:
         if call.name in EXAMPLES:
             content["example"] = msgspec.to_builtins(EXAMPLES[call.name])
         out["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if issubclass(call.ask, Session):
+        out["description"] = _STREAMS
     out["responses"] = {"200": _answer(call), **_problems()}
     return out
 

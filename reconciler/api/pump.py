@@ -1,6 +1,7 @@
-"""A command that runs in a container for somebody at the other end of a socket: its streams, passed on both ways.
+"""The streams of a call at the other end of a socket: passed on both ways, with signals and the size of a terminal.
 
-One thread copies, bounded both ways; the command itself is waited for by the thread that asked for it.
+One thread copies, bounded both ways, between the frames of the call and pipes; what is at the other end of the pipes (a
+command, a container, a tar) is the business of the thread that answers.
 """
 
 import asyncio
@@ -15,23 +16,27 @@ from typing import Any
 
 import msgspec
 
-from reconciler.api.answers import Opener
-from reconciler.api.asks import Exec
-from reconciler.api.frames import AnyInput, Output, Signal
-from reconciler.engine.protocol import Streams
-from reconciler.verbs import containers
+from reconciler.api import frames
+from reconciler.api.frames import AnyInput, Input, Output, Resize, Signal
+from reconciler.api.sessions import Session, Terminal
+from reconciler.engine.protocol import LET_GO, Begun, Streams
 
 _LARGEST = 65_536
 _MOST_INPUT = 1 << 20
-"""Bytes of input that wait until the command reads."""
+"""Bytes of input that wait until they are read."""
+_GRACE = 5.0
+"""Seconds that a command has to end by SIGHUP once nobody is there any more."""
 _decode = msgspec.json.Decoder(AnyInput).decode
 
 
 class Pump:
-    """The streams of one command. Made on the event loop, which feeds it."""
+    """The streams of one call. Made on the event loop, which feeds it."""
 
-    def __init__(self, put: Callable[[Output], None]) -> None:
+    def __init__(self, ask: Session, put: Callable[[frames.AnyFrame], None]) -> None:
         self._put = put
+        self._size = (ask.rows, ask.columns) if isinstance(ask, Terminal) else (0, 0)
+        self._hears = isinstance(ask, Terminal)
+        """Whether the bell is heard where there is no command to send a signal to."""
         self._loop = asyncio.get_running_loop()
         self._roomy = asyncio.Event()
         self._roomy.set()
@@ -40,34 +45,46 @@ class Pump:
         self._waiting = 0
         self._no_more = False
         self._over = False
+        self._leaving = False
+        """Nobody is there any more, or is about to be."""
+        self._ringing = threading.Lock()
         self._send_signal: Callable[[int], None] | None = None
+        self._theirs: tuple[int, ...] = ()
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._thread = threading.Thread(target=self._run, name="exec", daemon=True)
+        self._heard, self._bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
 
     # --- from the loop ---
 
     def take(self, line: bytes) -> bool:
-        """One line of input: bytes for the command, or a signal. False for what is neither."""
+        """One line: input, a signal, a size. False for what is none of these."""
         try:
             found = _decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return not line
         if isinstance(found, Signal):
-            self._signal(found.number)
-            return True
+            if 0 < found.number < 65:
+                self._signal(found.number)
+        elif isinstance(found, Resize):
+            self._size = (found.rows, found.columns)
+            self._signal(signal.SIGWINCH)
+        else:
+            self._take_input(found)
+        return True
+
+    def _take_input(self, found: Input) -> None:
         if not found.data:
             self.end_input()
-            return True
+            return
         with self._lock:
             self._input.append(found.data)
             self._waiting += len(found.data)
             if self._waiting > _MOST_INPUT:
                 self._roomy.clear()
         self._ring()
-        return True
 
     async def room(self) -> None:
-        """Wait until the command has read most of what came."""
+        """Wait until most of what came was read."""
         await self._roomy.wait()
 
     def end_input(self) -> None:
@@ -75,16 +92,45 @@ class Pump:
         self._no_more = True
         self._ring()
 
+    def let_go(self) -> None:
+        """Whoever is there lets go: a command ends, a container goes on."""
+        self._signal(LET_GO)
+        self._leave()
+
     def hang_up(self) -> None:
-        """Nobody is there any more: the command is told, as by a terminal that closes."""
-        self.end_input()
+        """Nobody is there any more: as let_go, but a container that is to be removed ends."""
         self._roomy.set()
+        with self._ringing:
+            if self._bell >= 0:
+                os.close(self._bell)
+            self._bell = -1
+        self._leave()
+
+    def _leave(self) -> None:
+        self._leaving = True
+        if not self._hears:
+            self.end_input()
+        if self._send_signal is not None:
+            self._end_command()
+
+    def _end_command(self) -> None:
+        """As a terminal that closes ends it; what does not listen to that is killed."""
+        self.end_input()
         self._signal(signal.SIGHUP)
+        timer = threading.Timer(_GRACE, self._signal, (signal.SIGKILL,))
+        timer.daemon = True
+        timer.start()
 
     def _signal(self, number: int) -> None:
-        if self._send_signal is not None and 0 < number < 65:
-            with suppress(OSError):
-                self._send_signal(number)
+        send = self._send_signal
+        with suppress(OSError):
+            if send is not None:
+                if number != LET_GO:
+                    send(number)
+                return
+            with self._ringing:
+                if self._bell >= 0:
+                    os.write(self._bell, bytes([number]))
 
     def _ring(self) -> None:
         with suppress(OSError):
@@ -92,29 +138,54 @@ class Pump:
 
     # --- from the thread that asked ---
 
-    def run(self, work: Callable[[Streams], int]) -> int:
-        """Have `work` run the command; its exit code, once all that it wrote was passed on."""
+    def run(self, work: Callable[[Streams], Any]) -> Any:
+        """What `work` gives that is done with these streams, once all that was written to them was passed on."""
         ends = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
         (theirs_in, self._in), (self._out, theirs_out), (self._err, theirs_err) = ends
-        theirs = (theirs_in, theirs_out, theirs_err)
-
-        def begun(send_signal: Callable[[int], None]) -> None:
-            self._send_signal = send_signal
-            for number in theirs:  # Order: once only the command has them, their ends mean its end.
-                os.close(number)
-
+        self._theirs = (theirs_in, theirs_out, theirs_err)
         os.set_blocking(self._in, False)
         self._thread.start()
         try:
-            return work(Streams(stdin=theirs_in, stdout=theirs_out, stderr=theirs_err, begun=begun))
+            return work(
+                Streams(
+                    stdin=theirs_in, stdout=theirs_out, stderr=theirs_err, bell=self._heard,
+                    size=self._read_size, begun=self._begin,
+                )
+            )  # fmt: skip
         finally:
-            if self._send_signal is None:
-                for number in theirs:
-                    os.close(number)
+            self._close_theirs()
             self._send_signal = None
             self._over = True
             self._ring()
             self._thread.join()
+            self.close()
+
+    def close(self) -> None:
+        """Drop what is open; what was never run has no thread to do it."""
+        if not self._over and self._thread.ident is None:
+            self._over = True
+            os.close(self._woken)
+            os.close(self._wake)
+        self.hang_up()
+        if self._heard >= 0:
+            os.close(self._heard)
+            self._heard = -1
+
+    def _read_size(self) -> tuple[int, int] | None:
+        return self._size if all(self._size) else None
+
+    def _begin(self, begun: Begun) -> None:
+        if begun.send_signal is not None:
+            self._close_theirs()  # Order: once only the command has them, their ends mean its end.
+            self._send_signal = begun.send_signal
+            if self._leaving:
+                self._end_command()
+        self._put(frames.Begun(tty=begun.tty, stdin=begun.stdin))
+
+    def _close_theirs(self) -> None:
+        for number in self._theirs:
+            os.close(number)
+        self._theirs = ()
 
     # --- the thread that copies ---
 
@@ -182,16 +253,3 @@ class Pump:
             if self._waiting < _MOST_INPUT // 2 and not self._roomy.is_set():
                 self._loop.call_soon_threadsafe(self._roomy.set)
         return True
-
-
-def run_command(opened: Opener, ask: Exec, pump: Pump) -> Any:
-    """The exit code of a command. Raises what `exec` raises."""
-
-    def work(streams: Streams) -> int:
-        with opened() as root:
-            return containers.exec_(
-                root, ask.name, ask.command, tty=False, stdin=ask.stdin, user=ask.user, workdir=ask.workdir,
-                env=ask.env, streams=streams,
-            ).exit_code  # fmt: skip
-
-    return {"exit_code": pump.run(work)}

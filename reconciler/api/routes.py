@@ -20,9 +20,10 @@ from starlette.routing import Route
 
 from reconciler.api import frames
 from reconciler.api.answers import Opener, answer
-from reconciler.api.asks import CALLS, Ask, Call, Cancel, Exec, Get
+from reconciler.api.asks import CALLS, Ask, Call, Cancel, Get
 from reconciler.api.problem import MEDIA_TYPE, BadRequest, describe_error, map_error
-from reconciler.api.pump import Pump, run_command
+from reconciler.api.pump import Pump
+from reconciler.api.sessions import Session
 from reconciler.api.streams import Stream
 from reconciler.api.tables import render_tables
 from reconciler.api.text import RAW_ASKS, RAW_TYPE, TEXT_TYPE, RawText, Reader, read_reader
@@ -34,7 +35,7 @@ MOST_BODY = 32 << 20
 BODY_SECONDS = 30.0
 """Within which it must have come."""
 MOST_LINE = 1 << 20
-"""Bytes of one line of it, where lines go to a command."""
+"""Bytes of one line of it, where it comes in lines."""
 MOST_AT_WORK = 32
 """Requests that are worked on at once; one more is told to come again."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -100,7 +101,7 @@ class Api:
 
     def _endpoint(self, call: Call) -> Endpoint:
         async def endpoint(request: Request) -> Response:
-            ask = await _read_exec(request) if call.ask is Exec else await _read_ask(call, request)
+            ask = await (_read_session if issubclass(call.ask, Session) else _read_ask)(call, request)
             if isinstance(ask, Cancel):
                 return self._cancel(ask)
             if self.at_work >= MOST_AT_WORK:
@@ -118,7 +119,6 @@ class Api:
 
     async def _work(self, call: Call, ask: Ask, request: Request) -> Response:
         stream = Stream(ask, asyncio.get_running_loop())
-        pump = stream.pump = Pump(stream.listener.item) if isinstance(ask, Exec) else None
         name = request.headers.get("reconcile-call") or f"{id(stream)}"
         self.running[name] = stream
         self.at_work += 1
@@ -126,13 +126,13 @@ class Api:
 
         def run() -> Any:
             with acting_as(who, uid=line.uid, pid=line.pid):
-                if isinstance(ask, Exec) and pump is not None:
-                    return run_command(self.opened, ask, pump)
                 return answer(self.opened, ask, stream.listener)
 
         def done(future: asyncio.Future[Any]) -> None:
             self.at_work -= 1
             self.running.pop(name, None)
+            if stream.pump is not None:
+                stream.pump.close()
             stream.end(future)
 
         future = asyncio.get_running_loop().run_in_executor(self.pool, contextvars.Context().run, run)
@@ -142,10 +142,14 @@ class Api:
             if isinstance(ask, Get) and _accepts(request, TEXT_TYPE):
                 return _render_text(found, request)
             return _json(found)
-        # A command may be silent until it has read something.
-        if pump is None and not await stream.begun():
-            await _mapped(future)  # It failed before it told anything.
-        return Frames(stream, *_choose_form(ask, request), rest=getattr(request.state, "rest", None))
+        watcher = asyncio.ensure_future(_watch(stream, request))
+        try:
+            if not await stream.begun():
+                await _mapped(future)  # It failed before it told anything.
+        except BaseException:
+            watcher.cancel()
+            raise
+        return Frames(stream, watcher, *_choose_form(ask, request))
 
 
 async def _mapped(future: "asyncio.Future[Any]") -> Any:
@@ -162,19 +166,21 @@ class Frames(Response):
     """A stream's frames as they come."""
 
     def __init__(
-        self, stream: Stream, media_type: str, render: Callable[[frames.AnyFrame], bytes], *, rest: bytes | None = None
+        self,
+        stream: Stream,
+        watcher: "asyncio.Future[None]",
+        media_type: str,
+        render: Callable[[frames.AnyFrame], bytes],
     ) -> None:
         super().__init__(media_type=media_type)
         del self.headers["content-length"]
         self.headers["cache-control"] = "no-store"
         self._stream = stream
-        self._rest = rest
-        """What of the body came with its first line; None where that was all of it."""
+        self._watcher = watcher
         self._render = render
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002 as all responses
         """Send until the stream ends or nobody reads any more."""
-        watcher = asyncio.ensure_future(self._watch(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for batch in self._stream.batches():
@@ -182,32 +188,37 @@ class Frames(Response):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
-            watcher.cancel()
+            self._watcher.cancel()
             self._stream.leave()
 
-    async def _watch(self, receive: Any) -> None:
-        if self._stream.pump is not None:
-            await self._feed(self._stream.pump, receive)
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._stream.leave()
 
-    async def _feed(self, pump: Pump, receive: Any) -> None:
-        """Pass on what the body brings, a line each, no faster than it is taken."""
-        rest, more = self._rest or b"", self._rest is not None
-        while more:
-            *lines, rest = rest.split(b"\n")
-            if len(rest) > MOST_LINE or not all(pump.take(line) for line in lines if line):
-                break
-            await pump.room()
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                self._stream.leave()
-                return
-            rest += message.get("body", b"")
-            more = message.get("more_body", False)
-        pump.take(rest)
-        pump.end_input()
+async def _watch(stream: Stream, request: Request) -> None:
+    """See whether somebody is there, and pass on what he sends."""
+    if stream.pump is not None and not await _feed(stream.pump, request):
+        return stream.leave()
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    stream.leave()
+
+
+async def _feed(pump: Pump, request: Request) -> bool:
+    """Pass on what the body brings, a line each, no faster than it is taken; False where nobody is there any more."""
+    rest = getattr(request.state, "rest", None)
+    more = rest is not None  # else the body was all of one call
+    rest = rest or b""
+    while more:
+        *lines, rest = rest.split(b"\n")
+        if len(rest) > MOST_LINE or not all(pump.take(line) for line in lines if line):
+            break
+        await pump.room()
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            return False
+        rest += message.get("body", b"")
+        more = message.get("more_body", False)
+    pump.take(rest)
+    pump.end_input()
+    return True
 
 
 def _render_line(frame: frames.AnyFrame) -> bytes:
@@ -289,8 +300,8 @@ def _check_caller(request: Request) -> None:
 # --- requests ---
 
 
-async def _read_exec(request: Request) -> Ask:
-    """The first line of the body; what follows goes to the command. A body that is only that may be application/json."""
+async def _read_session(call: Call, request: Request) -> Ask:
+    """The first line of the body; what follows goes to its streams. A body that is only that may be application/json."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         body = await _read_body(request)
@@ -299,7 +310,7 @@ async def _read_exec(request: Request) -> Ask:
     else:
         raise BadRequest(415, "the body is neither application/jsonl nor application/json", "send a Content-Type")
     try:
-        return msgspec.json.decode(body, type=Exec)
+        return msgspec.json.decode(body, type=call.ask)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise BadRequest(400, f"the body does not fit: {error}") from error
 

@@ -10,15 +10,46 @@ from typing import Any
 
 from reconciler.api import frames
 from reconciler.api.asks import Agreed, Ask
-from reconciler.api.frames import AnyFrame, Listener
+from reconciler.api.frames import AnyFrame, Listener, Output
 from reconciler.api.problem import Question, Unanswered, describe_error, map_error
 from reconciler.api.pump import Pump
+from reconciler.api.sessions import CopyOut, Session
 from reconciler.model.events import AnyEvent
 
 MOST_WAITING = 1024
-"""Frames that may wait to be sent."""
+"""Frames that may wait to be sent; one of output counts as one for each KiB."""
 PATIENCE = 30.0
 """Seconds until who reads nothing has gone."""
+LONG_PATIENCE = 3600.0
+"""The same where streams are passed on: who pages through an output reads nothing for a while."""
+
+
+class Room:
+    """Frames that may wait."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._most = most
+        self._changed = threading.Condition()
+
+    def take(self, count: int, *, seconds: float) -> bool:
+        """Wait until there is room for so many; False where there was none for so long."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: self._free >= min(count, self._most), timeout=seconds)
+            if found:
+                self._free -= count
+            return found
+
+    def give(self, count: int) -> None:
+        """They are on their way."""
+        with self._changed:
+            self._free += count
+            self._changed.notify_all()
+
+
+def weigh(frame: AnyFrame) -> int:
+    """What it counts for."""
+    return 1 + (len(frame.data) >> 10) if isinstance(frame, Output) else 1
 
 
 class Stream:
@@ -28,16 +59,20 @@ class Stream:
         self._ask = ask
         self._loop = loop
         self._frames: list[AnyFrame] = []
-        self._free = threading.Semaphore(MOST_WAITING)
+        self._room = Room(MOST_WAITING)
+        self._patience = LONG_PATIENCE if isinstance(ask, Session | CopyOut) else PATIENCE
         self._gone = threading.Event()
         self._left = False
         self._ended = False
         self._some = asyncio.Event()
         self.pump: Pump | None = None
-        """Of a command: where its input goes."""
+        """Of a call with streams: where its input goes."""
+        if isinstance(ask, Session):
+            self.pump = Pump(ask, self._put)
         self.listener = Listener(
-            emit=self._emit, show=self._show, item=self._put, confirm=self._confirm, gone=self._gone.is_set
-        )
+            emit=self._emit, show=self._show, item=self._put, confirm=self._confirm, gone=self._gone.is_set,
+            **({"join": self.pump.run} if self.pump else {}),
+        )  # fmt: skip
 
     # --- from threads ---
 
@@ -50,7 +85,7 @@ class Stream:
     def _put(self, frame: AnyFrame) -> None:
         if self._left:
             return
-        if not self._free.acquire(timeout=PATIENCE):
+        if not self._room.take(weigh(frame), seconds=self._patience):
             self._loop.call_soon_threadsafe(self.leave)
             return
         self._loop.call_soon_threadsafe(self._take, frame)
@@ -66,12 +101,14 @@ class Stream:
     def cancel(self) -> None:
         """End at the next action; its end is still told."""
         self._gone.set()
+        if self.pump is not None:
+            self.pump.let_go()
 
     # --- on the loop ---
 
     def _take(self, frame: AnyFrame) -> None:
         if self._left:
-            self._free.release()
+            self._room.give(weigh(frame))
             return
         self._frames.append(frame)
         self._some.set()
@@ -82,7 +119,7 @@ class Stream:
         self._gone.set()
         if self.pump is not None:
             self.pump.hang_up()
-        self._free.release(len(self._frames) + 1)  # Whoever waits to put one must not wait on.
+        self._room.give(MOST_WAITING * 2)  # Whoever waits to put one must not wait on.
         self._frames.clear()
         self._some.set()
 
@@ -107,7 +144,7 @@ class Stream:
             await self._some.wait()
             self._some.clear()
             batch, self._frames = self._frames, []
-            self._free.release(len(batch)) if batch else None
+            self._room.give(sum(map(weigh, batch)))
             ended = self._ended
             if batch:
                 yield batch

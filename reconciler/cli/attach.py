@@ -1,12 +1,13 @@
 """`reconcile attach` and `reconcile wait`."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from reconciler.cli.options import complete_names, opened, output_option, root_option
+from reconciler.cli.options import complete_names, output_option, root_option
 from reconciler.cli.reach import ask
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,12 +45,19 @@ def parse_keys(text: str) -> bytes:
 @click.pass_context
 def attach(ctx: click.Context, *, name: str, no_stdin: bool, sig_proxy: bool, detach_keys: str, root: Path | None) -> int:
     """Join the streams of a running container, until it ends (its exit code is ours) or the detach keys are typed."""
-    from reconciler.verbs import attach as verbs
+    from reconciler.api.sessions import Attach
+    from reconciler.cli.streams import join, size_fields
 
-    keys = parse_keys(detach_keys)
-    with opened(ctx, root) as found:
-        ended = verbs.attach(found, name, stdin=not no_stdin, keys=keys, signals=sig_proxy)
-    return READER_GONE if ended.unread else ended.exit_code or 0
+    wanted = Attach(
+        name=name, stdin=not no_stdin, keys=choose_keys(parse_keys(detach_keys)), signals=sig_proxy, **size_fields()
+    )  # fmt: skip
+    ended = join(ctx, root, wanted, signals=sig_proxy)
+    return READER_GONE if ended["unread"] else ended["exit_code"] or 0
+
+
+def choose_keys(keys: bytes) -> bytes:
+    """What lets go, which is typed on a terminal or not at all."""
+    return keys if os.isatty(0) else b""
 
 
 @click.command(epilog="Example: reconcile wait migrate")

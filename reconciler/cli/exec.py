@@ -5,8 +5,7 @@ from pathlib import Path
 
 import click
 
-from reconciler.cli.options import complete_names, opened, root_option
-from reconciler.cli.reach import find_client
+from reconciler.cli.options import complete_names, root_option
 
 OURS = 125
 """The exit code where not the command but we failed, as docker has it."""
@@ -33,35 +32,23 @@ def exec_(
     from reconciler.cli.render import is_terminal, show_error
     from reconciler.model.errors import ReconcileError
 
-    if tty and (ctx.obj or {}).get("host"):
-        raise click.UsageError("-t does not go through --host: ssh -t HOST reconcile exec -t …")
     if tty and not is_terminal(sys.stdin):
         raise click.UsageError("-t: standard input is no terminal; leave -t out")
     if command[0] == "--" and len(command) > 1:  # Compat: kubectl wants it there, docker takes it for the command.
         command = command[1:]
     env = dict(pair.partition("=")[::2] for pair in variables)
-    if not tty and (client := find_client(ctx, root)) is not None:  # A terminal is passed through by ourselves.
-        from reconciler.api.asks import Exec
-        from reconciler.api.client import Unreachable
+    from reconciler.api.sessions import Exec
+    from reconciler.cli.streams import join, size_fields
 
-        wanted = Exec(name=name, command=command, stdin=interactive, user=user, workdir=workdir, env=env)
-        try:
-            return client.exec(wanted)
-        except ReconcileError as error:
-            if not isinstance(error, Unreachable) or client.remote:
-                show_error(error)
-                return OURS
-    from reconciler.verbs import containers
-
+    wanted = Exec(
+        name=name, command=command, tty=tty, stdin=interactive or tty, user=user, workdir=workdir, env=env,
+        **(size_fields() if tty else {}),
+    )  # fmt: skip
     try:
-        with opened(ctx, root) as found:
-            result = containers.exec_(
-                found, name, command, tty=tty, stdin=interactive, user=user, workdir=workdir, env=env
-            )  # fmt: skip
+        return int(join(ctx, root, wanted)["exit_code"])
     except ReconcileError as error:
         show_error(error)
         return OURS
-    return result.exit_code
 
 
 COMMANDS = {"exec": exec_}

@@ -18,8 +18,8 @@ _NAME = re.compile(
 )
 """What a host may be called: nothing that ssh could take for an option."""
 REACHING = frozenset(
-    "apply plan rollback drift delete status get describe logs exec wait stop start restart kill pause unpause"  # noqa: SIM905
-    " pull images history events approve boot lock export".split()
+    "apply plan rollback drift delete status get describe logs exec attach run cp wait export stop start"  # noqa: SIM905
+    " restart kill pause unpause pull images history events approve boot lock".split()
 )
 """The commands that go through an API."""
 

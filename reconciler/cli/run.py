@@ -2,22 +2,20 @@
 
 import os
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.cli.attach import READER_GONE, detach_option, parse_keys
+from reconciler.cli.attach import READER_GONE, choose_keys, detach_option, parse_keys
 from reconciler.cli.exec import OURS
-from reconciler.cli.options import opened, output_option, root_option
+from reconciler.cli.options import output_option, root_option
+from reconciler.cli.reach import find_client
 
 if TYPE_CHECKING:
-    from reconciler.manifest.command import Flags
+    from reconciler.api.sessions import Run
     from reconciler.model.errors import ReconcileError
     from reconciler.model.events import AnyEvent
-    from reconciler.verbs.root import Root
-    from reconciler.verbs.run import Started
 
 
 @click.command(
@@ -63,43 +61,38 @@ def run(
     """Run a command in a new container of the stack `run`. Its exit code is ours; 125: we failed, 126: not executable, 127:
     not found."""
     from reconciler.cli.render import is_terminal, show_error
+    from reconciler.cli.streams import join
     from reconciler.model.errors import ReconcileError
-    from reconciler.model.events import silent
-    from reconciler.verbs.end import remove
 
     keys = parse_keys(detach_keys)
     if given["tty"] and given["interactive"] and not detach and not is_terminal(sys.stdin):
         raise click.UsageError("-t: standard input is no terminal; leave -t out")
     if given["remove"] and given["restart"] != "no":
         raise click.UsageError("--rm and --restart contradict each other; leave one out")
+    told = Told()
     try:
-        flags = read_flags(given)
-        _check(flags)
-        with opened(ctx, root, create=True) as found:
-            started = _start(found, flags, attach=not detach)
-            with closing(started):
-                if started.line is None:
-                    _show_started(started, form)
-                    return 0
-                ended = started.line.relay(stdin=given["interactive"], keys=keys, signals=sig_proxy)
-                over = ended.exit_code is not None or ended.unread
-                if given["remove"] and over:
-                    remove(found, started.key, emit=silent)
-                elif ended.unread:
-                    click.echo(f"nobody reads its output any more; {started.name} goes on", err=True)
-                return READER_GONE if ended.unread else ended.exit_code or 0
+        client = find_client(ctx, root)
+        wanted = read_flags(given, detach=detach, keys=choose_keys(keys), signals=sig_proxy, reads_files=client is not None)
+        ended = join(ctx, root, wanted, emit=told, signals=sig_proxy, begun=told.close)
     except ReconcileError as error:
+        told.close()
         show_error(error)
         return _code(error)
+    if detach:
+        _show_started(ended, form)
+        return 0
+    if ended["unread"] and not given["remove"]:
+        click.echo(f"nobody reads its output any more; {ended['name']} goes on", err=True)
+    return READER_GONE if ended["unread"] else ended["exit_code"] or 0
 
 
-def _show_started(started: "Started", form: str) -> None:
+def _show_started(started: dict[str, Any], form: str) -> None:
     from reconciler.cli.render import show, show_json_line
 
-    if form != "json":
-        show(started.name)
-        return
-    show_json_line({"key": started.key, "name": started.name, "incarnation": started.made.incarnation})
+    if form == "json":
+        show_json_line(started)
+    else:
+        show(started["name"])
 
 
 def _code(error: "ReconcileError") -> int:
@@ -108,58 +101,66 @@ def _code(error: "ReconcileError") -> int:
     return error.code if isinstance(error, ProgramFailed) else OURS
 
 
-def read_flags(given: dict[str, Any]) -> "Flags":
-    """The flags as a manifest would have them."""
-    from reconciler.manifest.command import Flags
+def read_flags(given: dict[str, Any], *, detach: bool, keys: bytes, signals: bool, reads_files: bool) -> "Run":
+    """The flags as a call. With `reads_files` those of --env-file are read here: they may be on another machine than the
+    root. Raises BadManifest for one that is none, Failed."""
+    from reconciler.api.sessions import Run
+    from reconciler.cli.streams import size_fields
 
-    written = {
-        "command": list(given["command"]),
-        "env": [pair for pair in given["env"] if "=" in pair or pair in os.environ],
-        "env_file": list(given["env_file"]),
-        "mounts": list(given["volume"]),
-        "ports": list(given["publish"]),
-        "user": given["user"],
-        "workdir": given["workdir"],
-        "read_only": given["read_only"],
-        "cap_add": list(given["cap_add"]),
-        "cap_drop": list(given["cap_drop"]),
-        "labels": list(given["label"]),
-        "hostname": given["hostname"],
-        "init": given["init"],
-        "stop_signal": given["stop_signal"],
-        "tty": given["tty"],
-        "stdin": given["interactive"],
-        "resources": {k: v for k, v in (("memory", given["memory"]), ("cpus", given["cpus"])) if v not in ("", None)},
-    }
-    written = {name: value for name, value in written.items() if value not in ("", [], {}, False)}
-    written["restart"] = given["restart"]
-    if given["entrypoint"] is not None:
-        written["entrypoint"] = [given["entrypoint"]] if given["entrypoint"] else []
-    return Flags(
-        name=given["name"],
+    env, environment = list(given["env"]), {}
+    if reads_files:
+        environment = _read_env_files(given["env_file"])
+        named = {pair.partition("=")[0] for pair in env}
+        env += [name for name in environment if name not in named]
+    environment |= {name: os.environ[name] for name in given["env"] if "=" not in name and name in os.environ}
+    return Run(
         image=given["image"],
-        written=written,
-        networks=tuple(dict.fromkeys(given["network"])),
-        pull=given["pull"],
+        command=given["command"],
+        name=given["name"],
+        detach=detach,
+        stdin=given["interactive"],
+        tty=given["tty"],
         remove=given["remove"],
+        env=tuple(env),
+        env_file=() if reads_files else given["env_file"],
+        environment=environment,
+        folder=os.getcwd(),  # noqa: PTH109 text is wanted
+        mounts=given["volume"],
+        ports=given["publish"],
+        networks=given["network"],
+        user=given["user"],
+        workdir=given["workdir"],
+        entrypoint=given["entrypoint"],
+        memory=given["memory"],
+        cpus=given["cpus"] or 0.0,
+        read_only=given["read_only"],
+        cap_add=given["cap_add"],
+        cap_drop=given["cap_drop"],
+        restart=given["restart"],
+        labels=given["label"],
+        hostname=given["hostname"],
+        init=given["init"],
+        pull=given["pull"],
+        stop_signal=given["stop_signal"],
+        keys=keys,
+        signals=signals,
+        **size_fields(),
     )
 
 
-def _check(flags: "Flags") -> None:
-    from reconciler.verbs.run import check
+def _read_env_files(files: tuple[str, ...]) -> dict[str, str]:
+    """The variables of files, a later one winning."""
+    from reconciler.manifest.envfile import parse_env_text
+    from reconciler.model.errors import Failed
 
-    check(flags, environment=os.environ)
-
-
-def _start(root: "Root", flags: "Flags", *, attach: bool) -> "Started":
-    from reconciler.verbs.face import Face
-    from reconciler.verbs.run import start
-
-    told = Told()
-    try:
-        return start(root, flags, environment=os.environ, attach=attach, face=Face(emit=told))
-    finally:
-        told.close()
+    found: dict[str, str] = {}
+    for name in files:
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Failed(f"--env-file {name}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
+        found |= parse_env_text(text, file=name)
+    return found
 
 
 class Told:

@@ -244,14 +244,34 @@ class ExecResult(Struct, frozen=True, kw_only=True):
     exit_code: int
 
 
+LET_GO = 0
+"""On the bell of `Streams`: whoever is there lets go."""
+
+
 class Streams(Struct, frozen=True, kw_only=True):
-    """Streams of a command that are not our own: descriptors, which the caller closes."""
+    """Where the streams of a command or a container lead that are not our own: descriptors, which the caller closes."""
 
     stdin: int
     stdout: int
     stderr: int
-    begun: Callable[[Callable[[int], None]], None]
-    """Called once it runs, with what sends it a signal."""
+    bell: int
+    """On it come signals, a byte each, its number: SIGWINCH where the size is another, LET_GO; its end says that nobody is
+    there any more."""
+    size: Callable[[], tuple[int, int] | None]
+    """Rows and columns of the terminal at the other end, where there is one."""
+    begun: Callable[["Begun"], None]
+    """Called once it runs."""
+
+
+class Begun(Struct, frozen=True, kw_only=True):
+    """A command that runs, or a container that streams were joined to."""
+
+    tty: bool = False
+    """It has a terminal."""
+    stdin: bool = False
+    """It reads what is given to it."""
+    send_signal: Callable[[int], None] | None = None
+    """What sends it a signal, from any thread; None where it hears the bell."""
 
 
 class LogLine(Struct, frozen=True, kw_only=True):
@@ -279,10 +299,10 @@ class Attached(Struct, frozen=True, kw_only=True):
 class Line(Protocol):
     """A line to a container's first process, opened by `Inside.attach`: what it writes is kept until `relay`."""
 
-    def relay(self, *, stdin: bool, keys: bytes = b"", signals: bool = True) -> Attached:
+    def relay(self, *, stdin: bool, keys: bytes = b"", signals: bool = True, streams: Streams | None = None) -> Attached:
         """Pass everything through until it ends: its stdout and stderr to ours, our stdin (if asked) to its; a terminal is
         raw, and its size follows. `keys` typed on a terminal let go of it; `signals` that we get are passed on. Called from
-        the main thread. Raises Failed where nobody can say how it ended."""
+        the main thread, but with `streams` that are not ours. Raises Failed where nobody can say how it ended."""
 
     def close(self) -> None:
         """Let go of it. It goes on."""
@@ -338,8 +358,8 @@ class Inside(Protocol):
         env: Mapping[str, str] = {},
         streams: Streams | None = None,
     ) -> ExecResult:
-        """Run a command in it with our own stdin (if asked), stdout and stderr, or with `streams` and no
-        terminal. With `tty` the terminal is passed through, with its size. 126: not executable, 127: not found."""
+        """Run a command in it with our own stdin (if asked), stdout and stderr, or with `streams`. With `tty` the terminal
+        is passed through, with its size. Once nobody is there it ends. 126: not executable, 127: not found."""
 
     def attach(self, made: Made) -> Line:
         """Open a line to one that was made or runs. Raises Failed where nothing runs."""

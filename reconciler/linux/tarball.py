@@ -10,10 +10,11 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from reconciler.linux import paths
+from reconciler.linux.files import staging_name
 
 _BELOW = paths.BENEATH | paths.NO_SYMLINKS | paths.NO_MAGICLINKS
 _ENTRY = paths.BENEATH | paths.NO_MAGICLINKS
@@ -22,6 +23,29 @@ _PIECE = 1 << 20
 
 Skipped = Callable[[str], None]
 """Called with the name of each entry that is left out: a device, a socket."""
+
+
+_TYPES_OF_HEADERS = frozenset((*b"xgXLK",))
+_MOST_HEADER = 1 << 20
+"""Bytes of what tarfile reads whole: long names, extended headers."""
+
+
+class _Entry(tarfile.TarInfo):
+    """One that nobody can make us read whole where it is large."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Entry":
+        """A header. Raises OSError for an extended one that is larger than any name or attribute."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type[0] in _TYPES_OF_HEADERS and found.size > _MOST_HEADER:
+            raise OSError(errno.E2BIG, "a header of the tar is too large")
+        return found
+
+
+def forget_members(tar: tarfile.TarFile) -> None:
+    """Have a stream keep none of the entries that it has gone by: tarfile keeps all."""
+    members: list[tarfile.TarInfo] = vars(tar)["members"]
+    members.clear()
 
 
 def pack(start: int, top: str, to: IO[bytes], *, skipped: Skipped) -> None:
@@ -51,6 +75,7 @@ class _Packer:
             self._tar.addfile(_header(found, name, tarfile.FIFOTYPE))
         else:
             self._skipped(name)
+        forget_members(self._tar)
 
     def _add_folder(self, opened: int, name: str) -> None:
         if paths.is_kernels(opened):
@@ -76,7 +101,8 @@ class _Packer:
         if found.st_nlink > 1 and inode in self._links:
             self._tar.addfile(_header(found, name, tarfile.LNKTYPE, target=self._links[inode]))
             return
-        self._links[inode] = name
+        if found.st_nlink > 1:
+            self._links[inode] = name
         # The descriptor, not a path: what it is was looked at, and a fifo would have hung.
         with open(f"/proc/self/fd/{opened}", "rb", buffering=0) as file:  # noqa: PTH123
             header = _header(found, name, tarfile.REGTYPE)
@@ -153,9 +179,10 @@ def _open_below(folder: int, name: str) -> int:
 def unpack(stream: IO[bytes], place: Place, *, owner: tuple[int, int] | None, set_ids: bool, skipped: Skipped) -> None:
     """Unpack a tar stream. `owner` None keeps the tar's numbers; without `set_ids` setuid and setgid bits are dropped. A
     folder that is there stays and takes mode and owner; anything else gives way; a folder gives way to folders alone."""
-    with tarfile.open(fileobj=stream, mode="r|*", encoding="utf-8", errors="surrogateescape") as tar:
+    with tarfile.open(fileobj=stream, mode="r|*", encoding="utf-8", errors="surrogateescape", tarinfo=_Entry) as tar:
         folders: list[tuple[str, int]] = []
-        for entry in tar:
+        while (entry := tar.next()) is not None:
+            forget_members(tar)
             name = clean_name(entry.name)
             if name:
                 _unpack_entry(tar, entry, name, place, owner=owner, set_ids=set_ids, skipped=skipped)
@@ -193,7 +220,6 @@ def _unpack_entry(
         if entry.isdir():
             _make_folder(parent, last)
         elif entry.isreg():
-            _make_way(parent, last)
             _write_file(tar, entry, parent, last, (uid, gid, mode))
             return
         elif entry.issym():
@@ -252,14 +278,45 @@ def _make_way(parent: int, name: str) -> None:
 
 def _write_file(tar: tarfile.TarFile, entry: tarfile.TarInfo, parent: int, name: str, owned: tuple[int, int, int]) -> None:
     uid, gid, mode = owned
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(name, flags, 0o600, dir_fd=parent), "wb") as file:
+    with _new_file(parent, name) as file:
         source = tar.extractfile(entry)
         assert source is not None
         while piece := source.read(_PIECE):
             file.write(piece)
         file.flush()
-        # Race: by the descriptor, for the name may be another file's by now. Order: a change of owner clears setuid.
+        # Race: by the descriptor, for a name may be another file's by now. Order: a change of owner clears setuid.
         os.fchown(file.fileno(), uid, gid)
         os.fchmod(file.fileno(), mode)
         os.utime(file.fileno(), (int(entry.mtime), int(entry.mtime)))
+
+
+@contextmanager
+def _new_file(parent: int, name: str) -> Iterator[IO[bytes]]:
+    """A file that takes its name at the end of a `with`, whole, from whatever had it: of one that was not finished nothing
+    is left, even where we are killed (open(2), O_TMPFILE), and what had the name keeps it."""
+    staged = staging_name("copied")
+    number, named = _open_unnamed(parent, staged)
+    try:
+        with os.fdopen(number, "wb") as file:
+            yield file
+            file.flush()
+            if not named:
+                os.link(f"/proc/self/fd/{number}", staged, dst_dir_fd=parent)
+                named = True
+        os.rename(staged, name, src_dir_fd=parent, dst_dir_fd=parent)
+        named = False
+    finally:
+        if named:
+            with suppress(FileNotFoundError):
+                os.unlink(staged, dir_fd=parent)
+
+
+def _open_unnamed(parent: int, staged: str) -> tuple[int, bool]:
+    """A new file, and whether it has a name already, for want of a file system that knows files without."""
+    try:
+        return os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=parent), False
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(staged, flags, 0o600, dir_fd=parent), True

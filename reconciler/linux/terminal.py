@@ -1,10 +1,15 @@
-"""Terminals: raw mode for the time of a `with`, and their size. What is no terminal is left as it is."""
+"""Terminals: raw mode for the time of a `with`, their size, and signals. What is no terminal is left as it is."""
 
 import os
+import signal
 import termios
+import threading
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What a program that stands for another passes on to it."""
 
 
 @contextmanager
@@ -38,3 +43,26 @@ def write_size(fd: int, size: tuple[int, int] | None) -> None:
     """Give a terminal this size (ioctl_tty(2), TIOCSWINSZ); None leaves it as it is."""
     if size is not None:
         termios.tcsetwinsize(fd, size)
+
+
+@contextmanager
+def listen(*, passed_on: bool, sizes: bool) -> Iterator[int]:
+    """A descriptor on which the numbers of signals come, one a byte: those of PASSED_ON, SIGWINCH where `sizes` count; -1
+    outside the main thread, which alone has them."""
+    numbers = [*(PASSED_ON if passed_on else ()), *((signal.SIGWINCH,) if sizes else ())]
+    if not numbers or threading.current_thread() is not threading.main_thread():
+        yield -1
+        return
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    before = {number: signal.getsignal(number) for number in numbers}
+    wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    try:
+        yield read_end
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(read_end)
+        os.close(write_end)

@@ -89,8 +89,10 @@ class Changed(Event, frozen=True, kw_only=True, tag="change"):
     """Somebody changed something of a stack, or tried to: told at its end, with what came of it. An audit reads these."""
 
     verb: str
-    """apply | heal | delete | rollback | boot | run | stop | start | restart | kill | pause | unpause"""
+    """apply | heal | delete | rollback | boot | run | stop | start | restart | kill | pause | unpause | exec | attach | cp
+    | pull | images rm | images prune"""
     stack: str
+    """Empty for images."""
     who: str
     """A user, or `serve SOURCE`."""
     uid: int | None = None
@@ -100,9 +102,9 @@ class Changed(Event, frozen=True, kw_only=True, tag="change"):
     result: str
     """done | failed | rolled-back | refused | interrupted"""
     why: str = ""
-    """What went wrong."""
+    """What went wrong, or what else came of it."""
     actions: tuple[str, ...] = ()
-    """`VERB KEY: REASON` of each action of the plan; of very many the first."""
+    """`VERB KEY: REASON` of each action of the plan; of very many the first. `exec KEY: PROGRAM`, `cp KEY: out PATH`."""
     count: int = 0
     """How many there are."""
     took: float = 0.0

@@ -1,22 +1,28 @@
 """Attach to a container that runs, and wait for containers to end."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 from msgspec import Struct
 
 from reconciler.converge.view import made_of
-from reconciler.engine.protocol import Attached
+from reconciler.engine.protocol import Attached, Streams
 from reconciler.model.errors import Failed, ReconcileError
 from reconciler.model.key import Key, full_name
 from reconciler.model.observation import Phase, Status
 from reconciler.model.record import Record
 from reconciler.model.spec import ContainerSpec
 from reconciler.verbs.names import find_containers, find_one
+from reconciler.verbs.record import recorded
 from reconciler.verbs.root import Root
 
-_AT_ONCE = 60.0
-"""Seconds of one wait: then it is looked anew at which incarnation the key has."""
+_AT_ONCE = 5.0
+"""Seconds of one wait: then it is looked anew at which incarnation the key has, and whether anybody waits."""
+
+
+def _stays() -> bool:
+    return False
 
 
 class Ended(Struct, frozen=True, kw_only=True):
@@ -29,7 +35,7 @@ class Ended(Struct, frozen=True, kw_only=True):
     """What is to be known beside it: a hold."""
 
 
-def attach(root: Root, name: str, *, stdin: bool, keys: bytes, signals: bool) -> Attached:
+def attach(root: Root, name: str, *, stdin: bool, keys: bytes, signals: bool, streams: Streams | None = None) -> Attached:
     """Join a container's streams until it ends or is let go. Raises Failed for one that does not run."""
     with root.store.read() as tx:
         records = tx.records()
@@ -39,25 +45,26 @@ def attach(root: Root, name: str, *, stdin: bool, keys: bytes, signals: bool) ->
     assert isinstance(record.spec, ContainerSpec)
     if states[record.incarnation].phase is Phase.PAUSED:
         raise Failed(f"{record.key}: attach: it is paused", hint=f"reconcile unpause {full_name(record.key)}")
-    line = root.engine.inside.attach(made_of(record))
-    try:
-        return line.relay(stdin=stdin and record.spec.stdin, keys=keys, signals=signals)
-    finally:
-        line.close()
+    with recorded(root, "attach", record.key), closing(root.engine.inside.attach(made_of(record))) as line:
+        return line.relay(stdin=stdin and record.spec.stdin, keys=keys, signals=signals, streams=streams)
 
 
-def wait(root: Root, names: Sequence[str]) -> Iterator[Ended]:
-    """Wait for each to end, in the order given; one that has ended already ends its wait at once. Raises NotFound."""
+def wait(root: Root, names: Sequence[str], *, stop: Callable[[], bool] = _stays) -> Iterator[Ended]:
+    """Wait for each to end, in the order given; one that has ended already ends its wait at once. Ends early, some seconds
+    after `stop()` is true. Raises NotFound."""
     with root.store.read() as tx:
         records = tx.records()
     wanted = [record for name in names for record in find_containers(records, name)]
     for record in wanted:
-        yield _wait_for(root, record)
+        ended = _wait_for(root, record, stop)
+        if ended is None:
+            return
+        yield ended
 
 
-def _wait_for(root: Root, record: Record) -> Ended:
+def _wait_for(root: Root, record: Record, stop: Callable[[], bool]) -> Ended | None:
     """Wait for a key: one that is replaced meanwhile is waited for in its new incarnation."""
-    while True:
+    while not stop():
         status = root.engine.inside.wait(made_of(record), seconds=_AT_ONCE)
         with root.store.read() as tx:
             now = tx.record(record.key)
@@ -65,6 +72,7 @@ def _wait_for(root: Root, record: Record) -> Ended:
             record = now
         elif status.phase not in (Phase.RUNNING, Phase.PAUSED) and not status.restarting:
             return _ended(record if now is None else now, status, removed=now is None)
+    return None
 
 
 def _ended(record: Record, status: Status, *, removed: bool) -> Ended:

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from reconciler.model.errors import ConvergeFailed, ReconcileError, Refused, RolledBack
 from reconciler.model.events import Changed
-from reconciler.model.key import Key, stack_of
+from reconciler.model.key import Key, Kind, stack_of
 from reconciler.model.plan import Reason
 
 MOST = 100
@@ -86,26 +86,37 @@ class Audit:
 
     def finish(self, error: BaseException | None) -> tuple[Changed, ...]:
         """What to record: an event for each stack of which something was to be done; none where nothing was."""
-        actor, result = read_actor(), _name_result(error)
         by_stack: dict[str, list[Mapping[str, Any]]] = {}
         for action in self._actions:
             by_stack.setdefault(stack_of(action["key"]), []).append(action)
         return tuple(
-            Changed(
-                verb=self._verb,
-                stack=stack,
-                who=actor.name,
-                uid=actor.uid,
-                pid=actor.pid,
-                source=actor.source,
-                commit=actor.commit,
-                result=result,
-                why=_say_why(error),
-                actions=tuple(_render(action) for action in actions[:MOST]),
-                count=len(actions),
-                took=round(time.monotonic() - self._began, 3),
-            )
+            self._tell(stack, [_render(action) for action in actions[:MOST]], error, count=len(actions))
             for stack, actions in sorted(by_stack.items())
+        )
+
+    def finish_one(self, what: str, words: str, error: BaseException | None, *, note: str = "") -> Changed:
+        """What to record of something that has no plan: `what` it was done to, a container's key or an image, with which
+        `words`; `note` is what came of it, where that is worth a line."""
+        stack = stack_of(Key(what)) if what.startswith(f"{Kind.CONTAINER.value}/") else ""
+        action = f"{self._verb} {what}: {words}".removesuffix(": ")
+        told = self._tell(stack, [action], error, count=1)
+        return told if error is not None else structs.replace(told, why=note)
+
+    def _tell(self, stack: str, actions: Sequence[str], error: BaseException | None, *, count: int) -> Changed:
+        actor = read_actor()
+        return Changed(
+            verb=self._verb,
+            stack=stack,
+            who=actor.name,
+            uid=actor.uid,
+            pid=actor.pid,
+            source=actor.source,
+            commit=actor.commit,
+            result=_name_result(error),
+            why=_say_why(error),
+            actions=tuple(actions),
+            count=count,
+            took=round(time.monotonic() - self._began, 3),
         )
 
 

@@ -24,7 +24,7 @@ from reconciler.plan.holds import ending_verb
 from reconciler.verbs.audit import by_hand, who
 from reconciler.verbs.look import lives
 from reconciler.verbs.names import find_containers, find_one
-from reconciler.verbs.record import Recorder
+from reconciler.verbs.record import Recorder, recorded
 from reconciler.verbs.root import Root, this_process
 from reconciler.verbs.tiers import sort_tiers
 
@@ -224,8 +224,10 @@ def exec_(
     workdir: str = "",
     env: Mapping[str, str] = {},
     streams: Streams | None = None,
+    emit: Emit = silent,
 ) -> ExecResult:
-    """Run a command in a container that runs, with our streams or others: of several indexes the first that does."""
+    """Run a command in a container that runs, with our streams or others: of several indexes the first that does. Its name,
+    but none of its other words, is recorded."""
     records = _records(root)
     found = find_containers(records, name)
     states = root.engine.containers.states([made_of(record) for record in found])
@@ -235,9 +237,13 @@ def exec_(
         phase = statuses[record.key].phase
         end = "unpause" if phase is Phase.PAUSED else "start"
         raise Failed(f"{record.key} is not running ({phase.value})", hint=f"reconcile {end} {name}")
-    return root.engine.inside.exec(
-        made_of(record), command, tty=tty, stdin=stdin, user=user, workdir=workdir, env=env, streams=streams
-    )  # fmt: skip
+    # Its other words may be secrets.
+    with recorded(root, "exec", record.key, words=command[0], emit=emit) as outcome:
+        result = root.engine.inside.exec(
+            made_of(record), command, tty=tty, stdin=stdin, user=user, workdir=workdir, env=env, streams=streams
+        )  # fmt: skip
+        outcome.text = f"exit code {result.exit_code}" if result.exit_code else ""
+    return result
 
 
 def _find(root: Root, name: str, *, stacks: bool = False) -> list[Record]:

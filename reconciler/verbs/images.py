@@ -1,6 +1,6 @@
 """Images by hand: pull, list, inspect, remove, prune. What is pulled by hand is leased, so that prune keeps it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -12,6 +12,8 @@ from reconciler.model.key import Key, Kind, make_key
 from reconciler.model.record import UNKNOWN, Made
 from reconciler.model.reference import canonical_reference
 from reconciler.model.spec import ImageSpec
+from reconciler.model.units import render_size_rounded
+from reconciler.verbs.record import recorded
 from reconciler.verbs.root import Root
 
 
@@ -26,6 +28,12 @@ class ImageRow(Struct, frozen=True, kw_only=True):
 def pull(root: Root, text: str, *, emit: Emit) -> str:
     """Pull an image by hand; its digest. Raises what the registry says."""
     reference = _canonical(text)
+    with recorded(root, "pull", reference, emit=emit) as outcome:
+        outcome.text = digest = _pull(root, reference, emit)
+    return digest
+
+
+def _pull(root: Root, reference: str, emit: Emit) -> str:
     key = make_key(Kind.IMAGE, "pull", reference)
     spec = ImageSpec(reference=reference, pull="always")
     fact = root.engine.images.resolve(key, spec, recorded="", offline=False)
@@ -104,6 +112,17 @@ def inspect(root: Root, text: str) -> dict[str, Any]:
 def remove(root: Root, text: str) -> list[tuple[str, int]]:
     """Remove one image by hand, if no resource uses it; what went, with bytes. Raises Failed naming its users."""
     image = find_image(root, text)
+    with recorded(root, "images rm", text) as outcome:
+        gone = _remove(root, text, image)
+        outcome.text = _say_gone(gone)
+    return gone
+
+
+def _say_gone(gone: Sequence[tuple[str, int]]) -> str:
+    return f"{len(gone)} removed, {render_size_rounded(sum(size for _, size in gone))}"
+
+
+def _remove(root: Root, text: str, image: LocalImage) -> list[tuple[str, int]]:
     with root.lock_root("images rm"), root.store.write() as tx:
         users = [key for key, record in tx.records().items() if record.image == image.digest]
         if users:
@@ -117,6 +136,15 @@ def prune(root: Root, *, all_: bool, dry_run: bool) -> list[tuple[str, int]]:
     """Remove what no resource, no kept revision and no pull by hand needs; with `all_`, what no resource needs."""
     if not root.store.path.exists():
         return []
+    if dry_run:
+        return _prune(root, all_=all_, dry_run=True)
+    with recorded(root, "images prune", "all" if all_ else "unneeded") as outcome:
+        gone = _prune(root, all_=all_, dry_run=False)
+        outcome.text = _say_gone(gone)
+    return gone
+
+
+def _prune(root: Root, *, all_: bool, dry_run: bool) -> list[tuple[str, int]]:
     with root.lock_root("images prune"), root.store.write() as tx:
         if not all_:
             return list(root.engine.images.prune(sorted(tx.used_digests()), dry_run=dry_run))

@@ -1,13 +1,25 @@
 """What a verb writes besides what converge writes: whose a stack is, its revisions, its events, exits that were seen."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import msgspec
 from msgspec import Struct, structs
 
 from reconciler.converge.run import Result
-from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, AnyEvent, Changed, Emit, Note, PlanMade
+from reconciler.model.errors import ReconcileError
+from reconciler.model.events import (
+    ActionDone,
+    ActionFailed,
+    ActionSkipped,
+    AnyEvent,
+    Changed,
+    Emit,
+    Note,
+    PlanMade,
+    silent,
+)
 from reconciler.model.key import Key, Kind, kind_of, split_key
 from reconciler.model.observation import Phase, Status
 from reconciler.model.plan import Plan
@@ -30,6 +42,7 @@ __all__ = [
     "note_exits",
     "put_seen",
     "record_stacks",
+    "recorded",
     "who",
 ]
 
@@ -169,6 +182,33 @@ class Recorder:
         if self.kept and self.root.store.path.exists():
             with self.root.lock_root("events"), self.root.store.write() as tx:
                 tx.add_events(self.kept, at=time.time(), stack=self.stacks[0] if self.stacks else "")
+
+
+class Outcome:
+    """What came of something by hand, where whoever does it has a word for it."""
+
+    text = ""
+
+
+@contextmanager
+def recorded(root: Root, verb: str, what: str, *, words: str = "", emit: Emit = silent) -> Iterator[Outcome]:
+    """Have what is done within a `with` recorded at its end: who did it to `what` (a container's key, an image), and what
+    came of it. What can't be recorded is told, and fails nothing."""
+    audit, outcome = Audit(verb), Outcome()
+    error: BaseException | None = None
+    try:
+        yield outcome
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        changed = audit.finish_one(what, words, error, note=outcome.text)
+        try:
+            if root.store.path.exists():
+                with root.lock_root("events"), root.store.write() as tx:
+                    tx.add_events([changed], at=time.time(), stack=changed.stack)
+        except (ReconcileError, OSError) as failed:
+            emit(Note(text=f"{verb} {what}: it is not in the event log: {failed}", level="warning"))
 
 
 _KEPT = (ActionDone, ActionFailed, ActionSkipped, Note, Changed)

@@ -4,7 +4,6 @@ The stack is ours: no manifest has its name, and each `run` adds one container w
 alone. The lock of the stack is held until it runs, not while it runs. `end.py` removes what `--rm` says.
 """
 
-import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -57,7 +56,9 @@ class Started(Struct, frozen=True, kw_only=True):
             self.attended.close()
 
 
-def start(root: Root, flags: Flags, *, environment: Mapping[str, str], attach: bool, face: Face) -> Started:
+def start(
+    root: Root, flags: Flags, *, environment: Mapping[str, str], folder: str = "/", attach: bool, face: Face
+) -> Started:
     """Pull what is missing, make the container and start it. Raises what `run` says with 125 to 127: Usage for flags,
     Failed for a name that is taken, ProgramFailed for a command that does not start; nothing of it is left then."""
     opened: list[Started] = []
@@ -68,12 +69,12 @@ def start(root: Root, flags: Flags, *, environment: Mapping[str, str], attach: b
         opened.append(Started(key=made.key, made=made, line=line, attended=held))
 
     chosen = structs.replace(flags, name=flags.name or choose_name())
-    specs = _read(chosen, environment)
+    specs = _read(chosen, environment, folder)
     with root.lock_stacks([RUN_STACK], "run"), Recorder(root, face.emit, [RUN_STACK], "run") as told:
         looked = recovered(root, [RUN_STACK], ports=wanted_ports([_stack(specs)]), emit=told)
         while not flags.name and container_key(RUN_STACK, chosen.name) in looked.records:
             chosen = structs.replace(flags, name=f"{choose_name()}-{secrets.token_hex(2)}")
-            specs = _read(chosen, environment)
+            specs = _read(chosen, environment, folder)
         key = container_key(RUN_STACK, chosen.name)
         _check_name(key, looked)
         plan = _plan(root, _with_recorded(specs, looked.records), looked)
@@ -89,13 +90,13 @@ def start(root: Root, flags: Flags, *, environment: Mapping[str, str], attach: b
     return opened[0]
 
 
-def check(flags: Flags, *, environment: Mapping[str, str]) -> None:
+def check(flags: Flags, *, environment: Mapping[str, str], folder: str = "/") -> None:
     """Raise Usage for flags that make no container, before there is a root."""
-    _read(structs.replace(flags, name=flags.name or choose_name()), environment)
+    _read(structs.replace(flags, name=flags.name or choose_name()), environment, folder)
 
 
-def _read(flags: Flags, environment: Mapping[str, str]) -> dict[Key, Spec]:
-    return read_command(flags, stack=RUN_STACK, folder=os.getcwd(), variables=environment)  # noqa: PTH109 text is wanted
+def _read(flags: Flags, environment: Mapping[str, str], folder: str) -> dict[Key, Spec]:
+    return read_command(flags, stack=RUN_STACK, folder=folder, variables=environment)
 
 
 def _stack(specs: Mapping[Key, Spec]) -> Stack:

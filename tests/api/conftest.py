@@ -14,7 +14,7 @@ from reconciler.api.asks import Apply, Manifests
 from reconciler.api.client import Client
 from reconciler.api.server import Server
 from reconciler.converge import run
-from reconciler.engine.memory.engine import MemoryEngine
+from reconciler.engine.memory.engine import MemoryEngine, MemoryLine
 from reconciler.engine.memory.machine import Machine, Published
 from reconciler.verbs.root import Root, opened_root
 
@@ -122,6 +122,13 @@ def serve(tmp_path: Path, short: Path) -> Iterator[Callable[[], Served]]:
             yield make
             for one in made:
                 one.server.stop()
+
+
+@pytest.fixture
+def ending() -> Iterator[None]:
+    """Whoever attaches sees the end at once."""
+    with mock.patch.object(MemoryLine, "has_ended", lambda *_: True):
+        yield
 
 
 @pytest.fixture

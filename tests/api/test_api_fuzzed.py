@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 
@@ -13,6 +14,7 @@ SLOW = list(HealthCheck)
 document = schemathesis.openapi.from_dict(render_document())
 
 
+@pytest.mark.usefixtures("ending")
 def test_whatever_is_sent_is_answered_in_a_form_that_the_document_knows(served: Served) -> None:
     served.apply()
     transport = httpx.HTTPTransport(uds=str(served.path))

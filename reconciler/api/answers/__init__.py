@@ -34,6 +34,7 @@ def answer(opened: Opener, ask: Ask, listener: Listener) -> Any:
     from reconciler.api.answers.hands import ANSWERS as HANDS
     from reconciler.api.answers.images import ANSWERS as IMAGES
     from reconciler.api.answers.reading import ANSWERS as READING
+    from reconciler.api.answers.sessions import ANSWERS as SESSIONS
 
-    found: Answerer = {**READING, **CHANGING, **HANDS, **IMAGES}[type(ask)]
+    found: Answerer = {**READING, **CHANGING, **HANDS, **SESSIONS, **IMAGES}[type(ask)]
     return found(opened, ask, listener)

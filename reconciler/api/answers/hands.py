@@ -75,12 +75,10 @@ def logs(opened: Opener, ask: asks.Logs, listener: Listener) -> Any:
 def wait(opened: Opener, ask: asks.Wait, listener: Listener) -> Any:
     """An item each: its exit code, or the problem."""
     with opened() as root:
-        for ended in attach.wait(root, ask.names):
+        for ended in attach.wait(root, ask.names, stop=listener.gone):
             problem = None if ended.error is None else msgspec.to_builtins(describe_error(ended.error))
             item = {"key": ended.key, "exit_code": ended.exit_code, "note": ended.note, "problem": problem}
             listener.item(Item(item=item))
-            if listener.gone():
-                return
 
 
 ANSWERS: dict[type[asks.Ask], Answerer] = {

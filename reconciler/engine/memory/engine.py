@@ -1,6 +1,8 @@
 """The memory engine: the reference that tests, simulations and golden scenarios run on. Nothing of it is real."""
 
 import ipaddress
+import os
+import select
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -18,6 +20,7 @@ from reconciler.engine.memory.machine import Machine, Thing
 from reconciler.engine.names import names_on
 from reconciler.engine.protocol import (
     Attached,
+    Begun,
     Driver,
     ExecResult,
     FileSeen,
@@ -246,6 +249,8 @@ class MemoryInside:
         """Nothing runs: 0 where the container runs."""
         if self.machine.containers[made.incarnation].phase is not Phase.RUNNING:
             raise Failed(f"{made.key}: exec: it is {self.machine.containers[made.incarnation].phase.value}, not running")
+        if streams is not None:
+            streams.begun(Begun(tty=tty, stdin=stdin))
         return ExecResult(exit_code=0)
 
     def attach(self, made: Made) -> "MemoryLine":
@@ -326,13 +331,26 @@ class MemoryLine:
         self.thing = thing
         self.run = thing.restarts
 
-    def relay(self, *, stdin: bool, keys: bytes = b"", signals: bool = True) -> Attached:
-        """What it prints, once, and how it ended. Signals are nobody's here."""
-        sys.stdout.write(self.machine.content[self.thing.made.image].prints)
-        sys.stdout.flush()
-        with self.machine.changed:
-            self.machine.changed.wait_for(lambda: self.thing.phase is Phase.EXITED or self.thing.restarts > self.run)
+    def relay(self, *, stdin: bool, keys: bytes = b"", signals: bool = True, streams: Streams | None = None) -> Attached:
+        """What it prints, once, and how it ended. Signals are nobody's here; who rings a bell lets go."""
+        printed = self.machine.content[self.thing.made.image].prints
+        if streams is None:
+            sys.stdout.write(printed)
+            sys.stdout.flush()
+        else:
+            streams.begun(Begun(stdin=stdin))
+            os.write(streams.stdout, printed.encode())
+        while not self.has_ended(0.05 if streams else None):
+            if streams is not None and select.select([streams.bell], [], [], 0)[0]:
+                return Attached(unread=not os.read(streams.bell, 1))
         return Attached(exit_code=self.thing.exit_code)
+
+    def has_ended(self, seconds: float | None) -> bool:
+        """Wait until it has, at most so long."""
+        with self.machine.changed:
+            return self.machine.changed.wait_for(
+                lambda: self.thing.phase is Phase.EXITED or self.thing.restarts > self.run, timeout=seconds
+            )
 
     def close(self) -> None:
         """Nothing is held."""

@@ -9,13 +9,12 @@ import os
 import select
 import signal
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from reconciler.engine.native.runtime import bundle, status
-from reconciler.engine.protocol import Attached
+from reconciler.engine.protocol import LET_GO, Attached, Begun, Streams
 from reconciler.linux import process, terminal
 from reconciler.model.errors import Failed
 from reconciler.model.key import Key
@@ -26,7 +25,6 @@ _LARGEST = 65_536
 """More than any packet of conmon's."""
 _STDERR = 3
 """The first byte of what was written to standard error; everything else is standard output (or the terminal)."""
-_PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _SHORT, _LONG = 0.001, 0.02
 """Seconds between looks for the exit file, which conmon writes a moment after the end."""
 
@@ -48,29 +46,29 @@ class NativeLine:
                 f"{key}: attach: its monitor does not answer: {error.strerror}", hint=f"reconcile restart {key}"
             ) from error
         # Order: before it begins, for it may ask for the size at once.
-        self.resize()
+        self.resize(read_own_size())
 
     def close(self) -> None:
         """Let go of it."""
         self._socket.close()
 
-    def relay(self, *, stdin: bool, keys: bytes = b"", signals: bool = True) -> Attached:
+    def relay(self, *, stdin: bool, keys: bytes = b"", signals: bool = True, streams: Streams | None = None) -> Attached:
         """Pass everything through until it ends or is let go."""
-        typed = stdin and bool(self._monitor["tty"]) and os.isatty(0)
+        tty = bool(self._monitor["tty"])
         with ExitStack() as held:
-            bell = held.enter_context(listen(passed_on=signals, sizes=bool(self._monitor["tty"])))
+            if streams is None:
+                keys = keys if stdin and os.isatty(0) else b""
+                streams = held.enter_context(own_streams(passed_on=signals, tty=tty, raw=stdin))
             pidfd = process.open_pidfd(self._state["pid"], self._state["start_time"])
             if pidfd >= 0:
                 held.callback(os.close, pidfd)
-            if typed:
-                held.enter_context(terminal.raw(0))
-            pump = _Pump(self, self._socket, bell=bell, pidfd=pidfd, stdin=stdin, keys=keys if typed else b"")
-            return pump.run()
+            self.resize(streams.size())
+            streams.begun(Begun(tty=tty, stdin=stdin))
+            return _Pump(self, self._socket, streams, pidfd=pidfd, stdin=stdin, keys=keys if tty else b"").run()
 
-    def resize(self) -> None:
-        """Give its terminal the size of ours."""
-        size = terminal.read_size(0, 1, 2) if self._monitor["tty"] else None
-        if size is None:
+    def resize(self, size: tuple[int, int] | None) -> None:
+        """Give its terminal this size."""
+        if size is None or not self._monitor["tty"]:
             return
         with suppress(OSError):  # no monitor reads any more
             fd = os.open(f"{self._path}/{bundle.CTL}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -80,11 +78,8 @@ class NativeLine:
                 os.close(fd)
 
     def pass_on(self, number: int) -> None:
-        """A signal that we got."""
-        if number == signal.SIGWINCH:
-            self.resize()
-        else:
-            process.send_signal(self._state["pid"], self._state["start_time"], number)
+        """Send it a signal."""
+        process.send_signal(self._state["pid"], self._state["start_time"], number)
 
     def read_exit(self) -> int | None:
         """The exit code once it is written down. Raises Failed where it never will be."""
@@ -111,10 +106,12 @@ def _connect(sock: socket.socket, path: str) -> None:
 class _Pump:
     """Everything between our ends and the container's, until one is through."""
 
-    def __init__(self, line: NativeLine, sock: socket.socket, *, bell: int, pidfd: int, stdin: bool, keys: bytes) -> None:
+    def __init__(
+        self, line: NativeLine, sock: socket.socket, streams: Streams, *, pidfd: int, stdin: bool, keys: bytes
+    ) -> None:
         self._line = line
         self._socket = sock
-        self._bell = bell
+        self._streams = streams
         self._pidfd = pidfd
         self._stdin = stdin
         self._keys = _Keys(keys)
@@ -139,26 +136,40 @@ class _Pump:
             return Attached(unread=True)
 
     def _turn(self, seconds: float | None) -> bool:
-        """Wait for something and pass it through; True where the keys that let go were typed."""
+        """Wait for something and pass it through; True where it was let go."""
         poll = select.poll()
         if self._listening:
             poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._pending else 0))
         if self._stdin and not self._pending:
-            poll.register(0, select.POLLIN)
+            poll.register(self._streams.stdin, select.POLLIN)
         if self._alive:
             poll.register(self._pidfd, select.POLLIN)
-        if self._bell >= 0:
-            poll.register(self._bell, select.POLLIN)
+        if self._streams.bell >= 0:
+            poll.register(self._streams.bell, select.POLLIN)
         for fd, events in poll.poll(None if seconds is None else seconds * 1000):
             if fd == self._socket.fileno():
                 self._serve(events)
             elif fd == self._pidfd:
                 self._alive = False
-            elif fd == self._bell:
-                for number in os.read(self._bell, 4096):
-                    self._line.pass_on(number)
-            elif fd == 0 and self._read_stdin():
+            elif fd == self._streams.bell:
+                if self._hear_bell():
+                    return True
+            elif fd == self._streams.stdin and self._read_stdin():
                 return True
+        return False
+
+    def _hear_bell(self) -> bool:
+        """Whether it said that it is let go. Raises BrokenPipeError where nobody is there any more."""
+        numbers = os.read(self._streams.bell, 4096)
+        if not numbers:
+            raise BrokenPipeError
+        for number in numbers:
+            if number == LET_GO:
+                return True
+            if number == signal.SIGWINCH:
+                self._line.resize(self._streams.size())
+            else:
+                self._line.pass_on(number)
         return False
 
     def _serve(self, events: int) -> None:
@@ -178,7 +189,7 @@ class _Pump:
         if not packet:
             self._listening = False
             return False
-        write_all(2 if packet[0] == _STDERR else 1, packet[1:])
+        write_all(self._streams.stderr if packet[0] == _STDERR else self._streams.stdout, packet[1:])
         return True
 
     def _drain(self) -> None:
@@ -188,7 +199,7 @@ class _Pump:
 
     def _read_stdin(self) -> bool:
         try:
-            data = os.read(0, _PACKET)
+            data = os.read(self._streams.stdin, _PACKET)
         except BlockingIOError:  # Somebody who shares it was faster.
             return False
         except OSError:  # The terminal has gone.
@@ -260,22 +271,16 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 @contextmanager
-def listen(*, passed_on: bool, sizes: bool) -> Iterator[int]:
-    """A descriptor on which the numbers of signals come, one a byte; -1 outside the main thread, which alone has them."""
-    numbers = [*(_PASSED_ON if passed_on else ()), *((signal.SIGWINCH,) if sizes else ())]
-    if not numbers or threading.current_thread() is not threading.main_thread():
-        yield -1
-        return
-    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    before = {number: signal.getsignal(number) for number in numbers}
-    wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    for number in numbers:
-        signal.signal(number, lambda *_: None)
-    try:
-        yield read_end
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup)
-        os.close(read_end)
-        os.close(write_end)
+def own_streams(*, passed_on: bool, tty: bool, raw: bool) -> Iterator[Streams]:
+    """Those of this process: `passed_on` says whether signals are, `tty` that there is a terminal at the other end, for
+    which ours is raw (where keys go through it) and has its size followed."""
+    with ExitStack() as held:
+        bell = held.enter_context(terminal.listen(passed_on=passed_on, sizes=tty))
+        if tty and raw:
+            held.enter_context(terminal.raw(0))
+        yield Streams(stdin=0, stdout=1, stderr=2, bell=bell, size=read_own_size, begun=lambda _: None)
+
+
+def read_own_size() -> tuple[int, int] | None:
+    """Rows and columns of our terminal, where we have one."""
+    return terminal.read_size(0, 1, 2)

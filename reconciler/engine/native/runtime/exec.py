@@ -19,10 +19,12 @@ import msgspec
 from reconciler.engine.native.runtime import runc
 from reconciler.engine.native.runtime.spec import choose_workdir, render_capabilities, render_user
 from reconciler.engine.native.runtime.users import Identity
-from reconciler.engine.protocol import Streams
+from reconciler.engine.protocol import Begun, Streams
 from reconciler.linux import cgroups, process
 
 _KILL_SECONDS = 2.0
+HANG_UP_SECONDS = 5.0
+"""Within which a command ends by SIGHUP that nobody is there for any more; then it is killed."""
 _CAPTURED = 4096
 """Bytes of a health check's output that are kept, as in Docker: the last ones."""
 
@@ -68,12 +70,19 @@ def run_attached(
     """
     with Files(path, wanted) as given:
         command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec"]
-        command += ["--process", given.process, monitor["id"]]
+        command += ["--process", given.process, "--pid-file", given.pid, monitor["id"]]
         reads = subprocess.DEVNULL if not stdin else streams.stdin if streams else None
         out, err = (streams.stdout, streams.stderr) if streams else (None, None)
         child = subprocess.Popen(command, stdin=reads, stdout=out, stderr=err, env=runc.RUNTIME_ENV, cwd="/")
+
+        def send_signal(number: int) -> None:
+            if number != signal.SIGKILL:
+                child.send_signal(number)
+            elif child.poll() is None:
+                _kill_command(child.pid, given.pid)
+
         if streams is not None:
-            streams.begun(child.send_signal)
+            streams.begun(Begun(stdin=stdin, send_signal=send_signal))
         code = _wait_through_interrupts(child)
         return choose_code(code, given.read_log())
 

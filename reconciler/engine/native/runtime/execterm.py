@@ -7,6 +7,7 @@ itself, for runc's copying (1.1.5) keeps the end of an output that nothing follo
 import errno
 import os
 import select
+import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +16,8 @@ from typing import Any
 
 from reconciler.engine.native.runtime import exec as execution
 from reconciler.engine.native.runtime import runc
-from reconciler.engine.native.runtime.attach import listen, write_all
+from reconciler.engine.native.runtime.attach import own_streams, read_own_size, write_all
+from reconciler.engine.protocol import LET_GO, Begun, Streams
 from reconciler.linux import process, terminal
 from reconciler.linux.orphans import AdoptingOrphans
 
@@ -24,27 +26,41 @@ _END = b"\x04"
 """What a terminal takes for the end of the input (termios(3), VEOF)."""
 
 
-def run_on_terminal(path: str, monitor: Mapping[str, Any], wanted: Mapping[str, Any]) -> int:
-    """Run it with our stdin and stdout behind its terminal, which has the size of ours. Its exit code, or 127, 126, 125 as
-    `exec.run_attached` gives them."""
-    with execution.Files(path, wanted) as given, AdoptingOrphans():
-        command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec", "--detach"]
-        command += ["--process", given.process, "--pid-file", given.pid]
-        with _console_socket(path) as (listening, name):
-            runtime = process.spawn([*command, "--console-socket", name, monitor["id"]], env=runc.RUNTIME_ENV, cwd="/")
-            master = _receive_master(listening, runtime)
-        try:
+def run_on_terminal(
+    path: str, monitor: Mapping[str, Any], wanted: Mapping[str, Any], *, stdin: bool, streams: Streams | None = None
+) -> int:
+    """Run it with our stdin (if asked) and stdout behind its terminal, which has the size of ours; or with other `streams`.
+    Its exit code, or 127, 126, 125 as `exec.run_attached` gives them."""
+    with ExitStack() as held, execution.Files(path, wanted) as given:
+        with AdoptingOrphans() as orphans:
+            command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec", "--detach"]
+            command += ["--process", given.process, "--pid-file", given.pid]
+            with _console_socket(path) as (listening, name):
+                runtime = process.spawn([*command, "--console-socket", name, monitor["id"]], env=runc.RUNTIME_ENV, cwd="/")
+                master = _receive_master(listening, runtime, streams.size() if streams else read_own_size())
+            if master >= 0:
+                held.callback(os.close, master)
             code = os.waitstatus_to_exitcode(os.waitpid(runtime, 0)[1])
             if code or master < 0:
                 return execution.choose_code(code or 1, given.read_log())
             # Order: it is ours to reap, so that the pid is its own until then.
             pid = int(Path(given.pid).read_text(encoding="ascii"))
-            _pass_through(master, pid)
-        finally:
-            if master >= 0:
-                os.close(master)
+            orphans.keep(pid)
+        pidfd = os.pidfd_open(pid)
+        held.callback(os.close, pidfd)
+        if not _pass_through(master, pidfd, stdin=stdin, streams=streams):
+            _end(master, pidfd)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return 128 - code if code < 0 else code
+
+
+def _end(master: int, pidfd: int) -> None:
+    """Nobody is there any more: its terminal hangs up, and what does not end by that is killed."""
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), master, inheritable=False)
+    if not process.wait_readable(pidfd, seconds=execution.HANG_UP_SECONDS):
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 @contextmanager
@@ -63,8 +79,8 @@ def _console_socket(path: str) -> Iterator[tuple[socket.socket, str]]:
         os.close(folder)
 
 
-def _receive_master(listening: socket.socket, runtime: int) -> int:
-    """The terminal's master, with the size of our own; -1 where the runtime ended without giving one."""
+def _receive_master(listening: socket.socket, runtime: int, size: tuple[int, int] | None) -> int:
+    """The terminal's master, with this size; -1 where the runtime ended without giving one."""
     pidfd = os.pidfd_open(runtime)  # ours to reap still, so the pid is its own
     try:
         poll = select.poll()
@@ -79,31 +95,34 @@ def _receive_master(listening: socket.socket, runtime: int) -> int:
     for master in descriptors[:1]:
         os.set_blocking(master, False)
         # Order: before the command begins, for it may ask for the size at once.
-        terminal.write_size(master, terminal.read_size(0, 1, 2))
+        terminal.write_size(master, size)
         return master
     return -1
 
 
-def _pass_through(master: int, pid: int) -> None:
-    """Everything between our ends and the terminal, until the command has ended and all that it wrote is read."""
+def _pass_through(master: int, pidfd: int, *, stdin: bool, streams: Streams | None) -> bool:
+    """Everything between our ends and the terminal, until the command has ended and all that it wrote is read; False where
+    nobody is there any more."""
     with ExitStack() as held:
-        bell = held.enter_context(listen(passed_on=False, sizes=True))
-        if os.isatty(0):
-            held.enter_context(terminal.raw(0))
-        pidfd = os.pidfd_open(pid)
-        held.callback(os.close, pidfd)
-        pump = _Pump(master, pidfd, bell)
+        if streams is None:
+            streams = held.enter_context(own_streams(passed_on=False, tty=True, raw=True))
+        terminal.write_size(master, streams.size())
+        streams.begun(Begun(tty=True, stdin=stdin))
+        pump = _Pump(master, pidfd, streams, stdin=stdin)
         while pump.turn():
             continue
+        return not pump.let_go
 
 
 class _Pump:
-    def __init__(self, master: int, pidfd: int, bell: int) -> None:
+    def __init__(self, master: int, pidfd: int, streams: Streams, *, stdin: bool) -> None:
         self._master = master
         self._pidfd = pidfd
-        self._bell = bell
-        self._typing = True
+        self._streams = streams
+        self._typing = stdin
         self._pending = b""
+        self.let_go = False
+        """Whether nobody is there any more."""
 
     def turn(self) -> bool:
         """Wait for something and pass it through; False when it is over."""
@@ -111,14 +130,17 @@ class _Pump:
         poll.register(self._master, select.POLLIN | (select.POLLOUT if self._pending else 0))
         poll.register(self._pidfd, select.POLLIN)
         if self._typing and not self._pending:
-            poll.register(0, select.POLLIN)
-        if self._bell >= 0:
-            poll.register(self._bell, select.POLLIN)
+            poll.register(self._streams.stdin, select.POLLIN)
+        if self._streams.bell >= 0:
+            poll.register(self._streams.bell, select.POLLIN)
         ready = dict(poll.poll())
-        if self._bell in ready:
-            os.read(self._bell, 4096)
-            terminal.write_size(self._master, terminal.read_size(0, 1, 2))
-        if 0 in ready:
+        if self._streams.bell in ready:
+            numbers = os.read(self._streams.bell, 4096)
+            if not numbers or LET_GO in numbers:
+                self.let_go = True
+                return False
+            terminal.write_size(self._master, self._streams.size())
+        if self._streams.stdin in ready:
             self._read_keys()
         if ready.get(self._master, 0) & select.POLLOUT:
             self._write_keys()
@@ -138,12 +160,12 @@ class _Pump:
             # Kernel: nobody has the other end open any more. The command is about to end, or runs without its terminal.
             _wait(self._pidfd)
             return False
-        write_all(1, data)
+        write_all(self._streams.stdout, data)
         return True
 
     def _read_keys(self) -> None:
         try:
-            data = os.read(0, _LARGEST)
+            data = os.read(self._streams.stdin, _LARGEST)
         except OSError:  # Our own terminal has gone.
             data = b""
         self._typing = bool(data)

@@ -76,7 +76,7 @@ class NativeInside:
         except Unstartable as error:
             raise Failed(f"{made.key}: exec: {error}") from error
         if tty:
-            return ExecResult(exit_code=run_on_terminal(path, monitor, wanted))
+            return ExecResult(exit_code=run_on_terminal(path, monitor, wanted, stdin=stdin, streams=streams))
         return ExecResult(exit_code=execution.run_attached(path, monitor, wanted, stdin=stdin, streams=streams))
 
     def _need_running(self, made: Made, tried: str) -> tuple[str, dict[str, Any]]:
