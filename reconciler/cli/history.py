@@ -109,14 +109,19 @@ def _event_lines(data: dict[str, Any]) -> list[str]:
     return f"{verb}{data.get('key') or ''}{'  ' + words if words else ''}".splitlines() or [""]
 
 
+BY_NAME = frozenset({"exec", "attach", "cp", "pull", "images rm", "images prune"})
+"""What has no plan: its one action says what it was done to, and with which word."""
+
+
 def change_lines(event: dict[str, Any]) -> list[str]:
     """Who did what to which stack, what came of it, and why it failed."""
     by = event["who"] + (f" (uid {event['uid']})" if event.get("uid") is not None else "")
     commit = f" at {event['commit'][:12]}" if event.get("commit") else ""
     count, actions = event.get("count", 0), event.get("actions", ())
-    what = actions[0].partition(":")[0] if count == 1 else f"{count} actions"
+    what = f"{count} actions" if count != 1 else actions[0] if event["verb"] in BY_NAME else actions[0].partition(":")[0]
+    whose = f"{event['verb']} {event['stack']}".rstrip()
     return [
-        f"{event['verb']} {event['stack']} by {by}{commit}: {event['result']} ({what}, {event.get('took', 0.0):.1f} s)",
+        f"{whose} by {by}{commit}: {event['result']} ({what}, {event.get('took', 0.0):.1f} s)",
         *event.get("why", "").splitlines(),
     ]
 

@@ -106,6 +106,28 @@ def raise_descriptors(most: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def kill_tree(pid: int) -> None:
+    """Kill a process and what descends from it, whatever signals they ignore. What left its parents lives on."""
+    for one in [pid, *_read_descendants(pid)]:  # Order: looked for before any is killed, for then they have other parents.
+        send_signal(one, read_start_time(one), _SIGKILL)
+
+
+def _read_descendants(pid: int) -> "list[int]":
+    """By /proc/PID/task/TID/children (proc(5))."""
+    found, left = [], [pid]
+    while left:
+        parent = left.pop()
+        try:
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                with open(f"/proc/{parent}/task/{thread}/children", "rb", buffering=0) as file:
+                    children = [int(word) for word in file.read(1 << 20).split()]
+                found += children
+                left += children
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
 def wait_gone(pid: int, start_time: int, *, seconds: float) -> bool:
     """Wait until exactly this process has ended (as a zombie at least): True when it has within `seconds`."""
     pidfd = open_pidfd(pid, start_time)

@@ -127,7 +127,7 @@ def serve(tmp_path: Path, short: Path) -> Iterator[Callable[[], Served]]:
 @pytest.fixture
 def ending() -> Iterator[None]:
     """Whoever attaches sees the end at once."""
-    with mock.patch.object(MemoryLine, "has_ended", lambda *_: True):
+    with mock.patch.object(MemoryLine, "has_ended", return_value=True):
         yield
 
 

@@ -179,13 +179,14 @@ def _read_until(read_end: int, pid: int, *, deadline: float) -> tuple[bool, str]
 
 
 def _kill_command(runtime_pid: int, pid_file: str) -> None:
-    """Kill the command inside, then the runtime's program. Order: the pid file is only true while that program waits."""
+    """Kill the command inside with what it started, then the runtime's program. Order: the pid file is only true while that
+    program waits."""
     try:
         inner = int(Path(pid_file).read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         inner = 0
     if inner and _parent_of(inner) == runtime_pid:
-        process.send_signal(inner, process.read_start_time(inner), signal.SIGKILL)
+        process.kill_tree(inner)
         # Its parent ends by itself then, unless the container is paused.
         pidfd = os.pidfd_open(runtime_pid)  # ours to reap still, so the pid is its own
         try:

@@ -7,8 +7,8 @@ itself, for runc's copying (1.1.5) keeps the end of an output that nothing follo
 import errno
 import os
 import select
-import signal
 import socket
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -49,18 +49,17 @@ def run_on_terminal(
         pidfd = os.pidfd_open(pid)
         held.callback(os.close, pidfd)
         if not _pass_through(master, pidfd, stdin=stdin, streams=streams):
-            _end(master, pidfd)
+            _end(master, pid, pidfd)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return 128 - code if code < 0 else code
 
 
-def _end(master: int, pidfd: int) -> None:
+def _end(master: int, pid: int, pidfd: int) -> None:
     """Nobody is there any more: its terminal hangs up, and what does not end by that is killed."""
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), master, inheritable=False)
     if not process.wait_readable(pidfd, seconds=execution.HANG_UP_SECONDS):
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        process.kill_tree(pid)  # ours to reap still, so the pid is its own
 
 
 @contextmanager
@@ -91,8 +90,10 @@ def _receive_master(listening: socket.socket, runtime: int, size: tuple[int, int
     finally:
         os.close(pidfd)
     with listening.accept()[0] as given:
-        _, descriptors, _, _ = socket.recv_fds(given, 4096, 1)
-    for master in descriptors[:1]:
+        # Race: not socket.recv_fds, which drops its flags: what another thread starts would keep the terminal open.
+        _, ancillary, _, _ = given.recvmsg(4096, socket.CMSG_LEN(array("i").itemsize), socket.MSG_CMSG_CLOEXEC)
+    for _, _, data in ancillary:
+        [master] = array("i", data)
         os.set_blocking(master, False)
         # Order: before the command begins, for it may ask for the size at once.
         terminal.write_size(master, size)
