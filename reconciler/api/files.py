@@ -2,8 +2,9 @@
 
 from typing import IO
 
-from reconciler.api.client import Client, Ends
+from reconciler.api.client import Client
 from reconciler.api.frames import Listener, Output
+from reconciler.api.line import Ends
 from reconciler.api.sessions import CopyIn, CopyOut, Look
 from reconciler.engine.protocol import FileSeen
 from reconciler.model.events import Emit

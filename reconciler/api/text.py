@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from reconciler.api.asks import Apply, Exec, Logs
-from reconciler.api.frames import Answer, AnyFrame, Broken, Event, Item, Output
+from reconciler.api.frames import Answer, AnyFrame, Broken, Event, Item, Output, Shown
 from reconciler.api.look import PLAIN, Look, clean_log, render_log_time
 from reconciler.api.told import PlainText, render_done, render_plan
 from reconciler.model.key import split_key
@@ -64,9 +64,10 @@ class LogText:
 
 
 class RawText:
-    """Makes bytes of the frames of one call."""
+    """Makes bytes of the frames of one call. Standard output may be a command's: then events go to the other."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, *, of_command: bool = False) -> None:
+        self._told = STDERR if of_command else STDOUT
         self._log = LogText(reader.terminals)
         self._events = PlainText(reader.look)
         self._look = reader.look
@@ -81,7 +82,9 @@ class RawText:
             return _pack(PROBLEM, msgspec.json.encode(frame.problem))
         if isinstance(frame, Answer):
             return self._end(frame.answer or {})
-        return _pack_lines(self._events(frame.event) if isinstance(frame, Event) else render_plan(frame.lines, self._look))
+        if isinstance(frame, Event):
+            return _pack_lines(self._events(frame.event), self._told)
+        return _pack_lines(render_plan(frame.lines, self._look)) if isinstance(frame, Shown) else b""
 
     def _end(self, answer: dict[str, Any]) -> bytes:
         done = answer.get("done")
@@ -89,9 +92,9 @@ class RawText:
         return said + _pack(ENDED, b"%d" % answer.get("exit_code", 0))
 
 
-def _pack_lines(lines: Iterable[str]) -> bytes:
+def _pack_lines(lines: Iterable[str], kind: int = STDOUT) -> bytes:
     text = "".join(f"{line}\n" for line in lines).encode(errors="replace")
-    return _pack(STDOUT, text) if text else b""
+    return _pack(kind, text) if text else b""
 
 
 def _pack(kind: int, data: bytes) -> bytes:

@@ -252,7 +252,7 @@ class _Call:
             os.write(2, f"error: write the output: {error}\n".encode())
             return 1
         except (_HungUp, ConnectionResetError):
-            from reconciler.api.client import hung_up
+            from reconciler.api.line import hung_up
 
             return self._tell(hung_up())
         finally:

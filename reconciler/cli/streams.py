@@ -44,7 +44,8 @@ def join(
             begun()
 
     if (client := find_client(ctx, root)) is not None:
-        from reconciler.api.client import Ends, Unreachable
+        from reconciler.api.client import Unreachable
+        from reconciler.api.line import Ends
 
         with ExitStack() as held:
             begin = partial(_begin, held, signals=signals, begun=begun)
