@@ -66,8 +66,6 @@ class Run(Terminal, frozen=True, kw_only=True):
     """Remove it, and its unnamed volumes, once it has ended."""
     env: tuple[str, ...] = ()
     """`K=V`, or `K` with its value in `environment`."""
-    env_file: tuple[str, ...] = ()
-    """Files on the machine of the root."""
     environment: dict[str, str] = {}
     folder: str = "/"
     """What relative paths begin at: absolute, on the machine of the root."""

@@ -10,7 +10,6 @@ import click
 from reconciler.cli.attach import READER_GONE, choose_keys, detach_option, parse_keys
 from reconciler.cli.exec import OURS
 from reconciler.cli.options import output_option, root_option
-from reconciler.cli.reach import find_client
 
 if TYPE_CHECKING:
     from reconciler.api.sessions import Run
@@ -71,13 +70,14 @@ def run(
         raise click.UsageError("--rm and --restart contradict each other; leave one out")
     told = Told()
     try:
-        client = find_client(ctx, root)
-        wanted = read_flags(given, detach=detach, keys=choose_keys(keys), signals=sig_proxy, reads_files=client is not None)
+        wanted = read_flags(given, detach=detach, keys=choose_keys(keys), signals=sig_proxy)
         ended = join(ctx, root, wanted, emit=told, signals=sig_proxy, begun=told.close)
     except ReconcileError as error:
         told.close()
         show_error(error)
         return _code(error)
+    except BrokenPipeError:  # The controller sees us go.
+        ended = {"name": "it", "exit_code": None, "unread": True}
     if detach:
         _show_started(ended, form)
         return 0
@@ -101,17 +101,15 @@ def _code(error: "ReconcileError") -> int:
     return error.code if isinstance(error, ProgramFailed) else OURS
 
 
-def read_flags(given: dict[str, Any], *, detach: bool, keys: bytes, signals: bool, reads_files: bool) -> "Run":
-    """The flags as a call. With `reads_files` those of --env-file are read here: they may be on another machine than the
-    root. Raises BadManifest for one that is none, Failed."""
+def read_flags(given: dict[str, Any], *, detach: bool, keys: bytes, signals: bool) -> "Run":
+    """The flags as a call. Files of --env-file are read here, with our rights. Raises BadManifest for one that is none,
+    Failed."""
     from reconciler.api.sessions import Run
     from reconciler.cli.streams import size_fields
 
-    env, environment = list(given["env"]), {}
-    if reads_files:
-        environment = _read_env_files(given["env_file"])
-        named = {pair.partition("=")[0] for pair in env}
-        env += [name for name in environment if name not in named]
+    env, environment = list(given["env"]), _read_env_files(given["env_file"])
+    named = {pair.partition("=")[0] for pair in env}
+    env += [name for name in environment if name not in named]
     environment |= {name: os.environ[name] for name in given["env"] if "=" not in name and name in os.environ}
     return Run(
         image=given["image"],
@@ -122,7 +120,6 @@ def read_flags(given: dict[str, Any], *, detach: bool, keys: bytes, signals: boo
         tty=given["tty"],
         remove=given["remove"],
         env=tuple(env),
-        env_file=() if reads_files else given["env_file"],
         environment=environment,
         folder=os.getcwd(),  # noqa: PTH109 text is wanted
         mounts=given["volume"],

@@ -55,7 +55,6 @@ def _read_flags(ask: Run) -> Flags:
     written: dict[str, Any] = {
         "command": list(ask.command),
         "env": [pair for pair in ask.env if "=" in pair or pair in ask.environment],
-        "env_file": list(ask.env_file),
         "mounts": list(ask.mounts),
         "ports": list(ask.ports),
         "user": ask.user,
