@@ -23,7 +23,7 @@ from reconciler.api.answers import Opener, answer
 from reconciler.api.asks import CALLS, Ask, Call, Cancel, Get
 from reconciler.api.problem import MEDIA_TYPE, BadRequest, describe_error, map_error
 from reconciler.api.pump import Pump
-from reconciler.api.sessions import Session
+from reconciler.api.sessions import Exec, Session
 from reconciler.api.streams import Stream
 from reconciler.api.tables import render_tables
 from reconciler.api.text import RAW_ASKS, RAW_TYPE, TEXT_TYPE, RawText, Reader, read_reader
@@ -236,7 +236,7 @@ def _choose_form(ask: Ask, request: Request) -> tuple[str, Callable[[frames.AnyF
     if _accepts(request, "text/event-stream"):
         return "text/event-stream", _render_sse
     if isinstance(ask, RAW_ASKS) and _accepts(request, RAW_TYPE):
-        return RAW_TYPE, RawText(_read_reader(request))
+        return RAW_TYPE, RawText(_read_reader(request), of_command=isinstance(ask, Exec))
     return "application/jsonl", _render_line
 
 
