@@ -119,9 +119,7 @@ class SentFiles:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         size = file.size if file.data is None else len(file.data)
         regular = file.data is not None or file.size > 0
-        return Found(
-            regular=regular, folder=not regular, size=size, uid=file.uid, gid=file.gid, mode=file.mode & 0o777
-        )  # fmt: skip
+        return Found(regular=regular, folder=not regular, size=size, uid=file.uid, gid=file.gid, mode=file.mode)
 
     def read(self, path: str, most: int) -> bytes:
         """As `Files` says."""

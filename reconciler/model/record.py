@@ -79,7 +79,7 @@ class Stack(Struct, frozen=True, kw_only=True):
 
     name: str
     origin: str
-    """`name:…`, `git:URL:PATH`, `file:REALPATH`, `stdin`, `source:NAME` or `api`."""
+    """`name:…`, `git:URL:PATH`, `file:REALPATH`, `file:USER@MACHINE:REALPATH`, `stdin` or `source:NAME`."""
     source: str
     """What a person calls it: the manifest's path as given."""
     former: str = ""

@@ -163,6 +163,12 @@ def test_f6_names_that_are_none_are_refused(served: Served, fields: dict[str, An
         answered(served, asks.Plan(manifests=manifests))
 
 
+@pytest.mark.parametrize("file", [{"uid": -1}, {"gid": 2**32 - 1}, {"mode": 0o4755}, {"size": -1}, {"data": "#"}, {"x": 1}])
+def test_f6_file_that_none_can_be_is_refused(served: Served, file: dict[str, Any]) -> None:
+    status, body = served.post("/v1/plan", manifests={"paths": ["x"], "files": {"/x": file}})
+    assert (status, b"does not fit" in body) == (400, True)
+
+
 def test_errors_bear_the_names_and_places_of_whoever_asks(served: Served, folder: Path) -> None:
     (folder / "stack.yaml").write_text(MANIFEST.replace("image:", "imge:"))
     with pytest.raises(BadManifest) as near:
@@ -324,6 +330,8 @@ def test_what_waits_is_approved_by_a_question_and_is_kept_until_that_is_answered
         served.client.call(wanted, Listener(confirm=reply(None)))
     with pytest.raises(ReconcileError, match="not approved"):
         served.client.call(wanted, Listener(confirm=reply(False)))
+    with pytest.raises(Usage):
+        served.client.call(asks.Approve(source="/stacks", stack="", yes=True))
     assert served.client.call(wanted, Listener(confirm=reply(True)))["done"] == 5
     assert "waits for your approval" in asked[0].text
     with pytest.raises(ReconcileError, match="no source with something that waits"):

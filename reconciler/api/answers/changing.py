@@ -190,6 +190,8 @@ def list_waiting(opened: Opener, ask: asks.Waiting, listener: Listener) -> Any:
 def approve(opened: Opener, ask: asks.Approve, listener: Listener) -> Any:
     """What `apply` gives."""
     options = applying.ApplyOptions(yes=ask.yes, wait=ask.wait, timeout=ask.timeout)
+    if not ask.stack:
+        raise Usage("stack: one of those that wait is to be named")
     with opened(lock_timeout=ask.lock_timeout) as root:
         [waiting] = approval.choose_waiting(root, ask.source, ask.stack)
         return _done(approval.approve(root, waiting, options, face=make_face(listener)))
