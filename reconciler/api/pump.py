@@ -10,7 +10,7 @@ import selectors
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +21,8 @@ from reconciler.api.frames import AnyInput, Input, Output, Resize, Signal
 from reconciler.api.sessions import Session, Terminal
 from reconciler.engine.protocol import LET_GO, Begun, Streams
 
+MOST_LINE = 1 << 20
+"""Bytes of one line of a body that comes in lines."""
 _LARGEST = 65_536
 _MOST_INPUT = 1 << 20
 """Bytes of input that wait until they are read."""
@@ -83,9 +85,23 @@ class Pump:
                 self._roomy.clear()
         self._ring()
 
-    async def room(self) -> None:
-        """Wait until most of what came was read."""
-        await self._roomy.wait()
+    async def feed(self, receive: Callable[[], Awaitable[Any]], rest: bytes | None) -> bool:
+        """Pass on what the body of a request brings (ASGI), a line each, no faster than it is read; `rest` is what came of
+        it already, None: all. False where nobody is there any more."""
+        more, rest = rest is not None, rest or b""
+        while more:
+            *lines, rest = rest.split(b"\n")
+            if len(rest) > MOST_LINE or not all(self.take(line) for line in lines if line):
+                break
+            await self._roomy.wait()
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return False
+            rest += message.get("body", b"")
+            more = message.get("more_body", False)
+        self.take(rest)
+        self.end_input()
+        return True
 
     def end_input(self) -> None:
         """There is no more."""

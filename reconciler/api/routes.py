@@ -22,7 +22,7 @@ from reconciler.api import frames
 from reconciler.api.answers import Opener, answer
 from reconciler.api.asks import CALLS, Ask, Call, Cancel, Get
 from reconciler.api.problem import MEDIA_TYPE, BadRequest, describe_error, map_error
-from reconciler.api.pump import Pump
+from reconciler.api.pump import MOST_LINE
 from reconciler.api.sessions import Exec, Session
 from reconciler.api.streams import Stream
 from reconciler.api.tables import render_tables
@@ -34,15 +34,33 @@ MOST_BODY = 32 << 20
 """Bytes of a request's body."""
 BODY_SECONDS = 30.0
 """Within which it must have come."""
-MOST_LINE = 1 << 20
-"""Bytes of one line of it, where it comes in lines."""
 MOST_AT_WORK = 32
 """Requests that are worked on at once; one more is told to come again."""
+MOST_SESSIONS = 64
+"""The same of those with streams, which may last for days."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' text format."""
 HOSTS = frozenset({"reconcile", "localhost"})
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Workers(ThreadPoolExecutor):
+    """Threads for requests, of which no more are taken at once than there are."""
+
+    def __init__(self, most: int, name: str) -> None:
+        super().__init__(most, thread_name_prefix=name)
+        self._free = most
+
+    def take(self) -> None:
+        """Take one, on the event loop. Raises BadRequest where there is none."""
+        if not self._free:
+            raise BadRequest(503, "too many requests are worked on just now", "try again in a moment")
+        self._free -= 1
+
+    def give(self) -> None:
+        """It is free again."""
+        self._free += 1
 
 
 class Api:
@@ -57,8 +75,8 @@ class Api:
         """What Prometheus reads, where somebody renders it."""
         self.running: dict[str, Stream] = {}
         """By what their `Reconcile-Call` said."""
-        self.at_work = 0
-        self.pool = ThreadPoolExecutor(MOST_AT_WORK, thread_name_prefix="api")
+        self.pool = Workers(MOST_AT_WORK, "api")
+        self.sessions = Workers(MOST_SESSIONS, "session")
 
     def app(self, *more: Route) -> Starlette:
         """The ASGI application; `more` are routes of others, which come first."""
@@ -104,9 +122,6 @@ class Api:
             ask = await (_read_session if issubclass(call.ask, Session) else _read_ask)(call, request)
             if isinstance(ask, Cancel):
                 return self._cancel(ask)
-            if self.at_work >= MOST_AT_WORK:
-                raise BadRequest(503, "too many requests are worked on just now", "try again in a moment")
-            request.state.line.working = True
             return await self._work(call, ask, request)
 
         return endpoint
@@ -118,10 +133,12 @@ class Api:
         return _json({"found": found is not None})
 
     async def _work(self, call: Call, ask: Ask, request: Request) -> Response:
+        workers = self.sessions if isinstance(ask, Session) else self.pool
+        workers.take()
+        request.state.line.working = True
         stream = Stream(ask, asyncio.get_running_loop())
         name = request.headers.get("reconcile-call") or f"{id(stream)}"
         self.running[name] = stream
-        self.at_work += 1
         who, line = read_who(request), request.state.line
 
         def run() -> Any:
@@ -129,13 +146,13 @@ class Api:
                 return answer(self.opened, ask, stream.listener)
 
         def done(future: asyncio.Future[Any]) -> None:
-            self.at_work -= 1
+            workers.give()
             self.running.pop(name, None)
             if stream.pump is not None:
                 stream.pump.close()
             stream.end(future)
 
-        future = asyncio.get_running_loop().run_in_executor(self.pool, contextvars.Context().run, run)
+        future = asyncio.get_running_loop().run_in_executor(workers, contextvars.Context().run, run)
         future.add_done_callback(done)
         if not call.streams:
             found = await _mapped(future)
@@ -194,31 +211,12 @@ class Frames(Response):
 
 async def _watch(stream: Stream, request: Request) -> None:
     """See whether somebody is there, and pass on what he sends."""
-    if stream.pump is not None and not await _feed(stream.pump, request):
+    rest = getattr(request.state, "rest", None)  # None where the body was all of one call.
+    if stream.pump is not None and not await stream.pump.feed(request.receive, rest):
         return stream.leave()
     while (await request.receive())["type"] != "http.disconnect":
         pass
     stream.leave()
-
-
-async def _feed(pump: Pump, request: Request) -> bool:
-    """Pass on what the body brings, a line each, no faster than it is taken; False where nobody is there any more."""
-    rest = getattr(request.state, "rest", None)
-    more = rest is not None  # else the body was all of one call
-    rest = rest or b""
-    while more:
-        *lines, rest = rest.split(b"\n")
-        if len(rest) > MOST_LINE or not all(pump.take(line) for line in lines if line):
-            break
-        await pump.room()
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            return False
-        rest += message.get("body", b"")
-        more = message.get("more_body", False)
-    pump.take(rest)
-    pump.end_input()
-    return True
 
 
 def _render_line(frame: frames.AnyFrame) -> bytes:

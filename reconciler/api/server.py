@@ -72,6 +72,7 @@ class Server:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._api.pool.shutdown(wait=False)
+        self._api.sessions.shutdown(wait=False)
         self._loop.close()
         with suppress(FileNotFoundError):
             self.path.unlink()

@@ -1,5 +1,6 @@
 """Packing and unpacking by descriptors, with archives and folders that mean harm."""
 
+import errno
 import io
 import os
 import signal
@@ -168,3 +169,33 @@ def test_D1_file_put_in_the_place_of_what_is_unpacked_becomes_neither_roots_nor_
             found = own.stat()
             assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (1000, 0o600)
     assert tries or kind != FILE
+
+
+def test_file_takes_its_name_once_it_is_whole_and_the_old_one_keeps_it_until_then(tmp_path: Path):
+    (tmp_path / "x").write_text("old")
+    whole = archive(("x", FILE, "new" * 1000)).getvalue()
+    with below(tmp_path) as place:
+        with pytest.raises(tarfile.ReadError):
+            unpack(io.BytesIO(whole[: 512 + 1000]), place)
+        assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("x", "old")]
+        unpack(io.BytesIO(whole), place)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("x", "new" * 1000)]
+
+
+def test_where_no_file_is_without_a_name_nothing_is_left_of_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no")
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(tarball.os, "open", refuse)
+    test_file_takes_its_name_once_it_is_whole_and_the_old_one_keeps_it_until_then(tmp_path)
+
+
+def test_header_that_would_be_read_whole_is_bounded(tmp_path: Path):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
+    with below(tmp_path) as place, pytest.raises(OSError, match="too large"):
+        unpack(io.BytesIO(header.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 16)), place)
