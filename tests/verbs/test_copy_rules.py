@@ -4,7 +4,7 @@ import pytest
 
 from reconciler.engine.protocol import FileSeen
 from reconciler.model.errors import Failed
-from reconciler.verbs.copy import choose_target
+from reconciler.verbs.copying import choose_target
 
 FILE, FOLDER = FileSeen(), FileSeen(folder=True)
 
