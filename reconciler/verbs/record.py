@@ -3,11 +3,11 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct, structs
 
-from reconciler.converge.run import Result
 from reconciler.model.errors import ReconcileError
 from reconciler.model.events import (
     ActionDone,
@@ -30,6 +30,9 @@ from reconciler.store.rows import KEPT
 from reconciler.verbs.audit import Audit, acting_as, who
 from reconciler.verbs.look import Look
 from reconciler.verbs.root import Root
+
+if TYPE_CHECKING:
+    from reconciler.converge.run import Result
 
 __all__ = [
     "Recorder",
@@ -54,7 +57,7 @@ class Revisions(Struct, frozen=True, kw_only=True):
     stacks: tuple[str, ...]
     numbers: dict[str, int]
 
-    def finish(self, result: Result) -> None:
+    def finish(self, result: "Result") -> None:
         """Say how it ended. A stack of which nothing is left is forgotten; one that has volumes left keeps its origin, so
         that no other manifest of its name gets at their data; nothing else is kept for it."""
         failed = {split_key(key).stack for key in (*result.failed, *result.skipped)}

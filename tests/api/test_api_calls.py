@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from contextlib import closing, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def here(served: Served, ask: asks.Ask) -> Any:
         yield served.root
 
     return answer(opened, ask, Listener())
+
+
+def test_each_answer_is_where_its_call_says() -> None:
+    for call in asks.CALLS:
+        assert call.ask is asks.Cancel or call.ask in import_module(f"reconciler.api.answers.{call.by}").ANSWERS
 
 
 @pytest.mark.parametrize("ask", READ, ids=lambda ask: type(ask).__name__)

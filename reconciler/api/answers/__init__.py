@@ -6,9 +6,10 @@ where no controller has the root, the socket's server always.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from reconciler.api.asks import Ask
+from reconciler.api.asks import CALL_OF, Ask
 from reconciler.api.frames import Listener
 
 if TYPE_CHECKING:
@@ -30,11 +31,6 @@ Answerer = Callable[[Opener, Any, Listener], Any]
 
 def answer(opened: Opener, ask: Ask, listener: Listener) -> Any:
     """Do what is asked. Raises ReconcileError."""
-    from reconciler.api.answers.changing import ANSWERS as CHANGING
-    from reconciler.api.answers.hands import ANSWERS as HANDS
-    from reconciler.api.answers.images import ANSWERS as IMAGES
-    from reconciler.api.answers.reading import ANSWERS as READING
-    from reconciler.api.answers.sessions import ANSWERS as SESSIONS
-
-    found: Answerer = {**READING, **CHANGING, **HANDS, **SESSIONS, **IMAGES}[type(ask)]
+    module = import_module(f"{__name__}.{CALL_OF[type(ask)].by}")
+    found: Answerer = module.ANSWERS[type(ask)]
     return found(opened, ask, listener)

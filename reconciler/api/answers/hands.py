@@ -11,7 +11,7 @@ from reconciler.api.frames import Item, Listener
 from reconciler.api.problem import describe_error
 from reconciler.model.errors import Usage
 from reconciler.model.signals import parse_signal
-from reconciler.verbs import attach, containers
+from reconciler.verbs import containers
 from reconciler.verbs.root import Root
 
 
@@ -74,6 +74,8 @@ def logs(opened: Opener, ask: asks.Logs, listener: Listener) -> Any:
 
 def wait(opened: Opener, ask: asks.Wait, listener: Listener) -> Any:
     """An item each: its exit code, or the problem."""
+    from reconciler.verbs import attach  # as much as all the rest
+
     with opened() as root:
         for ended in attach.wait(root, ask.names, stop=listener.gone):
             problem = None if ended.error is None else msgspec.to_builtins(describe_error(ended.error))
