@@ -40,9 +40,12 @@ def test_tail_since_and_times(talker: World):
 
 
 def test_follow_shows_lines_as_they_come_and_ends_with_the_container(talker: World):
-    process = talker.popen("logs", "-f", "--tail", "0", "talker")
-    talker.run("exec", "talker", "sh", "-c", "echo more >/proc/1/fd/1", check=0)
+    process = talker.popen("logs", "-f", "--tail", "2", "talker")
     assert process.stdout
+    told = b""
+    while not told.endswith(b"unfinished"):  # From here on it follows.
+        told += process.stdout.read(1)
+    talker.run("exec", "talker", "sh", "-c", "echo more >/proc/1/fd/1", check=0)
     assert b"more" in process.stdout.readline()
     talker.run("stop", "talker", check=0)
     process.communicate(timeout=20)
