@@ -55,6 +55,8 @@ LOCK_TIMEOUT = 5.0
 
 
 LOST = "more changed in the watched folders than the kernel could keep (fs.inotify.max_queued_events): all are read anew"
+EVENTS, SHRINK_AGAIN = "events", 0.1
+"""The key of the event log, and seconds between two looks at it while it is too large."""
 MOST_DESCRIPTORS = 65_536
 """One of each container's process is open as long as it runs."""
 
@@ -97,7 +99,7 @@ class _Serving:
         self._notifier: Notifier | None = None
         self._use_targets()
         self._tell = tell
-        self._loop = Loop(self._tally.timed(lambda key: self.keeper.work(key)), workers=settings.workers)
+        self._loop = Loop(self._tally.timed(self._work), workers=settings.workers)
         self._away = Loop(self._tally.timed(lambda key: self.keeper.work(key)), workers=AWAY)
         """For repositories: one that does not answer keeps no stack waiting."""
         self._watcher = Watcher(self._loop.add)
@@ -137,6 +139,14 @@ class _Serving:
             more = f", and {event.count - 1} more" if event.count > 1 else ""
             self._announce("drifted", f"healed {event.stack}", f"mended: {event.actions[0]}{more}", event.stack)
         self._tell(event)
+
+    def _work(self, key: str) -> float | None:
+        return self._shrink_events() if key == EVENTS else self.keeper.work(key)
+
+    def _shrink_events(self) -> float | None:
+        """Some of those that are more than is kept: whoever writes meanwhile waits for few."""
+        with self._root.lock_root("events"), self._root.store.write() as tx:
+            return SHRINK_AGAIN if tx.shrink_events() else None
 
     def _count(self, what: str, by: int) -> None:
         self._tally.count(what, by=by)
@@ -195,6 +205,7 @@ class _Serving:
         self._folders.follow(str(folder), APPROVALS)
 
     def _look_again(self) -> None:
+        self._loop.add(EVENTS)
         for name in self.keeper.sources:
             self.look_now(name)
         self._loop.renew(ALL)

@@ -27,6 +27,8 @@ from reconciler.plan.mending import DriftRule
 from reconciler.store.events import Retention
 
 WORKERS = 4
+LEAST_EVENTS = 1024**2
+"""Bytes of the event log."""
 MOST_CONTAINERS = 200
 """Containers that have lines of their own in the metrics."""
 
@@ -175,7 +177,10 @@ def _read_retention(found: Configuration) -> Retention | None:
         return None
     default = Retention()
     age = found.duration(("events", "age"), default.age, least=60.0)
-    return Retention(keep=found.get(("events", "keep"), default.keep), age=age)
+    size = found.size(("events", "size"), default.size)
+    if size < LEAST_EVENTS:
+        found.blame(("events", "size"), "expected at least 1M")
+    return Retention(keep=found.get(("events", "keep"), default.keep), age=age, size=size)
 
 
 def _read_listen(found: Configuration) -> Path | None:

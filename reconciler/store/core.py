@@ -29,6 +29,9 @@ _root, _stacks, _records, _holds = tables.root, tables.stacks, tables.records, t
 _grants, _intents, _revisions, _pins = tables.grants, tables.intents, tables.revisions, tables.revision_images
 _leases, _events, _contents = tables.leases, tables.events, tables.contents
 _reserved = _grants.c.pool == literal_column("'reserved'")
+_room = select(
+    _events.c.id, func.sum(func.length(_events.c.data)).over(order_by=_events.c.id.desc()).label("total")
+).subquery()
 _lasting = _grants.c.pool.in_([literal_column(f"'{pool}'") for pool in ("address", "mac", "reserved")])
 
 STATEMENTS: dict[str, ClauseElement] = {
@@ -96,6 +99,12 @@ STATEMENTS: dict[str, ClauseElement] = {
     "PUT_EVENT": _insert(_events, ["at", "stack", "key", "data"]),
     "TRIM_EVENTS": delete(_events).where(
         _events.c.id <= select(func.max(_events.c.id)).scalar_subquery() - bindparam("kept")
+    ),
+    # Never the newest, however large it is; `total` is the size of an event with all that came after it.
+    "SHRINK_EVENTS": delete(_events).where(
+        _events.c.id <= select(func.max(_room.c.id)).where(_room.c.total > bindparam("size")).scalar_subquery(),
+        _events.c.id < select(func.min(_events.c.id)).scalar_subquery() + bindparam("most"),
+        _events.c.id < select(func.max(_events.c.id)).scalar_subquery(),
     ),
     "AGE_EVENTS": delete(_events).where(
         _events.c.id < select(func.min(_events.c.id)).scalar_subquery() + bindparam("most"),

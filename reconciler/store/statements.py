@@ -47,5 +47,9 @@ PUT_CONTENT = """INSERT INTO contents (digest, data) VALUES (:digest, :data) ON 
 DELETE_CONTENT = """DELETE FROM contents WHERE contents.digest = :of_digest"""
 PUT_EVENT = """INSERT INTO events (at, stack, "key", data) VALUES (:at, :stack, :key, :data)"""
 TRIM_EVENTS = """DELETE FROM events WHERE events.id <= (SELECT max(events.id) AS max_1 FROM events) - :kept"""
+SHRINK_EVENTS = """DELETE FROM events WHERE events.id <= (SELECT max(anon_1.id) AS max_1 FROM (SELECT events.id AS id,
+sum(length(events.data)) OVER (ORDER BY events.id DESC) AS total FROM events) AS anon_1 WHERE anon_1.total > :size) AND
+events.id < (SELECT min(events.id) AS min_1 FROM events) + :most AND events.id < (SELECT max(events.id) AS max_2 FROM
+events)"""
 AGE_EVENTS = """DELETE FROM events WHERE events.id < (SELECT min(events.id) AS min_1 FROM events) + :most AND events.at <
 :oldest"""

@@ -243,6 +243,10 @@ class Writing(Reading):
         retention = events.read_retention(self._root)
         events.add_events(self._sql, new, at=at, stack=stack, sealer=self._sealer, retention=retention)
 
+    def shrink_events(self) -> bool:
+        """Forget some of the oldest events where they are larger than is kept; whether there may be more to forget."""
+        return events.shrink_events(self._sql, events.read_retention(self._root))
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """A part of the transaction that an error takes back alone; the error goes on to the caller."""

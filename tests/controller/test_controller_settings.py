@@ -71,7 +71,7 @@ poll: 5
 timeout: 1m30s
 workers: 8
 listen: unix:///run/reconcile/api.sock
-events: {keep: 500, age: 14d}
+events: {keep: 500, age: 14d, size: 2M}
 metrics: {listen: "[::1]:9323", containers: 50}
 webhook: {listen: "localhost:9324", secret_file: SECRET}
 """
@@ -101,7 +101,7 @@ webhook: {listen: "localhost:9324", secret_file: SECRET}
     assert (policy.resync, policy.poll, policy.timeout, settings.workers) == (600.0, 5.0, 90.0, 8)
     assert settings.metrics == MetricsOptions(listen=("::1", 9323), containers=50)
     assert settings.listen == Path("/run/reconcile/api.sock")
-    assert settings.events == Retention(keep=500, age=14 * 86400.0)
+    assert settings.events == Retention(keep=500, age=14 * 86400.0, size=2 * 1024**2)
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,31 @@ def test_events_are_kept_by_number_and_age_as_the_root_says(tmp_path: Path) -> N
         assert [one.event.text for one in tx.events()] == list("45678")
 
 
+def test_events_are_kept_by_size_some_at_a_time_and_the_newest_whatever_its_size(tmp_path: Path) -> None:
+    store = made_root(tmp_path)
+    with store.write() as tx:
+        tx.add_events([Note(text="x" * 1000) for _ in range(1300)], at=1.0)
+    write_retention(tmp_path / "root", Retention(size=100_000))
+    left = []
+    for _ in range(4):  # Who writes meanwhile waits for five hundred of them at most.
+        with store.write() as tx:
+            more = tx.shrink_events()
+        with store.read() as tx:
+            left.append((len(tx.events(1, limit=2000)), more))
+    [kept] = {count for count, _ in left[2:]}
+    assert 90 <= kept < 100
+    assert left[:2] == [(800, True), (300, True)]
+    assert [more for _, more in left[2:]] == [False, False]
+    with store.write() as tx:  # By whoever writes, too: after each 64 of them.
+        tx.add_events([Note(text="y" * 1000) for _ in range(64)], at=2.0)
+    with store.read() as tx:
+        assert len(tx.events(1, limit=2000)) == kept
+    with store.write() as tx:
+        tx.add_events([Note(text="z" * 200_000)], at=3.0)
+    with store.read() as tx:
+        assert [one.at for one in tx.events(1, limit=2000)] == [3.0]
+
+
 def test_only_the_newest_events_are_kept(tmp_path: Path) -> None:
     store = made_root(tmp_path)
     kept = Retention().keep
