@@ -29,6 +29,7 @@ _FLAGS = (
         "--verify", "signers", type=_FILE, help="Who must have signed a commit: allowed signers of ssh, or gpg keys."
     ),
     click.option("--max-size", metavar="SIZE", default="1G", show_default=True, help="The most that one fetch may bring."),
+    click.option("--submodules", is_flag=True, help="Take its submodules, from the same host, too."),
     click.option("--allow-backwards", is_flag=True, help="Take a commit that does not follow the one before, too."),
 )
 
@@ -44,7 +45,7 @@ def read_git_options(
     variables: dict[str, str], allow: "Allow | None", *,
     git: str | None, branch: str | None, tag: str | None, folder: str, interval: float,
     credentials: Path | None, ssh_key: Path | None, known_hosts: Path | None, signers: Path | None, max_size: str,
-    allow_backwards: bool,
+    submodules: bool, allow_backwards: bool,
 ) -> "GitOptions | None":  # fmt: skip
     """What they say; None without `--git`. Raises Usage."""
     from reconciler.controller.sources.git import GitOptions
@@ -60,7 +61,12 @@ def read_git_options(
             "--credentials": credentials,
             "--ssh-key": ssh_key,
         }
-        given |= {"--known-hosts": known_hosts, "--verify": signers, "--allow-backwards": allow_backwards}
+        given |= {
+            "--known-hosts": known_hosts,
+            "--verify": signers,
+            "--submodules": submodules,
+            "--allow-backwards": allow_backwards,
+        }
         if lonely := [flag for flag, value in given.items() if value]:
             raise click.UsageError(f"{lonely[0]} is for a repository: give --git URL")
         return None
@@ -81,7 +87,7 @@ def read_git_options(
         place=place, ref=ref, folder=check_folder(folder), interval=interval,
         access=Access(credentials=_absolute(credentials), ssh_key=_absolute(ssh_key), known_hosts=_absolute(known_hosts)),
         bounds=Bounds(size=_read_size(max_size)), allowed_signers=_absolute(signers), allow_backwards=allow_backwards,
-        variables=variables, allow=allow or Allow(),
+        submodules=submodules, variables=variables, allow=allow or Allow(),
     )  # fmt: skip
 
 

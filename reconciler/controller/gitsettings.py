@@ -42,6 +42,7 @@ def read_git_source(
         bounds=Bounds(size=size),
         allowed_signers=FilePath(written["verify"]) if "verify" in written else None,
         allow_backwards=written.get("allow_backwards", False),
+        submodules=written.get("submodules", False),
         variables=variables,
         allow=read_allow(found, (*at, "allow"), written.get("allow", {})),
     )

@@ -53,6 +53,8 @@ class GitOptions(Struct, frozen=True, kw_only=True):
     """Who must have signed a commit: a list as of ssh-keygen(1), ALLOWED SIGNERS, or exported gpg keys."""
     allow_backwards: bool = False
     """Whether a commit is taken that does not follow the one before."""
+    submodules: bool = False
+    """Whether the files of submodules are taken too."""
     variables: Mapping[str, str] = {}
     allow: Allow = Allow()
 
@@ -71,6 +73,7 @@ class _Taken(Struct, frozen=True, kw_only=True):
     commit: Commit | None = None
     signers: str = ""
     """By what its signature was checked: a digest; empty where nobody asked for one."""
+    submodules: bool = False
     writing: bool = False
     """Whether the folder was being brought to it."""
     earlier: tuple[str, ...] = ()
@@ -140,7 +143,8 @@ class GitSource:
 
     def _is_whole(self, taken: _Taken) -> bool:
         """Whether the folder is what was taken, and by the signers of now."""
-        return not taken.writing and taken.signers == self._signers.digest and self.tree.is_dir()
+        same = taken.submodules == self.options.submodules
+        return same and not taken.writing and taken.signers == self._signers.digest and self.tree.is_dir()
 
     def _take_up(self) -> bool:
         """Bring the folder to what the reference names now; whether that was something new. Raises SourceFailed where it
@@ -183,7 +187,7 @@ class GitSource:
         return repository.describe(new, ref)
 
     def _read_tree(self, commit: Commit) -> Tree:
-        tree = read_tree(self._repository, commit.id, self.options.folder)
+        tree = read_tree(self._repository, commit.id, self.options.folder, submodules=self.options.submodules)
         if not tree.has_manifests:
             where = f"{self.options.folder or 'its top'} has no manifest in it (*.yaml, or a folder with some)"
             raise SourceFailed(self.name, f"commit {commit.id[:12]} is not taken: {where}")
@@ -201,6 +205,7 @@ class GitSource:
                 ref=self.options.ref,
                 commit=commit,
                 signers=self._signers.digest,
+                submodules=self.options.submodules,
                 earlier=earlier,
                 left_out=dict(sorted(left_out.items())[:LEFT_OUT]),
             )

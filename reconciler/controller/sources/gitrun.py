@@ -1,9 +1,10 @@
 """Runs git on one bare repository of ours: with fixed arguments, a configuration of its own, and bounds. Decides nothing.
 
 git gets its whole configuration through a descriptor (`GIT_CONFIG_GLOBAL=/proc/self/fd/9`), so that credentials stand in
-no argument, no environment and no file. One protocol is allowed, that of the URL; there are no hooks, no submodules, no
-filters, for nothing is ever checked out; redirects are not followed. What a fetch brings is one pack, whose size the kernel
-bounds; that it is never more (objects one by one, over plain HTTP) is what `--depth` is for.
+no argument, no environment and no file. One protocol is allowed, that of the URL; there are no hooks and no filters, for
+nothing is ever checked out, and no submodules but those that `gitmodules.py` asks for; redirects are not followed. What a
+fetch brings is one pack, whose size the kernel bounds; that it is never more (objects one by one, over plain HTTP) is what
+`--depth` is for.
 """
 
 import os
@@ -27,7 +28,7 @@ from reconciler.model.units import render_size_rounded
 
 WHOLE = 2_147_483_647
 """The depth that means all of a history (git-fetch(1), --unshallow)."""
-WANTED, FORMER = "refs/reconcile/wanted", "refs/reconcile/former"
+WANTED, FORMER, MODULE = "refs/reconcile/wanted", "refs/reconcile/former", "refs/reconcile/module"
 _CONFIG_FD = 9
 _MEMORY = 4 * 1024**3
 _LISTING = 16 * 1024**2
@@ -107,7 +108,9 @@ class Repository:
     def ask(self, ref: str) -> str:
         """What a reference names there now; empty where it is not there. Raises SourceFailed."""
         self._ensure()
-        ended = self._run(["ls-remote", "--quiet", "--", self.place.url, ref], seconds=self.bounds.ask_seconds, away=True)
+        ended = self._run(
+            ["ls-remote", "--quiet", "--", self.place.url, ref], seconds=self.bounds.ask_seconds, away=self.place.url
+        )
         self._check(ended, "ask the host")
         for line in ended.out.decode(errors="replace").splitlines():
             identity, _, name = line.partition("\t")
@@ -123,13 +126,21 @@ class Repository:
         if depth == 1 and self._is_overgrown():
             files.remove_tree(self.folder)
         self._ensure()
-        words = ["fetch", *_FETCH, f"--depth={depth}", "--", self.place.url, f"{what}:{to}"]
-        ended = self._run(words, seconds=self.bounds.seconds, away=True)
-        self._check(ended, "fetch")
+        self._fetch(self.place, f"{what}:{to}", depth=depth)
         found = self._run(["rev-parse", "--verify", "--quiet", f"{to}^{{commit}}"])
         if found.code != 0:
             raise SourceFailed(self.place.url, f"{what} names no commit")
         return found.out.decode().strip()
+
+    def fetch_module(self, place: Place, commit: str) -> None:
+        """Bring a commit of another repository, without its history, unless it is here. Raises SourceFailed."""
+        if self._run(["cat-file", "-e", f"{commit}^{{tree}}"]).code != 0:
+            self._fetch(place, f"{commit}:{MODULE}", depth=1)
+
+    def _fetch(self, place: Place, what: str, *, depth: int) -> None:
+        words = ["fetch", *_FETCH, f"--depth={depth}", "--", place.url, what]
+        ended = self._run(words, seconds=self.bounds.seconds, away=place.url)
+        self._check(ended, "fetch" if place is self.place else f"fetch the submodule {place.url}")
 
     # --- of what is here ---
 
@@ -165,6 +176,17 @@ class Repository:
         """Why a commit's signature does not count; empty where it is good and of somebody who is allowed."""
         ended = self._run(["verify-commit", commit])
         return "" if ended.code == 0 else last_words(ended.err) or "it bears no signature"
+
+    def read_modules(self, commit: str) -> dict[str, str]:
+        """The URLs of submodules by their paths, as .gitmodules of a commit says; none where it can't be read."""
+        words = ["config", "--blob", f"{commit}:.gitmodules", "--null", "--get-regexp", r"^submodule\..*\.(path|url)$"]
+        ended = self._run(words, out_size=_LISTING)
+        said: dict[str, dict[str, str]] = {}
+        for line in ended.out.decode(errors="surrogateescape").split("\0") if ended.code == 0 else ():
+            name, _, value = line.partition("\n")
+            section, _, key = name.rpartition(".")
+            said.setdefault(section, {})[key] = value
+        return {one["path"]: one["url"] for one in said.values() if "path" in one and "url" in one}
 
     def list_tree(self, commit: str, folder: str) -> bytes:
         """What `ls-tree -r -z -l` says of a folder in a commit. Raises SourceFailed, also for one that is not there."""
@@ -210,7 +232,7 @@ class Repository:
         words: Sequence[str],
         *,
         seconds: float = _LOCAL_SECONDS,
-        away: bool = False,
+        away: str = "",
         out_size: int = 65_536,
         file_size: int = 0,
         fds: Mapping[int, int] = {},
@@ -233,12 +255,13 @@ class Repository:
         finally:
             os.close(config)
 
-    def _render_config(self, *, away: bool) -> str:
+    def _render_config(self, *, away: str) -> str:
+        """`away` is the URL that is asked, if one is."""
         lines = [_CONFIG, self.signing[0], f'[protocol "{self.place.scheme}"]\nallow = always\n']
         if away and self.access.credentials is not None:
             # Order: for this host alone; git adds it to what it asks of URLs that begin so, and to nothing else.
             header = f"Authorization: Basic {self._read_credentials()}"
-            lines.append(f'[http "{self.place.url}"]\nextraHeader = "{header}"\n')
+            lines.append(f'[http "{away}"]\nextraHeader = "{header}"\n')
         return "".join(lines)
 
     def _read_credentials(self) -> str:

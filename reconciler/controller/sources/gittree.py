@@ -1,6 +1,7 @@
 """A commit's files → a folder of ours: regular files only, bounded in number and size; what did not change is not touched.
 
-A link to a file in the tree becomes a copy of that file; every other link, and a submodule, is left out and said. The
+A link to a file in the tree becomes a copy of that file; every other link is left out and said, and so is a
+submodule unless they are asked for. The
 folder is written file by file: who has one of its folders mounted sees the new files, and a file that did not change keeps
 its inode and times.
 """
@@ -17,6 +18,7 @@ from typing import BinaryIO
 
 from msgspec import Struct
 
+from reconciler.controller.sources.gitmodules import fetch_modules
 from reconciler.controller.sources.gitrun import Repository
 from reconciler.linux import files
 from reconciler.model.errors import SourceFailed
@@ -32,6 +34,7 @@ _LONGEST_NAME = 200
 _CHUNK = 1024**2
 _HOPS = 20
 _LFS = b"version https://git-lfs.github.com/spec/"
+_SUBMODULE = "160000"
 _MANIFESTS = (".yaml", ".yml")
 
 
@@ -63,16 +66,26 @@ class _Entry(Struct, frozen=True):
     size: int
 
 
-def read_tree(repository: Repository, commit: str, folder: str) -> Tree:
-    """The files of a commit's folder. Raises SourceFailed for more than is taken."""
+def read_tree(repository: Repository, commit: str, folder: str, *, submodules: bool = False) -> Tree:
+    """The files of a commit's folder, with those of its submodules if that is asked for. Raises SourceFailed for more than
+    is taken."""
     entries = parse_listing(repository.list_tree(commit, folder))
+    whys: Mapping[str, str] = {}
+    if submodules:
+        wanted = {path: entry.id for path, entry in entries.items() if entry.kind == _SUBMODULE and not _judge_name(path)}
+        modules = fetch_modules(repository, commit, folder, wanted)
+        whys = modules.left_out
+        for path, identity in modules.commits.items():
+            del entries[path]
+            inside = parse_listing(repository.list_tree(identity, ""))
+            entries |= {f"{path}/{name}": entry for name, entry in inside.items()}
     if len(entries) > MOST_FILES:
         raise SourceFailed(
             repository.place.url, f"commit {commit[:12]} has {len(entries):,} files; {MOST_FILES:,} are taken"
         )
     links = {path: entry for path, entry in entries.items() if entry.kind == "120000" and entry.size <= _LONGEST_LINK}
     targets = _read_links(repository, links)
-    tree = choose_files(entries, targets)
+    tree = choose_files(entries, targets, whys)
     folders = {folder for path in tree.files for folder in _folders_of(path)}
     if len(folders) > MOST_FILES:
         raise SourceFailed(repository.place.url, f"commit {commit[:12]} has more than {MOST_FILES:,} folders")
@@ -98,8 +111,9 @@ def parse_listing(data: bytes) -> dict[str, "_Entry"]:
     return found
 
 
-def choose_files(entries: Mapping[str, "_Entry"], targets: Mapping[str, str]) -> Tree:
-    """Which files are written, links resolved among them; `targets` is where links point to. Pure."""
+def choose_files(entries: Mapping[str, "_Entry"], targets: Mapping[str, str], whys: Mapping[str, str] = {}) -> Tree:
+    """Which files are written, links resolved among them; `targets` is where links point to, `whys` is why submodules are
+    not taken. Pure."""
     chosen, left_out = {}, {}
     for path in entries:
         why = _judge_name(path)
@@ -116,7 +130,7 @@ def choose_files(entries: Mapping[str, "_Entry"], targets: Mapping[str, str]) ->
                 why = f"is a link to {target}, which is no file of the tree"
         kind = entries[found].kind if not why else ""
         if not why and kind not in ("100644", "100755", "100664"):
-            why = "is a submodule" if kind == "160000" else f"is neither file nor link (mode {kind})"
+            why = whys.get(found, "is a submodule") if kind == _SUBMODULE else f"is neither file nor link (mode {kind})"
         if why:
             left_out[show_path(path)] = why
         else:
