@@ -10,17 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
 
 from reconciler.controller.approvals import APPROVALS, Approvals
 from reconciler.controller.converged import find_converged
 from reconciler.controller.policy import Policy
-from reconciler.controller.sources.sighting import Sighting, Version
-from reconciler.controller.standings import Differences, Standing, Standings, render_commit
+from reconciler.controller.sources.sighting import Sighting, Source, Version
+from reconciler.controller.standings import Differences, Standing, Standings, render_source
+from reconciler.controller.storms import LASTING, find_storms
 from reconciler.controller.teller import Announce, Teller, all_words, brief_words
 from reconciler.model.errors import NotAllowed, NotFound, ReconcileError, RolledBack
 from reconciler.model.events import AnyEvent
-from reconciler.model.key import stack_of
+from reconciler.model.key import Key, stack_of
 from reconciler.model.plan import Action
 from reconciler.model.units import render_duration
 from reconciler.plan.approval import needs_approval
@@ -48,18 +48,6 @@ RESTING, LONGEST_REST = 4.0, 30.0
 thousands of containers on which always something happens, looks are not all that happens."""
 AFTERWARDS = 1.0
 """Seconds after work on a stack until everything is looked at: what it started is watched from then on."""
-
-
-class Source(Protocol):
-    """Where stacks come from."""
-
-    name: str
-    kind: str
-    """directory | git"""
-
-    def read(self) -> Sighting:
-        """What it says now."""
-        ...
 
 
 class Keeper:
@@ -95,6 +83,7 @@ class Keeper:
         self._follow = follow
         self._changed = changed
         self._count = count
+        self._storms: dict[Key, str] = {}
         self._clock = clock
         self._rests_until = clock()
         self._looked = False
@@ -253,9 +242,23 @@ class Keeper:
             self._reach(held, None, all_words(error))
             raise
         self._reach(held, version, "")
+        self._unblock(name)
         self.say(f"back {name}", "", name, over=f"stack {name} is as {held.source} wants it")
         self._add(ALL, AFTERWARDS)
         return None
+
+    def unblock(self, name: str) -> None:
+        """Something of a stack has become well: what failed for want of that is tried again now."""
+        held = self.standings.get(name)
+        if held is not None and held.problem and held.version is not None and held.reached != held.version.token:
+            self._renew(f"stack {name}")
+
+    def _unblock(self, owner: str) -> None:
+        """The same for stacks that borrow of one that is as it is wanted now."""
+        for name, held in self.standings:
+            specs = held.version.stack.specs if held.problem and held.version is not None else {}
+            if any(stack_of(used) == owner for key, spec in specs.items() for used in borrowed_keys(key, spec)):
+                self.unblock(name)
 
     def _apply(self, held: Standing, version: Version) -> bool:
         """Carry out what a version asks for; False where that waits for approval."""
@@ -330,7 +333,7 @@ class Keeper:
         """How sources and stacks are now."""
         with self._lock:
             sources = tuple(
-                _state_of(self.sources[name], sighting, self._polled[name])
+                render_source(self.sources[name], sighting, self._polled[name])
                 for name, sighting in sorted(self.sightings.items())
             )
         return sources, self.standings.read()
@@ -367,30 +370,20 @@ class Keeper:
         }
         self._add(APPROVALS, 0.0)
         self._teller.say_all("drift ", words, over=lambda stack: f"stack {stack} has no drift any more", of_stacks=True)
+        self._storms = find_storms(looked.observation, self._storms, now=time.time())
+        stormy = {str(key): words for key, words in self._storms.items()}
+        self._teller.say_all("storm ", stormy, over=lambda key: f"{key} does not end any more")
         self._watch(looked)
         self._looked = True
         ended = self._clock()
         self._rests_until = ended + min(RESTING * (ended - begun), LONGEST_REST)
-        return self.policy.resync
+        return min(self.policy.resync, LASTING) if self._storms else self.policy.resync
 
     def _mend(self, drifted: Collection[str], looked: Look) -> None:
         for stack in sorted(drifted):
             self._add(f"stack {stack}", 0.0)
         if looked.observation.strays or any(intent.stack not in drifted for intent in looked.folded.intents):
             heal(self.root, [], timeout=self.policy.timeout, face=Face(emit=self._tell))
-
-
-def _state_of(source: Source, sighting: Sighting, polled: str) -> SourceState:
-    return SourceState(
-        name=source.name,
-        kind=source.kind,
-        broken=sighting.broken,
-        polled=polled,
-        problems=sighting.problems,
-        stale=sighting.stale,
-        commit=render_commit(sighting.commit),
-        answered_at=sighting.answered_at,
-    )
 
 
 def _by_stack(actions: Iterable[Action]) -> dict[str, list[str]]:

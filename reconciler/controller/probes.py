@@ -65,12 +65,14 @@ class Probes:
         say: Say,
         add: Callable[[str, float], None],
         count: Callable[[str, int], None] = lambda _what, _by: None,
+        well: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._root = root
         self._say = say
         self._add = add
         self._count = count
+        self._well = well
         self._clock = clock
         self._lock = threading.Lock()
         self._probed: dict[Key, _Probed] = {}
@@ -113,6 +115,8 @@ class Probes:
         except ReconcileError as error:  # It ended, or is paused: the next look at everything says so.
             said = error.brief
         health = self._root.engine.containers.states([probed.made])[probed.made.incarnation].health
+        if health is Health.HEALTHY is not probed.health:  # Others may wait for it.
+            self._well(stack_of(probed.made.key))
         probed.health = health
         self._judge(probed, health, said)
         return self._pause(probed) * (1 + JITTER * (2 * random.random() - 1))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from reconciler.api.server import Server
 from reconciler.controller.approvals import APPROVALS
 from reconciler.controller.folders import FolderWatcher
-from reconciler.controller.keeper import ALL, Keeper, Source
+from reconciler.controller.keeper import ALL, Keeper
 from reconciler.controller.listeners import open_listeners
 from reconciler.controller.loop import Loop
 from reconciler.controller.metrics import Metrics, State
@@ -27,6 +27,7 @@ from reconciler.controller.probes import Probes
 from reconciler.controller.settings import FIXED, MOST_CONTAINERS, Settings, WatchOptions
 from reconciler.controller.sources.directory import ChooseTerms, DirectorySource
 from reconciler.controller.sources.git import GitOptions, GitSource
+from reconciler.controller.sources.sighting import Source
 from reconciler.controller.sources.terms import choose_terms
 from reconciler.controller.tally import Tally
 from reconciler.controller.watch import Watcher
@@ -109,6 +110,7 @@ class _Serving:
             say=lambda *words, **over: self.keeper.say(*words, **over),
             add=self._loop.add,
             count=self._count,
+            well=lambda stack: self.keeper.unblock(stack),
         )
         path = settings.listen or choose_socket(root)
         self._api = Server(

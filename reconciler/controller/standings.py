@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator
 
 from msgspec import Struct
 
-from reconciler.controller.sources.sighting import Sighting, Version
+from reconciler.controller.sources.sighting import Sighting, Source, Version
 from reconciler.model.record import Commit
-from reconciler.verbs.serving import CommitState, StackState
+from reconciler.verbs.serving import CommitState, SourceState, StackState
 
 
 class Standing(Struct, kw_only=True):
@@ -150,3 +150,17 @@ class Standings:
 def render_commit(commit: Commit | None) -> CommitState | None:
     """A commit as `status` has it."""
     return None if commit is None else CommitState(id=commit.id, subject=commit.subject, author=commit.author, at=commit.at)
+
+
+def render_source(source: Source, sighting: Sighting, polled: str) -> SourceState:
+    """A source as `status` has it."""
+    return SourceState(
+        name=source.name,
+        kind=source.kind,
+        broken=sighting.broken,
+        polled=polled,
+        problems=sighting.problems,
+        stale=sighting.stale,
+        commit=render_commit(sighting.commit),
+        answered_at=sighting.answered_at,
+    )

@@ -1,5 +1,7 @@
 """What one look at a source gives, whatever kind it is."""
 
+from typing import Protocol
+
 from msgspec import Struct
 
 from reconciler.model.record import Commit, Stack
@@ -38,3 +40,15 @@ class Sighting(Struct, frozen=True, kw_only=True):
     """When a repository answered last; seconds since the epoch."""
     again: float | None = None
     """Seconds until it is to be looked at again; None: as the policy says."""
+
+
+class Source(Protocol):
+    """Where stacks come from."""
+
+    name: str
+    kind: str
+    """directory | git"""
+
+    def read(self) -> Sighting:
+        """What it says now."""
+        ...
