@@ -1,12 +1,16 @@
 """`reconcile history` and `reconcile events`."""
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from reconciler.cli.options import COUNT, complete_stacks, output_option, root_option
 from reconciler.cli.reach import ask
+
+if TYPE_CHECKING:
+    from reconciler.api.frames import Item
 
 
 @click.command(epilog="Example: reconcile history blog --diff 3 4")
@@ -85,7 +89,13 @@ def events(ctx: click.Context, *, follow: bool, stack: str, since: str, changes:
     from reconciler.cli.options import read_moment
 
     wanted = Events(stack=stack, since=read_moment(since, "--since"), changes=changes, follow=follow)
-    ask(ctx, root, wanted, Listener(item=lambda frame: _show_event(frame.item, form)))
+
+    def told(frame: "Item") -> None:
+        _show_event(frame.item, form)
+        if follow:  # Whoever reads a pipe is waiting for it.
+            sys.stdout.flush()
+
+    ask(ctx, root, wanted, Listener(item=told))
     return 0
 
 

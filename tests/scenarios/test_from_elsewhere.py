@@ -115,13 +115,17 @@ def test_host_by_a_real_sshd_has_manifests_and_files_of_this_one(people: People)
 
 def _follow(people: People) -> None:
     """What is written while somebody looks is seen, and a look ends with Ctrl-C."""
+    events = people.start("bob", "--host", HOST, "events", "--follow", "--stack", "far")
+    assert events.stdout is not None
+    assert b"create" in events.stdout.readline()
     process = people.start("bob", "--host", HOST, "logs", "-f", "far/web")
     assert process.stdout is not None
     assert process.stdout.readline() == b"hello\n"
     people.run("ann", "exec", "far/web", "--", "sh", "-c", "echo more >/proc/1/fd/1", check=0)
     assert process.stdout.readline() == b"more\n"
-    people.world.signal(process, signal.SIGINT)
-    process.communicate(timeout=20)
+    for each in (process, events):
+        people.world.signal(each, signal.SIGINT)
+        each.communicate(timeout=20)
     wait_until(lambda: not any("dial" in line for line in people.world.processes().values()), "the far end has gone")
 
 
