@@ -8,16 +8,21 @@ import struct
 import sys
 import termios
 import time
+from collections.abc import Sequence
 
 from lab.world import World, wait_until
+
+RECONCILE = (sys.executable, "-m", "reconciler.cli.main")
 
 
 class Terminal:
     """A command of the world on a terminal of its own."""
 
-    def __init__(self, world: World, *arguments: str, size: tuple[int, int] = (24, 80)) -> None:
+    def __init__(
+        self, world: World, *arguments: str, size: tuple[int, int] = (24, 80), reconcile: Sequence[str] = RECONCILE
+    ) -> None:
         self.shown = b""
-        command = [*world.enter, sys.executable, "-m", "reconciler.cli.main", *arguments]
+        command = [*world.enter, *reconcile, *arguments]
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.execvpe(command[0], command, world.environment({"TERM": "xterm"}))

@@ -1,5 +1,6 @@
 """Commands of who is not root but in the group `reconcile`, and over a real sshd: manifests of theirs, errors in words."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from lab.people import PORT, People
 from lab.serving import Serving
+from lab.terminal import Terminal
 from lab.world import open_world, wait_until
 
 pytestmark = pytest.mark.root
@@ -29,6 +31,7 @@ containers:
     env_file: web.env
     command: [sh, -c, "echo hello; exec sleep 1000"]
 """
+BOX = "127.0.0.1:5000/busybox:1"
 SHOW = ("cat", "/page", "/run/secrets/token", "/motd")
 HOST = f"ssh://ann@127.0.0.1:{PORT}"
 
@@ -72,6 +75,20 @@ def test_member_of_the_group_does_what_root_does_with_files_of_his(people: Peopl
     assert "this needs root" in people.run("ann", "backup", "/tmp/x.tar", check=1).err
 
 
+def test_member_of_the_group_lays_hands_on_containers_and_is_in_the_audit(people: People) -> None:
+    people.write("ann", "private", "swordfish")
+    people.run("ann", "run", "-d", "--name", "hands", "--stop-signal", "KILL", BOX, "sleep", "600", check=0)
+    people.run("ann", "cp", "private", "hands:/tmp/it", check=0)
+    assert people.run("ann", "exec", "hands", "sha1sum", "/tmp/it", check=0).out.startswith("4f57181d")
+    people.run("ann", "cp", "hands:/tmp/it", "back", check=0)
+    assert people.world.nsenter("stat", "-c", "%U", "/mnt/ann/back").out == "ann\n"
+    assert people.run("ann", "run", "--rm", "-i", BOX, "cat", stdin="through", check=0).out == "through"
+    told = people.run("ann", "events", "--changes", check=0).out
+    assert "cp run by ann (uid 4242): done (cp container/run/hands/1: in /tmp" in told
+    assert "exec run by ann (uid 4242): done (exec container/run/hands/1: sha1sum" in told
+    people.run("ann", "delete", "container/run/hands/1", "--yes", check=0)
+
+
 def test_f6_member_has_no_file_read_that_he_may_not_read(people: People) -> None:
     secret = people.world.folder / "root-only"
     secret.write_text("swordfish")
@@ -111,6 +128,21 @@ def test_host_by_a_real_sshd_has_manifests_and_files_of_this_one(people: People)
         people.run("bob", "--host", HOST, "lock", path, check=0)
         people.world.nsenter("grep", "-q", "127.0.0.1:5000/web:1", f"/mnt/bob/{path}.lock")
         _follow(people)
+        _sit_at_a_terminal(people)
+
+
+def _sit_at_a_terminal(people: People) -> None:
+    """Whose other end is killed: nothing of it is left there."""
+    reconcile = [*people.enter("bob"), "TERM=xterm", "reconcile", "--host", HOST]
+    shell = Terminal(people.world, "exec", "-it", "far/web", "sh", reconcile=reconcile)
+    shell.wait_attached()
+    shell.resize(50, 132)
+    shell.type("stty size; sleep 7100\n")
+    shell.expect("50 132")
+    wait_until(lambda: "sleep 7100" in people.world.processes().values(), "it sleeps")
+    os.kill(shell.pid, signal.SIGKILL)
+    shell.end()
+    wait_until(lambda: "sleep 7100" not in people.world.processes().values(), "nothing of it is left", seconds=20)
 
 
 def _follow(people: People) -> None:
