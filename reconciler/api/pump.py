@@ -50,6 +50,7 @@ class Pump:
         self._leaving = False
         """Nobody is there any more, or is about to be."""
         self._ringing = threading.Lock()
+        """Held while a descriptor is written to that another thread may close."""
         self._send_signal: Callable[[int], None] | None = None
         self._theirs: tuple[int, ...] = ()
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -149,8 +150,15 @@ class Pump:
                     os.write(self._bell, bytes([number]))
 
     def _ring(self) -> None:
-        with suppress(OSError):
-            os.write(self._wake, b"x")
+        """Have the thread look. Race: once it has closed this descriptor, the number may be of another file."""
+        with suppress(BlockingIOError), self._ringing:
+            if self._wake >= 0:
+                os.write(self._wake, b"x")
+
+    def _close_wake(self) -> None:
+        with self._ringing:
+            os.close(self._wake)
+            self._wake = -1
 
     # --- from the thread that asked ---
 
@@ -181,7 +189,7 @@ class Pump:
         if not self._over and self._thread.ident is None:
             self._over = True
             os.close(self._woken)
-            os.close(self._wake)
+            self._close_wake()
         self.hang_up()
         if self._heard >= 0:
             os.close(self._heard)
@@ -222,7 +230,8 @@ class Pump:
                 os.set_blocking(number, False)
                 while self._pass_on(number, name):
                     pass
-        for number in (self._out, self._err, self._woken, self._wake):
+        self._close_wake()
+        for number in (self._out, self._err, self._woken):
             os.close(number)
         if self._in >= 0:
             os.close(self._in)

@@ -210,3 +210,24 @@ def test_exec_runs_and_says_so_where_it_can_not_be_recorded(served: Served) -> N
     assert isinstance(note, Note)
     assert (note.level, "the disk is full" in note.text, "planted" in note.text) == ("warning", True, False)
     assert served.client.join(EXEC, Ends()) == {"exit_code": 0}
+
+
+def test_input_that_comes_after_the_end_is_written_nowhere(served: Served) -> None:
+    """The descriptor that wakes the pump is closed by then, and its number may be anything's."""
+    found: list[Pump] = []
+
+    async def make() -> None:
+        pump = Pump(EXEC, lambda _: None)
+        found.append(pump)
+        await asyncio.get_running_loop().run_in_executor(None, pump.run, lambda _: 0)
+
+    asyncio.run(make())
+    [pump] = found
+    reads, writes = os.pipe()
+    others = [os.dup(writes) for _ in range(32)]  # Which have the numbers that it had.
+    pump.end_input()
+    pump.let_go()
+    for number in (writes, *others):
+        os.close(number)
+    assert os.read(reads, 10) == b""
+    os.close(reads)

@@ -6,7 +6,7 @@ from typing import Any
 from reconciler.api.answers import Opener
 from reconciler.api.frames import Begun, Listener
 from reconciler.api.sessions import Run
-from reconciler.engine.protocol import Streams
+from reconciler.engine.protocol import Attached, Streams
 from reconciler.manifest.command import Flags
 from reconciler.model.errors import Failed, Usage
 from reconciler.model.events import silent
@@ -31,6 +31,13 @@ def run(opened: Opener, ask: Run, listener: Listener) -> Any:
     return listener.join(work)
 
 
+def check_let_go(ended: Attached, name: str, listener: Listener) -> None:
+    """Raise Failed where nobody typed the keys, but the controller let go."""
+    if ended.exit_code is None and not ended.unread and listener.gone():
+        hint = f"reconcile attach {name} joins it again"
+        raise Failed(f"{name}: the controller let go of it, for it ends or was asked to; it goes on", hint=hint)
+
+
 def _run(root: Root, ask: Run, flags: Flags, listener: Listener, streams: Streams | None) -> Any:
     face = Face(emit=listener.emit, gone=listener.gone)
     started = running.start(root, flags, environment=ask.environment, folder=ask.folder, attach=not ask.detach, face=face)
@@ -41,9 +48,7 @@ def _run(root: Root, ask: Run, flags: Flags, listener: Listener, streams: Stream
         if streams is None:  # Others hear it of theirs.
             listener.item(Begun(tty=ask.tty, stdin=ask.stdin))
         ended = started.line.relay(stdin=ask.stdin, keys=ask.keys, signals=ask.signals, streams=streams)
-        if ended.exit_code is None and not ended.unread and listener.gone():
-            hint = f"reconcile attach {started.name} joins it again"
-            raise Failed(f"{started.key}: the controller let go of it and ends; it goes on", hint=hint)
+        check_let_go(ended, started.name, listener)
         if ask.remove and (ended.exit_code is not None or ended.unread):
             remove(root, started.key, emit=silent)
     return {**found, "exit_code": ended.exit_code, "unread": ended.unread}

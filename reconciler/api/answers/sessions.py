@@ -6,7 +6,7 @@ from typing import IO, Any, cast
 
 from reconciler.api import asks, sessions
 from reconciler.api.answers import Answerer, Opener
-from reconciler.api.answers.running import run
+from reconciler.api.answers.running import check_let_go, run
 from reconciler.api.frames import Listener, Output
 from reconciler.engine.protocol import Begun, Streams
 from reconciler.verbs import attach as attaching
@@ -35,6 +35,7 @@ def attach(opened: Opener, ask: sessions.Attach, listener: Listener) -> Any:
             ended = attaching.attach(
                 root, ask.name, stdin=ask.stdin, keys=ask.keys, signals=ask.signals, streams=streams
             )  # fmt: skip
+        check_let_go(ended, ask.name, listener)
         return {"exit_code": ended.exit_code, "unread": ended.unread}
 
     return listener.join(work)
