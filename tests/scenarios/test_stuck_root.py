@@ -42,7 +42,8 @@ def test_x3_root_that_takes_no_writes(world: World, spoil: str, mend: str, words
         for verb in LOOKS:
             world.run(*verb, *root, check=0)
         assert "running" in world.run("get", "containers", *root).out
-        assert world.run("exec", *root, "web", "echo", "hi", check=0).out == "hi\n"
+        ran = world.run("exec", *root, "web", "echo", "hi", check=0)
+        assert (ran.out, "exec container/stuck/web/1: it is not in the event log: " in ran.err) == ("hi\n", True)
         world.write({**MANIFEST, "containers": {"web": {**MANIFEST["containers"]["web"], "command": ["sleep", "1001"]}}})
         for verb in writes:
             said = world.run(*verb, *root, check=1).err.lower()
