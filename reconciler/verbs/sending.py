@@ -10,6 +10,7 @@ from msgspec import Struct
 from reconciler.manifest.files import HERE, Found, is_file
 from reconciler.model.content import ENCRYPTED_LIMIT, LIMIT
 from reconciler.model.errors import BadManifest, Failed, Problem
+from reconciler.model.key import split_key
 from reconciler.model.record import Stack
 from reconciler.model.sent import Sent
 from reconciler.model.spec import UNREAD, ContainerSpec
@@ -122,33 +123,25 @@ def _read_all(stacks: Sequence[Stack], files: _Gathering) -> None:
 
 def _read_named(stack: Stack, files: _Gathering) -> Iterator[Problem]:
     """Have all that a stack names be kept; what can't be."""
-    for path, most in _named(stack):
+    for path, most, place in _named(stack):
         try:
-            files.read(path, most)
+            if most or (is_file(HERE, path) and HERE.look(path).size <= LIMIT):
+                files.read(path, most or LIMIT)
+            else:
+                files.keep(path, HERE.look(path))
         except OSError as error:
-            yield Problem(file=stack.source, text=f"{path} can't be read: {error.strerror}")
-    for spec in stack.specs.values():
-        for mount in spec.mounts.values() if isinstance(spec, ContainerSpec) else ():
-            if mount.digest == UNREAD:
-                yield from _read_bound(stack, mount.source, files)
+            yield Problem(file=stack.source, path=place, text=f"{path} can't be read: {error.strerror}")
 
 
-def _named(stack: Stack) -> Iterator[tuple[str, int]]:
-    """Configs, secrets and env files, with the most that is read of each."""
+def _named(stack: Stack) -> Iterator[tuple[str, int, str]]:
+    """Configs, secrets, env files and what is bound: a path, the most that is read of it, and where the manifest names it.
+    With 0 it is read where it is a small file, and else is only there."""
     for source in (stack.sources or {}).values():
         if source.file:
-            yield source.file, ENCRYPTED_LIMIT if source.form else LIMIT
-    for spec in stack.specs.values():
-        for name in spec.env_file if isinstance(spec, ContainerSpec) else ():
-            yield name, ENV_FILE_LIMIT
-
-
-def _read_bound(stack: Stack, path: str, files: _Gathering) -> Iterator[Problem]:
-    """A small file is kept; of anything else only that it is there."""
-    try:
-        if is_file(HERE, path) and HERE.look(path).size <= LIMIT:
-            files.read(path, LIMIT)
-        else:
-            files.keep(path, HERE.look(path))
-    except OSError as error:
-        yield Problem(file=stack.source, text=f"{path} can't be read: {error.strerror}")
+            yield source.file, ENCRYPTED_LIMIT if source.form else LIMIT, source.path
+    for key, spec in stack.specs.items():
+        if not isinstance(spec, ContainerSpec):
+            continue
+        place = f"containers.{split_key(key).name}"
+        yield from ((name, ENV_FILE_LIMIT, f"{place}.env_file") for name in spec.env_file)
+        yield from ((mount.source, 0, f"{place}.mounts") for mount in spec.mounts.values() if mount.digest == UNREAD)

@@ -247,7 +247,8 @@ def test_file_that_we_may_not_read_is_told_here(folder: Path) -> None:
     (folder / "stack.yaml").write_text(MANIFEST.replace("./token", "/proc/self/mem"))  # which can be opened, and not read
     with pytest.raises(BadManifest) as caught:
         sent(folder)
-    assert "/proc/self/mem" in caught.value.detail
+    [problem] = caught.value.problems
+    assert (problem.path, "/proc/self/mem can't be read" in problem.text) == ("secrets.token.file", True)
 
 
 def test_what_is_piped_in_begins_at_its_folder(served: Served, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
