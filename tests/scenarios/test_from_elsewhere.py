@@ -125,8 +125,6 @@ def test_host_by_a_real_sshd_has_manifests_and_files_of_this_one(people: People)
         assert "nothing to do" in people.run("bob", "--host", HOST, "apply", path, check=0).out
         assert people.run("bob", "--host", HOST, "exec", "far/web", "--", *SHOW, check=0).out == "hello swordfish hi"
         assert f"file:bob@{node}:/mnt/bob/{path}" in people.run("bob", "--host", HOST, "status").out
-        people.run("bob", "--host", HOST, "lock", path, check=0)
-        people.world.nsenter("grep", "-q", "127.0.0.1:5000/web:1", f"/mnt/bob/{path}.lock")
         _follow(people)
         _sit_at_a_terminal(people)
 
