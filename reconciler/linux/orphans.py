@@ -13,6 +13,8 @@ _lock = threading.Lock()
 _within = 0
 """How many threads are in such a `with`: the setting is the whole process's."""
 _before: frozenset[int] = frozenset()
+_awaited: set[int] = set()
+"""Those that some thread will reap itself."""
 _strangers: dict[int, int] = {}
 """Daemons that other threads started meanwhile, and that became our children: pid and start time."""
 
@@ -20,25 +22,31 @@ _strangers: dict[int, int] = {}
 class AdoptingOrphans:
     """Within a `with`, what our children leave behind when they end is ours to reap (prctl(2), PR_SET_CHILD_SUBREAPER).
 
-    `keep` names the one that it was for; any other is reaped by a later `with`, once it has ended.
+    `keep` names the one that it was for, `reap` waits for it; any other is reaped by a later `with`, once it has ended.
     """
-
-    def __init__(self) -> None:
-        self._kept: set[int] = set()
 
     def __enter__(self) -> "AdoptingOrphans":
         global _within, _before
         with _lock:
-            _reap_strangers()
-            if not _within:
+            if not _within:  # Race: else another thread may be about to say that one is its own.
+                _reap_strangers()
                 _before = frozenset(_read_children())
                 _set(1)
             _within += 1
         return self
 
     def keep(self, pid: int) -> None:
-        """Somebody waits for this one."""
-        self._kept.add(pid)
+        """Somebody reaps this one."""
+        with _lock:
+            _awaited.add(pid)
+            _strangers.pop(pid, None)  # Another thread may have seen it before we knew it.
+
+    def reap(self, pid: int) -> int:
+        """Wait for it; its exit code, as `os.waitstatus_to_exitcode` gives it."""
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with _lock:
+            _awaited.discard(pid)
+        return code
 
     def __exit__(self, *_: object) -> None:
         global _within
@@ -46,12 +54,10 @@ class AdoptingOrphans:
             _within -= 1
             if not _within:
                 _set(0)
-            for pid in set(_read_children()) - _before - self._kept:
+            for pid in set(_read_children()) - _before - _awaited:
                 with suppress(ProcessLookupError):
                     if os.getsid(pid) == pid:
                         _strangers[pid] = read_start_time(pid)
-            for pid in self._kept:
-                _strangers.pop(pid, None)
 
 
 def _read_children() -> list[int]:

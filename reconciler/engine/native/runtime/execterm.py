@@ -43,14 +43,18 @@ def run_on_terminal(
             code = os.waitstatus_to_exitcode(os.waitpid(runtime, 0)[1])
             if code or master < 0:
                 return execution.choose_code(code or 1, given.read_log())
-            # Order: it is ours to reap, so that the pid is its own until then.
+            # Order: it is ours to reap, so that the pid is its own until it is.
             pid = int(Path(given.pid).read_text(encoding="ascii"))
             orphans.keep(pid)
         pidfd = os.pidfd_open(pid)
         held.callback(os.close, pidfd)
-        if not _pass_through(master, pidfd, stdin=stdin, streams=streams):
-            _end(master, pid, pidfd)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        there = False
+        try:
+            there = _pass_through(master, pidfd, stdin=stdin, streams=streams)
+        finally:
+            if not there:
+                _end(master, pid, pidfd)
+            code = orphans.reap(pid)
         return 128 - code if code < 0 else code
 
 
