@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from lab.serving import Serving
 from lab.terminal import Terminal
@@ -23,6 +24,7 @@ from reconciler.api.line import Ends
 from reconciler.api.sessions import Attach, Exec, Run, Session
 from reconciler.model.errors import ProgramFailed, ReconcileError
 from reconciler.model.events import silent
+from reconciler.schema.load import load_schema
 from reconciler.verbs import copying
 
 pytestmark = pytest.mark.root
@@ -243,6 +245,8 @@ def test_audit_has_who_what_and_how_it_ended_and_no_secret(hands: Hands, tmp_pat
         one for one in hands.changes() if one["number"] > first and one["verb"] not in ("run", "apply", "heal", "delete")
     ]
     assert "planted" not in json.dumps(mine)
+    for one in mine:
+        Draft202012Validator(load_schema("events")).validate(one)
     assert {(one["who"], one["uid"]) for one in mine} == {("root", 0)}
     assert all(one["pid"] > 0 for one in mine[:2])
     told = [(one["verb"], one["result"], one["actions"][0], one.get("why", "")) for one in mine]
