@@ -311,8 +311,8 @@ def _go_through_ssh(served: Served) -> None:
     assert world.run("exec", "-i", "far/web", "cat", env=env, stdin="far away", check=0).out == "far away"
     assert "no container named nothere" in world.run("get", "nothere", env=env, check=1).err
     world.run("delete", "far", "--yes", env=env, check=0)
-    assert "whole path of that host" in world.run("plan", "shop.yaml", env=env, check=64).err
-    assert "does not go through --host" in world.run("boot", env=env, check=64).err
+    assert "3 actions: 3 create" in world.run("plan", "shop.yaml", env=env, check=2).out
+    assert "does not go through --host" in world.run("recover", env=env, check=64).err
     for name in ("ssh://-oProxyCommand=x", "ssh://a b", "tcp://db1", "ssh://db1/x", "ssh://$(id)"):
         assert "expected ssh://USER@HOST" in world.run("get", env={**env, "RECONCILE_HOST": name}, check=64).err
     program.write_text("#!/bin/sh\necho no route to host >&2; exit 255\n")
