@@ -170,7 +170,7 @@ class Keeper:
             stack: f"stack {stack} of {source} is in {owner} already: rename one of them" for stack, owner in found.claimed
         }
         self._teller.say_all(
-            f"claim {source} ", claimed, over=lambda stack: f"stack {stack} is in one source only", of_stacks=True
+            f"claim {source} ", claimed, over=lambda stack: f"stack {stack} is in one source only", stack_of=str
         )
         self._add(APPROVALS, 0.0)
         self._let_go(source, found, settled=not sighting.problems and not sighting.unsettled)
@@ -369,10 +369,12 @@ class Keeper:
             for stack, does in _by_stack(left).items()
         }
         self._add(APPROVALS, 0.0)
-        self._teller.say_all("drift ", words, over=lambda stack: f"stack {stack} has no drift any more", of_stacks=True)
+        self._teller.say_all("drift ", words, over=lambda stack: f"stack {stack} has no drift any more", stack_of=str)
         self._storms = find_storms(looked.observation, self._storms, now=time.time())
         stormy = {str(key): words for key, words in self._storms.items()}
-        self._teller.say_all("storm ", stormy, over=lambda key: f"{key} does not end any more")
+        self._teller.say_all(
+            "storm ", stormy, over=lambda key: f"{key} does not end any more", stack_of=lambda key: stack_of(Key(key))
+        )
         self._watch(looked)
         self._looked = True
         ended = self._clock()

@@ -55,14 +55,14 @@ class Teller:
         words: Mapping[str, str],
         *,
         over: Callable[[str], str],
-        of_stacks: bool = False,
+        stack_of: Callable[[str], str] = lambda _: "",
         short: Callable[[str], str] = lambda _: "",
     ) -> None:
         """Tell of all things of one kind, by name; of those that were told before and are no more, that it is over."""
         with self._lock:
             before = [about.removeprefix(prefix) for about in self._told if about.startswith(prefix)]
         for name in dict.fromkeys([*words, *before]):
-            self.say(f"{prefix}{name}", words.get(name, ""), name if of_stacks else "", over=over(name), short=short(name))
+            self.say(f"{prefix}{name}", words.get(name, ""), stack_of(name), over=over(name), short=short(name))
 
     def say(self, about: str, words: str, stack: str = "", *, over: str = "", short: str = "") -> None:
         """Tell it once, and with the words of `over`, if there are any, when there is nothing to tell any more. People

@@ -44,12 +44,15 @@ def _v2_controllers(point: str) -> list[str]:
         return file.read().split()
 
 
+_points: dict[str, str] = {}
+"""What was found in `hierarchies`, asked for with each limit of each container: mount points by controller, and `v2`."""
+
+
 def is_v2() -> bool:
     """Whether v2 governs memory and pids here: the pure v2 machine."""
-    return all("unified" in controllers for _, controllers in hierarchies())
-
-
-_points: dict[str, str] = {}
+    if "v2" not in _points:
+        _points["v2"] = "yes" if all("unified" in controllers for _, controllers in hierarchies()) else ""
+    return bool(_points["v2"])
 
 
 def find_controller(name: str) -> str:

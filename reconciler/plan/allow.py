@@ -156,7 +156,9 @@ def _judge_file(file: str, path: str, allow: Allow, folder: str) -> Iterator[Ask
     if _is_in(file, folder) or any(_is_in(file, each) for each in allow.host_paths):
         return
     yield Asked(
-        path, f"{file} lies outside of the source", f"put it into the repository, or allow: {{host_paths: [{file}]}}"
+        path,
+        f"{file} lies outside of the source",
+        f"put it into the folder that is served, or allow: {{host_paths: [{file}]}}",
     )
 
 

@@ -8,6 +8,7 @@ is a link net/'s; here they are called in order. Knows no plan, no database, and
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from msgspec import structs
@@ -22,7 +23,7 @@ from reconciler.engine.native.refusals import telling
 from reconciler.engine.native.runtime import bundle, contents, lifecycle, limits, policy, status, writing
 from reconciler.engine.native.runtime.ended import ended_path
 from reconciler.engine.native.runtime.inside import rotate_log
-from reconciler.engine.native.runtime.known import Known
+from reconciler.engine.native.runtime.known import Known, Read
 from reconciler.engine.native.runtime.monitor import cgroup_parent, cgroup_path, monitors_path
 from reconciler.engine.native.snapshots import stack
 from reconciler.engine.native.volumes import binds, elsewhere, managed
@@ -265,15 +266,16 @@ class ContainerDriver:
         """By incarnation: phase, pid, exit and restarts of each, without parts."""
         return {made.incarnation: self._read_status(made) for made in mades}
 
-    def _read_status(self, made: Made) -> Status:
+    def _read_status(self, made: Made, read: Read = bundle.read_json) -> Status:
         kept = ended_path(f"{self._containers}/{made.incarnation}")
-        return status.read_status(self._bundle(made), made.incarnation, kept=kept, read=self._known.read)
+        return status.read_status(self._bundle(made), made.incarnation, kept=kept, read=read)
 
     def observe(
         self, mades: Sequence[Made], glimpse: Glimpse, *, networks: Uses
     ) -> tuple[dict[Key, Status], dict[str, Status]]:
         """Statuses with their parts: by key that of the incarnation which runs, and by incarnation the other of two."""
-        found = self.states(mades)
+        read = cache(self._known.read)  # Of one look there is one answer: status and parts are asked for both.
+        found = {made.incarnation: self._read_status(made, read) for made in mades}
         there = [made for made in mades if self._is_there(made, found[made.incarnation])]
         links = veth.observe_links(self.layout, there, glimpse, networks=networks, insides=self._insides)
         roots = stack.observe_roots(self.layout, self._read_layers(there), glimpse)
@@ -282,7 +284,7 @@ class ContainerDriver:
         for made in mades:
             now = found[made.incarnation]
             if made.incarnation in roots:
-                parts = status.read_parts(self._bundle(made), made, now, self._known.read)
+                parts = status.read_parts(self._bundle(made), made, now, read)
                 parts |= {"mount": roots[made.incarnation]} | contents.read_part(self._bundle(made), _spec(made))
                 own = veth.choose_parts(links.get(made.incarnation, {}), runs=now.phase in _LIVE)
                 now = structs.replace(now, parts=parts | own)
