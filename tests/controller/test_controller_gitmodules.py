@@ -153,7 +153,7 @@ def test_h1_nested_ones_and_too_many_are_not_taken(
     assert "has 2 submodules; 1 are taken" in open_source().read().stale
 
 
-def test_h2_larger_than_its_bound_is_not_taken(pushed: Pushed, lib: Pushed, open_source: Open) -> None:
+def test_h1_larger_than_its_bound_is_not_taken(pushed: Pushed, lib: Pushed, open_source: Open) -> None:
     from reconciler.controller.sources.gitrun import Bounds
 
     big = subprocess.run(["head", "-c", "3000000", "/dev/urandom"], capture_output=True, check=True, env=ENVIRONMENT).stdout

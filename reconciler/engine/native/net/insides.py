@@ -36,6 +36,7 @@ class Insides:
         self._lock = threading.Lock()
         self._listener: Listener | None = None
         self._looks = 0
+        self._deaf = False
         self._changes = 0
         self._kept: dict[str, _Kept] = {}
 
@@ -55,12 +56,12 @@ class Insides:
             return self._changes
 
     def _listen(self) -> None:
-        if self._looks < 2:
+        if self._deaf or self._looks < 2:
             return
         try:
             self._listener = Listener()
         except OSError:  # Kernel: without it, or without CAP_NET_BROADCAST, each look enters all of them.
-            self._looks = -1 << 31
+            self._deaf = True
 
     def find(self, path: str, namespace: str, number: int) -> Inside | None:
         """What is known of the namespace that is mounted at a path and has this id here; None where nothing is."""
