@@ -82,7 +82,7 @@ class Client:
 
     def _ask(self, call: Call, ask: Ask, listener: Listener) -> Any:
         number = os.urandom(16).hex()
-        with closing(self._open()) as line:
+        with closing(self._open()) as line, line.heard():
             line.send(*_render(call, ask, number))
             if call.streams and call.method != "GET":  # What only looks is left at once.
                 line.cancel = partial(self._cancel, number)
@@ -100,10 +100,7 @@ class Client:
                 return frame.answer
             if isinstance(frame, frames.Broken):
                 raise revive(frame.problem)
-            try:
-                _tell(frame, listener)
-            except KeyboardInterrupt:
-                line.interrupt()
+            _tell(frame, listener)
         raise hung_up()
 
     def _cancel(self, number: str) -> None:
@@ -118,7 +115,7 @@ class Client:
         """Make a call with streams of ours, and wait for its answer. Raises what the verb raises, Unreachable;
         BrokenPipeError where nobody reads our output."""
         call, number = CALL_OF[type(ask)], os.urandom(16).hex()
-        with closing(self._open()) as line:
+        with closing(self._open()) as line, line.heard():
             headers = {"Content-Type": "application/jsonl", "Transfer-Encoding": "chunked", "Accept": "application/jsonl"}
             line.send(_head(call.method, f"/v1{call.path}", headers | _about_us(number)))
             line.send_chunk(_encode(ask) + b"\n")

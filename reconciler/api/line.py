@@ -5,10 +5,12 @@ client.py makes requests of it. Imports the standard library, msgspec and the mo
 
 import os
 import select
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from signal import SIGWINCH
+from contextlib import contextmanager, suppress
+from signal import SIGINT, SIGWINCH
 from typing import Any
 
 import msgspec
@@ -63,6 +65,10 @@ class Line:
         self._bell = -1
         """As that of `Ends`."""
         self._size = _no_size
+        self._pressed = -1
+        """A byte comes here at each Ctrl-C; -1: it raises KeyboardInterrupt wherever it comes."""
+        self._patience: float | None = None
+        """Seconds of silence that are waited."""
 
     def close(self) -> None:
         """Hang up."""
@@ -97,12 +103,13 @@ class Line:
 
     def read_head(self, seconds: float) -> tuple[int, dict[str, str]]:
         """Status and headers, by small names. Raises TimeoutError, after which it may be called again."""
-        self._sock.settimeout(seconds)
+        self._sock.settimeout(None)
+        self._patience = seconds
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > MOST_HEAD:
                 raise _garbled()
             self._more()
-        self._sock.settimeout(None)
+        self._patience = None
         text = bytes(self._buffer[:end]).decode("latin-1")
         del self._buffer[: end + 4]
         first, *rest = text.split("\r\n")
@@ -155,30 +162,31 @@ class Line:
         return data
 
     def _more(self) -> None:
-        while True:
-            try:
-                self._send_input()
-                data = self._sock.recv(1 << 18)
-            except ConnectionResetError:
-                data = b""
-            except KeyboardInterrupt:
-                self.interrupt()
-                continue
-            if not data:
-                raise hung_up()
-            self._buffer += data
-            return
+        self._wait()
+        try:
+            data = self._sock.recv(1 << 18)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise hung_up()
+        self._buffer += data
 
-    def _send_input(self) -> None:
-        """Send input until something is to be received: whoever is slow to read us is read from all the same."""
-        while self._input >= 0 or self._bell >= 0 or self._unsent:
-            reads: list[Any] = [self._sock, *([self._bell] if self._bell >= 0 else [])]
+    def _wait(self) -> None:
+        """Until something is to be received. Meanwhile input is sent: whoever is slow to read us is read from all the same.
+        Raises TimeoutError."""
+        while True:
+            reads: list[Any] = [self._sock, *(number for number in (self._pressed, self._bell) if number >= 0)]
             if self._input >= 0 and not self._unsent:
                 reads.append(self._input)
-            ready, able, _ = select.select(reads, [self._sock] if self._unsent else [], [])
+            ready, able, _ = select.select(reads, [self._sock] if self._unsent else [], [], self._patience)
+            if not (ready or able):
+                raise TimeoutError
             if able:
                 with suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
                     del self._unsent[: self._sock.send(self._unsent, socket.MSG_DONTWAIT)]
+            if self._pressed in ready:
+                os.read(self._pressed, 1)
+                self._interrupt()
             if self._bell in ready:
                 self._hear_bell()
             if self._sock in ready:
@@ -203,7 +211,37 @@ class Line:
             else:
                 self.send_later(frames.encode(frames.Signal(number=number)) + b"\n")
 
-    def interrupt(self) -> None:
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Ctrl-C is heard while we wait, and not wherever it comes: an exception out of a read may lose what was read.
+
+        Only where it would raise KeyboardInterrupt in this thread. So it does at the third all the same, and afterwards,
+        where somebody has put our handler back.
+        """
+        usual = signal.getsignal(SIGINT) is signal.default_int_handler
+        if not usual or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        left = [b"x", b"x"]
+        self._pressed, ring = os.pipe2(os.O_CLOEXEC)
+
+        def press(*_: object) -> None:
+            if not left:
+                raise KeyboardInterrupt
+            os.write(ring, left.pop())
+
+        signal.signal(SIGINT, press)
+        try:
+            yield
+        finally:
+            left.clear()
+            if signal.getsignal(SIGINT) is press:
+                signal.signal(SIGINT, signal.default_int_handler)
+            os.close(self._pressed)
+            os.close(ring)
+            self._pressed = -1
+
+    def _interrupt(self) -> None:
         """Ctrl-C was pressed. Raises KeyboardInterrupt where that is to end us."""
         cancel = self.cancel
         if not isinstance(cancel, Interrupted):

@@ -125,7 +125,7 @@ def test_ctrl_c_ends_an_apply_at_its_next_action(served: Served, monkeypatch: py
         called(verb, key)
 
     heard = []
-    for name in ("lean",):
+    for name in ("lean", "main"):
         served.manifests(name)
         words = [sys.executable, "-m", f"reconciler.cli.{name}", "apply", str(served.folder / f"{name}.yaml")]
         with mock.patch.object(served.machine, "called", hang):
@@ -137,6 +137,7 @@ def test_ctrl_c_ends_an_apply_at_its_next_action(served: Served, monkeypatch: py
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=30)
         heard.append((process.returncode, err))
+    assert heard[0] == heard[1]
     assert heard[0][0] == 1
     assert "interrupted" in heard[0][1]
     assert "not begun" in heard[0][1]
