@@ -208,7 +208,6 @@ def test_D1_files_go_through_and_no_path_leads_out_of_the_container(hands: Hands
 
 
 def test_copy_whose_client_is_killed_leaves_the_old_file_and_no_half_one(hands: Hands) -> None:
-    hands.run("exec", "box", "sh", "-c", "echo old >/half", check=0)
     process = begin_copy(hands)
     hands.world.signal(process, signal.SIGKILL)
     process.communicate(timeout=20)
@@ -217,7 +216,8 @@ def test_copy_whose_client_is_killed_leaves_the_old_file_and_no_half_one(hands: 
 
 
 def begin_copy(hands: Hands) -> "subprocess.Popen[bytes]":
-    """A tar of one file, of which a part was sent."""
+    """A tar of one file that is there already, of which a part was sent."""
+    hands.run("exec", "box", "sh", "-c", "echo old >/half", check=0)
     process = hands.popen("cp", "-", "box:/")
     header = tarfile.TarInfo("half")
     header.size = 32 << 20
