@@ -77,8 +77,7 @@ class Run(Terminal, frozen=True, kw_only=True):
     entrypoint: str | None = None
     """In place of the image's; empty for none."""
     memory: str = ""
-    cpus: float = 0.0
-    """0: no bound."""
+    cpus: float | None = None
     read_only: bool = False
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()

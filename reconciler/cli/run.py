@@ -73,11 +73,13 @@ def run(
         wanted = read_flags(given, detach=detach, keys=choose_keys(keys), signals=sig_proxy)
         ended = join(ctx, root, wanted, emit=told, signals=sig_proxy, begun=told.close)
     except ReconcileError as error:
-        told.close()
+        told.close()  # Order: before what is said beneath it.
         show_error(error)
         return _code(error)
     except BrokenPipeError:  # The controller sees us go.
         ended = {"name": "it", "exit_code": None, "unread": True}
+    finally:
+        told.close()
     if detach:
         _show_started(ended, form)
         return 0
@@ -129,7 +131,7 @@ def read_flags(given: dict[str, Any], *, detach: bool, keys: bytes, signals: boo
         workdir=given["workdir"],
         entrypoint=given["entrypoint"],
         memory=given["memory"],
-        cpus=given["cpus"] or 0.0,
+        cpus=given["cpus"],
         read_only=given["read_only"],
         cap_add=given["cap_add"],
         cap_drop=given["cap_drop"],
@@ -185,6 +187,7 @@ class Told:
         """The container has the terminal from now on."""
         if self._watcher is not None:
             self._watcher.close()
+            self._watcher = None
 
 
 def _open_watcher() -> Any:

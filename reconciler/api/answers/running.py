@@ -73,7 +73,7 @@ def _read_flags(ask: Run) -> Flags:
         "stop_signal": ask.stop_signal,
         "tty": ask.tty,
         "stdin": ask.stdin,
-        "resources": {name: value for name, value in bounds.items() if value},
+        "resources": {name: value for name, value in bounds.items() if value not in ("", None)},
     }
     written = {name: value for name, value in written.items() if value not in ("", [], {}, False)}
     written["restart"] = ask.restart
