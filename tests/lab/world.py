@@ -12,14 +12,13 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+_STACKS = """
+import json, sqlite3, sys
+sql = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True, timeout=10)
+print(json.dumps(sorted(stack for (stack,) in sql.execute("SELECT DISTINCT stack FROM records"))))
+"""
 
 SET_UP = r"""
 set -e
@@ -335,12 +340,12 @@ class World:
         self.run("images", "prune", "--all", check=0)
 
     def _read_stacks(self) -> list[str]:
-        """Whose resources are recorded: of the database, for `get` would take as long as the rest of this."""
-        database = Path(f"/proc/{self.holder}/root{self.root}/reconcile.db")
-        if not database.exists():
+        """Whose resources are recorded: of the database, for `get` would take as long as the rest of this. From inside, for
+        the root may be mounted there."""
+        if self.nsenter("test", "-e", f"{self.root}/reconcile.db", check=False).code:
             return []
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as sql:
-            return sorted(stack for (stack,) in sql.execute("SELECT DISTINCT stack FROM records"))
+        stacks: list[str] = self.nsenter(sys.executable, "-I", "-S", "-c", _STACKS, f"{self.root}/reconcile.db").json()
+        return stacks
 
     def assert_nothing_left(self, seconds: float = 5) -> None:
         """After the last delete nothing of the product is on the machine."""
