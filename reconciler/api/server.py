@@ -79,6 +79,7 @@ class Server:
 
     async def _wind_up(self) -> None:
         self._listener.close()
+        await _turn()  # in which those that were accepted become connections
         for connection in list(self._state.connections):
             connection.shutdown()
         with suppress(TimeoutError):
@@ -87,7 +88,13 @@ class Server:
                     await asyncio.wait(list(self._state.tasks))
         for connection in list(self._state.connections):
             connection.transport.abort()
-        await asyncio.sleep(0)  # in which they are closed
+        await _turn()  # in which they are closed
+
+
+async def _turn() -> None:
+    """Let the loop do what is due, and what follows from that."""
+    for _ in range(4):
+        await asyncio.sleep(0)
 
 
 def share(root: Root) -> Opener:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import sys
 import termios
@@ -25,6 +26,8 @@ class Terminal:
         command = [*world.enter, *reconcile, *arguments]
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            for number in (signal.SIGHUP, signal.SIGINT):  # nohup(1) and a background ignore them.
+                signal.signal(number, signal.SIG_DFL)
             os.execvpe(command[0], command, world.environment({"TERM": "xterm"}))
         self.resize(*size)
 

@@ -284,3 +284,18 @@ def test_one_that_is_created_for_its_restart_is_waited_for(bundles: Bundles) -> 
         inside = NativeInside(bundles.layout)
         conmon.begin(path, settings, state, lambda: waits.append(threads.submit(inside.wait, made, seconds=30)))
         assert waits[0].result().exit_code == 7
+
+
+def test_what_we_ignore_is_not_ignored_inside(bundles: Bundles, capfd: pytest.CaptureFixture[str]) -> None:
+    """As under nohup(1), and in the background of a shell; a shell could never trap them. The runtime sees to it."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT)}
+    try:
+        made = bundles.make("sh", "-c", "grep SigIgn /proc/self/status; exec sleep 1000")
+        bundles.run(made)
+        wait_for(lambda: "SigIgn" in bundles.log(made))
+        NativeInside(bundles.layout).exec(made, ["grep", "SigIgn", "/proc/self/status"])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for text in (bundles.log(made), capfd.readouterr().out):
+        assert int(text.split()[-1], 16) & 0b11 == 0
