@@ -10,6 +10,7 @@ from textwrap import wrap
 from sqlalchemy import ClauseElement, Table, bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert as insert_or
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from reconciler.store import tables
 
@@ -121,6 +122,18 @@ def render_statements() -> str:
         "",
     ]
     for name, statement in STATEMENTS.items():
-        text = str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
-        lines.append("\n".join(wrap(f'{name} = """{" ".join(text.split())}"""', _WIDTH, break_long_words=False)))
-    return "\n".join(lines) + "\n"
+        lines += _quote(statement, f"{name} = ")
+    lines += ["", "CREATE = ("]
+    for table in tables.metadata.sorted_tables:
+        indexes = sorted(table.indexes, key=lambda index: str(index.name))
+        made: list[ClauseElement] = [CreateTable(table), *(CreateIndex(index) for index in indexes)]
+        for statement in made:
+            lines += _quote(statement, "    ", ",")
+    return "\n".join([*lines, ")", '"""All tables and indexes, of an empty database."""', ""])
+
+
+def _quote(statement: ClauseElement, before: str, behind: str = "") -> list[str]:
+    """Lines of Python that have the text of a statement."""
+    text = str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
+    quoted = f'{before}"""{" ".join(text.split())}"""{behind}'
+    return wrap(quoted, _WIDTH, break_long_words=False)

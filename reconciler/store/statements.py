@@ -53,3 +53,33 @@ events.id < (SELECT min(events.id) AS min_1 FROM events) + :most AND events.id <
 events)"""
 AGE_EVENTS = """DELETE FROM events WHERE events.id < (SELECT min(events.id) AS min_1 FROM events) + :most AND events.at <
 :oldest"""
+
+CREATE = (
+    """CREATE TABLE contents ( digest TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (digest) )""",
+    """CREATE TABLE events ( id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, at FLOAT NOT NULL, stack TEXT NOT NULL, "key"
+TEXT NOT NULL, data BLOB NOT NULL )""",
+    """CREATE INDEX ix_events_stack ON events (stack, id)""",
+    """CREATE TABLE grants ( pool TEXT NOT NULL, scope TEXT NOT NULL, value TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY
+(pool, scope, value) ) WITHOUT ROWID""",
+    """CREATE INDEX ix_grants_owner ON grants (owner)""",
+    """CREATE TABLE intents ( id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "key" TEXT NOT NULL, stack TEXT NOT NULL, verb
+TEXT NOT NULL, image TEXT NOT NULL, data BLOB NOT NULL )""",
+    """CREATE INDEX ix_intents_stack ON intents (stack)""",
+    """CREATE TABLE leases ( digest TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (digest, name) ) WITHOUT ROWID""",
+    """CREATE TABLE root ( id INTEGER NOT NULL, serial INTEGER NOT NULL, PRIMARY KEY (id) )""",
+    """CREATE TABLE stacks ( name TEXT NOT NULL, origin TEXT NOT NULL, source TEXT NOT NULL, serial INTEGER NOT NULL,
+revision INTEGER NOT NULL, hold BLOB DEFAULT '' NOT NULL, PRIMARY KEY (name) ) WITHOUT ROWID""",
+    """CREATE TABLE records ( "key" TEXT NOT NULL, stack TEXT NOT NULL, image TEXT NOT NULL, incarnation TEXT NOT NULL,
+created_at FLOAT NOT NULL, serial INTEGER NOT NULL, spec BLOB NOT NULL, grants BLOB NOT NULL, status BLOB NOT NULL, PRIMARY
+KEY ("key"), FOREIGN KEY(stack) REFERENCES stacks (name) )""",
+    """CREATE INDEX ix_records_stack ON records (stack)""",
+    """CREATE TABLE revisions ( stack TEXT NOT NULL, number INTEGER NOT NULL, at FLOAT NOT NULL, who TEXT NOT NULL, source
+TEXT NOT NULL, summary BLOB NOT NULL, wanted BLOB NOT NULL, result TEXT NOT NULL, PRIMARY KEY (stack, number), FOREIGN
+KEY(stack) REFERENCES stacks (name) ON DELETE CASCADE )""",
+    """CREATE TABLE holds ( "key" TEXT NOT NULL, kind TEXT NOT NULL, who TEXT NOT NULL, at FLOAT NOT NULL, why TEXT NOT
+NULL, PRIMARY KEY ("key"), FOREIGN KEY("key") REFERENCES records ("key") ON DELETE CASCADE ) WITHOUT ROWID""",
+    """CREATE TABLE revision_images ( stack TEXT NOT NULL, number INTEGER NOT NULL, "key" TEXT NOT NULL, digest TEXT NOT
+NULL, PRIMARY KEY (stack, number, "key"), FOREIGN KEY(stack, number) REFERENCES revisions (stack, number) ON DELETE CASCADE
+) WITHOUT ROWID""",
+)
+"""All tables and indexes, of an empty database."""

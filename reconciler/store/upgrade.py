@@ -1,4 +1,4 @@
-"""Makes a root's database, and brings an older one to this version's schema. Only here is alembic imported.
+"""Makes a root's database, and brings an older one to this version's schema. Only migrations import SQLAlchemy and alembic.
 
 A new database is made whole under another name and linked into place, so nobody ever sees half of one. An older one
 is copied, then migrated in one transaction.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.linux import failpoint
 from reconciler.model.errors import RootError
-from reconciler.store import database
+from reconciler.store import database, statements
 from reconciler.store.database import connect, link_into_place, read_version, stage_path
 
 if TYPE_CHECKING:
@@ -36,17 +36,13 @@ def create_database(path: Path) -> None:
 
 def write_schema(sql: sqlite3.Connection) -> None:
     """All tables of the newest schema into an empty database."""
-    from sqlalchemy import insert
-
-    from reconciler.store import tables
-
-    with _alchemy(sql) as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        tables.metadata.create_all(connection)
-        connection.execute(insert(tables.root), {"id": 1, "serial": 0})
-        _stamp(sql)
-        with failpoint.change("commit"):
-            connection.commit()
+    sql.execute("BEGIN IMMEDIATE")
+    for statement in statements.CREATE:
+        sql.execute(statement)
+    sql.execute("INSERT INTO root (id, serial) VALUES (1, 0)")
+    _stamp(sql)
+    with failpoint.change("commit"):
+        sql.commit()
 
 
 def upgrade_database(path: Path, *, timeout: float) -> None:
