@@ -182,7 +182,7 @@ def _find_controller() -> tuple[str, int] | None:
     env = os.environ
     config = env.get("XDG_CONFIG_HOME", "")
     config = config if config.startswith("/") else env.get("HOME", "") + "/.config"
-    others = any(name.startswith("RECONCILE_") and name != "RECONCILE_ROOT" for name in env)
+    others = any(name.startswith("RECONCILE_") and name not in ("RECONCILE_ROOT", "RECONCILE_DEBUG") for name in env)
     if others or not config.startswith("/"):
         return None
     try:

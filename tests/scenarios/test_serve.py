@@ -62,7 +62,8 @@ def test_files_become_stacks_and_what_is_wrong_is_in_the_status(served: Served) 
     served.write("shop", 8082)
     served.wait(lambda: served.serves(8082), "shop is up, as soon as its file is there")
     assert served.world.pid("blog/web") == pid
-    assert served.world.run("status", check=0).out.count("synced") == 2
+    served.wait(lambda: served.world.run("status").out.count("synced") == 2, "both are done")
+    assert served.world.run("status").code == 0
     served.write("shop", 8082, ', memry: "1G"')
     served.wait(lambda: served.status()["controller"]["sources"][0]["problems"], "the status says it")
     told = served.world.run("status", check=2).out
