@@ -398,7 +398,8 @@ def _their_boots(bench: Bench) -> list[float]:
 def memory(bench: Bench) -> list[Row]:
     """PSS of every process that 20 idle containers need, theirs with the daemons."""
     bench.ours("apply", bench.stack(20), "--yes")
-    ours = [_pss(_pids_of(bench.world.proc, _is_ours), bench.world.proc) / 1e6]
+    pids = _pids_of(bench.world.proc, _is_ours) + (_controllers_of(bench.world.proc) if bench.served else [])
+    ours = [_pss(pids, bench.world.proc) / 1e6]
     bench.ours("delete", "bench", "--yes")
     theirs = []
     if bench.peer:
@@ -411,6 +412,11 @@ def memory(bench: Bench) -> list[Row]:
 
 def _is_ours(command: str) -> bool:
     return any(name in command for name in ("conmon", "aardvark", "reconcil"))
+
+
+def _controllers_of(proc: Path) -> list[str]:
+    """Those of the world: its `reconcile serve`, whose program is Python."""
+    return [path.parent.name for path in proc.glob("[0-9]*/cmdline") if b"\0serve\0" in path.read_bytes()]
 
 
 def _is_docker(command: str) -> bool:
