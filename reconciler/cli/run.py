@@ -68,6 +68,9 @@ def run(
         raise click.UsageError("-t: standard input is no terminal; leave -t out")
     if given["remove"] and given["restart"] != "no":
         raise click.UsageError("--rm and --restart contradict each other; leave one out")
+    far = str((ctx.obj or {}).get("host") or "").startswith("ssh://")
+    if here := [mount for mount in given["volume"] if far and mount.startswith(".") and ":" in mount]:
+        raise click.UsageError(f"-v {here[0]}: with --host it is a path of that host: give it whole, or cp what is here")
     told = Told()
     try:
         wanted = read_flags(given, detach=detach, keys=choose_keys(keys), signals=sig_proxy)

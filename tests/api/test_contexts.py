@@ -67,3 +67,8 @@ def test_status_asks_several_and_tells_of_who_does_not_answer(serve, capsys: pyt
     assert run(["--host", "here,here", "get"]) == 64
     run(["--host", "here,here", "status", "-o", "json"])
     assert list(json.loads(capsys.readouterr().out)) == [f"unix://{served.path}"]
+
+
+def test_run_binds_no_path_of_another_machine_that_was_meant_for_this_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--host", "ssh://ann@nowhere", "run", "-v", "./data:/data", "box:1"]) == 64
+    assert "-v ./data:/data: with --host it is a path of that host" in capsys.readouterr().err
