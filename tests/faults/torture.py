@@ -152,6 +152,8 @@ class Cells:
     until: Callable[[Score], bool]
     out: Callable[[str], None] = print
     steps: Sequence[str] = matrix.STEPS
+    share: tuple[int, int] = (1, 1)
+    """Which of how many shares: together they are all cells, for several processes or several days."""
     score: Score = field(default_factory=Score)
     total: int = 0
 
@@ -162,7 +164,8 @@ class Cells:
             cells = matrix.list_cells(world, self.steps)
             self.total = len(cells)
             self.out(f"{len(cells)} cells of {sum(map(len, matrix.list_points(cells).values()))} points in steps")
-            for cell in matrix.choose_cells(cells, len(cells), self.seed):
+            which, shares = self.share
+            for cell in matrix.choose_cells(cells, len(cells), self.seed)[which - 1 :: shares]:
                 if self.until(self.score):
                     break
                 if not self._run(world, cell):
@@ -202,7 +205,7 @@ class Cells:
         self.out(f"FOUND {again}\n  {wrong[0][:2000]}\n  its story and root: {where}")
 
 
-def run_rounds(part: str, folder: Path, storage: Path, seed: int, seconds: float) -> Score:
+def run_rounds(part: str, folder: Path, storage: Path, seed: int, seconds: float, share: tuple[int, int] = (1, 1)) -> Score:
     """Random rounds, or cells, for so long; prints figures as it goes."""
     end = time.monotonic() + seconds
 
@@ -222,10 +225,18 @@ def run_rounds(part: str, folder: Path, storage: Path, seed: int, seconds: float
         )
     if part != "matrix":
         return Run(folder, storage, seed, PARTS[part], enough, out).go()
-    cells = Cells(folder, storage, seed, enough, out)
+    cells = Cells(folder, storage, seed, enough, out, share=share)
     score = cells.go()
     print(f"{score.rounds} of {cells.total} cells run, {len(score.wrong)} failed")
     return score
+
+
+def parse_share(text: str) -> tuple[int, int]:
+    """`2/3`. Raises argparse.ArgumentTypeError."""
+    number, slash, shares = text.partition("/")
+    if not (slash and number.isdecimal() and shares.isdecimal() and 1 <= int(number) <= int(shares)):
+        raise argparse.ArgumentTypeError(f"{text}: a share is written 2/3")
+    return int(number), int(shares)
 
 
 def main() -> int:
@@ -236,6 +247,7 @@ def main() -> int:
     options.add_argument(
         "--only", choices=sorted([*PARTS, "matrix", "leaks", "nth"]), default="random", help="only this part"
     )
+    options.add_argument("--share", type=parse_share, default=(1, 1), help="of the matrix: which share of how many, 2/3")
     options.add_argument("--folder", type=Path, help="where findings are kept (default: a new one)")
     wanted = options.parse_args()
     folder = wanted.folder or Path(tempfile.mkdtemp(prefix="torture-"))
@@ -245,7 +257,7 @@ def main() -> int:
 
     if not storage.exists():
         fill_storage(storage, folder)
-    score = run_rounds(wanted.only, folder, storage, wanted.seed, wanted.minutes * 60)
+    score = run_rounds(wanted.only, folder, storage, wanted.seed, wanted.minutes * 60, wanted.share)
     print(", ".join(f"{name}: {times}" for name, times in sorted(score.kinds.items())))
     print("".join(f"failed: {line}\n" for line in score.wrong), end="")
     if not score.lost + score.leaked and not wanted.folder:
