@@ -16,7 +16,7 @@ from reconciler.controller.converged import find_converged
 from reconciler.controller.policy import Policy
 from reconciler.controller.sources.sighting import Sighting, Source, Version
 from reconciler.controller.standings import Differences, Standing, Standings, render_source
-from reconciler.controller.storms import LASTING, find_storms
+from reconciler.controller.storms import find_storms
 from reconciler.controller.teller import Announce, Teller, all_words, brief_words
 from reconciler.model.errors import NotAllowed, NotFound, ReconcileError, RolledBack
 from reconciler.model.events import AnyEvent
@@ -25,6 +25,7 @@ from reconciler.model.plan import Action
 from reconciler.model.units import render_duration
 from reconciler.plan.approval import needs_approval
 from reconciler.plan.borrowing import borrowed_keys
+from reconciler.plan.exits import LASTING
 from reconciler.plan.limits import SOURCE
 from reconciler.plan.make import make_drift_plan
 from reconciler.plan.mending import keep_mended
@@ -370,7 +371,7 @@ class Keeper:
         }
         self._add(APPROVALS, 0.0)
         self._teller.say_all("drift ", words, over=lambda stack: f"stack {stack} has no drift any more", stack_of=str)
-        self._storms = find_storms(looked.observation, self._storms, now=time.time())
+        self._storms = find_storms(looked.observation, now=time.time())
         stormy = {str(key): words for key, words in self._storms.items()}
         self._teller.say_all(
             "storm ", stormy, over=lambda key: f"{key} does not end any more", stack_of=lambda key: stack_of(Key(key))

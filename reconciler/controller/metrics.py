@@ -6,6 +6,7 @@ and those that something is wrong with, have lines of their own, the others are 
 
 import platform
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from reconciler.linux.usage import Traffic, Usage, find_own_cgroup, read_memory,
 from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Health, Phase, Status
 from reconciler.model.spec import ContainerSpec
+from reconciler.plan.exits import ends_again_and_again
 from reconciler.verbs.look import Look
 from reconciler.verbs.serving import Serving
 
@@ -182,7 +184,8 @@ def _find_seen(looked: Look) -> Iterator[Seen]:
 
 
 def _is_well(seen: Seen, health: Mapping[Key, Health]) -> bool:
-    return seen.status.phase is Phase.RUNNING and health.get(seen.key) is not Health.UNHEALTHY
+    steady = seen.status.phase is Phase.RUNNING and not ends_again_and_again(seen.status, now=time.time())
+    return steady and health.get(seen.key) is not Health.UNHEALTHY
 
 
 def _weigh(seen: Seen) -> int:

@@ -44,6 +44,15 @@ class Health(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
+class End(Struct, frozen=True):
+    """An end of a container that its restart policy follows."""
+
+    at: float
+    """In seconds since the epoch."""
+    ran: float
+    """Seconds from its start to that."""
+
+
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was observed of a resource. Times are seconds since the epoch, 0 for never."""
 
@@ -61,6 +70,8 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Exited, and the exit command is about to start it again."""
     restart_at: float = 0.0
     """When it will, while it is restarting."""
+    ends: tuple[End, ...] = ()
+    """Its last few since somebody started it, oldest first."""
     stopped: bool = False
     """Its last end was a stop, not its own."""
     gave_up: bool = False

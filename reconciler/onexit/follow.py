@@ -56,7 +56,7 @@ def _act(path: str, monitor_pid: int) -> Pause | None:
     ended = bundle.read_json(path, bundle.EXIT)
     if ended.get("pid") != state["pid"] or ended.get("start_time") != state["start_time"]:
         ended = _record_exit(path, monitor, state)
-        policy.count_exit(rules, ran=process.read_age(state["start_time"]))
+        policy.count_exit(rules, ran=process.read_age(state["start_time"]), uptime=process.read_uptime())
         policy.write_policy(path, rules)
     return _follow_marks(path, monitor, rules, ended)
 
@@ -127,5 +127,7 @@ def _restart(path: str, monitor: "dict[str, Any]", rules: policy.Policy) -> Paus
         words = runc.words_of(error)
         failed = {"code": runc.exit_code_of(words), "at": time.time(), "oom": False}
         ended = _write_exit(path, bundle.read_json(path, bundle.EXIT) | failed)
+        policy.count_exit(rules, ran=0.0, uptime=ended["uptime"])
+        policy.write_policy(path, rules)
         return _follow_policy(path, monitor, rules, ended)
     return None

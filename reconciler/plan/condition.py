@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from reconciler.model.key import Key, Kind, kind_of, sort_key, stack_of
+from reconciler.model.key import Key, Kind, kind_of, sort_key, split_key, stack_of
 from reconciler.model.observation import MISSING, Health, Phase, Status
 from reconciler.model.plan import Action, Plan, Reason
 from reconciler.model.record import Record, StackRecord
@@ -18,7 +18,7 @@ from reconciler.model.units import render_age
 from reconciler.plan.decide import render_gave_up
 from reconciler.plan.diff import pointer_names
 from reconciler.plan.drift import is_part
-from reconciler.plan.exits import Standing, choose_standing, render_end
+from reconciler.plan.exits import Standing, choose_standing, ends_again_and_again, recent_ends, render_end, render_last_end
 from reconciler.plan.holds import render_hold, render_stack_hold
 
 PROCESS = "process"
@@ -53,7 +53,7 @@ class What(StrEnum):
     DOWN = "down"
     """It does not run and should."""
     RESTARTING = "restarting"
-    """It ended, and its exit command waits to start it again."""
+    """It ended, and its exit command waits to start it again; or it runs, and has ended again and again."""
     UNHEALTHY = "unhealthy"
     """Its health check fails."""
     GONE = "gone"
@@ -161,7 +161,7 @@ def judge_stack(
     return Condition(
         stack=stack,
         state=state,
-        since=_find_since(state, stack, records, statuses, revision, served),
+        since=_find_since(state, stack, records, statuses, revision, served, now),
         revision=revision,
         containers=len(containers),
         running=sum(statuses.get(key, MISSING).phase is Phase.RUNNING for key in containers),
@@ -191,6 +191,7 @@ def _find_since(
     statuses: Mapping[Key, Status],
     revision: Revised | None,
     served: Served | None,
+    now: float,
 ) -> float:
     """Since when a stack is as it is, by what is on record; 0 where that does not say."""
     applied = revision.at if revision is not None else 0.0
@@ -200,9 +201,16 @@ def _find_since(
         holds = [stack.hold, *(record.hold for record in records.values())]
         return max([hold.when for hold in holds if hold is not None], default=served.since if served is not None else 0.0)
     if state is State.DEGRADED:
-        return max([status.finished_at for status in statuses.values() if status.phase is not Phase.RUNNING], default=0.0)
+        return max([_degraded_since(status, now) for status in statuses.values()], default=0.0)
     wanted = served.since if served is not None and not served.synced else 0.0
     return max(applied, wanted) if state is State.FAILED else wanted
+
+
+def _degraded_since(status: Status, now: float) -> float:
+    """Since when one container does not run, or not for long; 0 of one that does."""
+    if ends_again_and_again(status, now=now):
+        return recent_ends(status, now=now)[0].at
+    return 0.0 if status.phase is Phase.RUNNING else status.finished_at
 
 
 def _of_source(stack: StackRecord, served: Served | None) -> Iterator[Finding]:
@@ -236,11 +244,27 @@ def _of_record(record: Record, status: Status, *, now: float) -> Iterator[Findin
     if standing is Standing.FAILED:
         text = f"the job has not succeeded: {render_end(status)}; the next apply runs it again"
         yield Finding(what=What.JOB_FAILED, key=key, text=text)
-    if standing is Standing.RESTARTING:
-        text = f"{render_end(status)}, and waits to be started again ({status.restarts} restarts so far)"
-        yield Finding(what=What.RESTARTING, key=key, text=text)
+    if standing is Standing.RESTARTING or (standing is not None and ends_again_and_again(status, now=now)):
+        yield Finding(what=What.RESTARTING, key=key, text=_render_restarting(key, status, now=now))
     if standing is Standing.RUNS and status.health is Health.UNHEALTHY:
         yield Finding(what=What.UNHEALTHY, key=key, text="unhealthy: its health check fails")
+
+
+def _render_restarting(key: Key, status: Status, *, now: float) -> str:
+    """How it ended, how often, and what comes next."""
+    often = f"{status.restarts} restarts so far"
+    if status.phase is Phase.RUNNING:
+        then = f"runs again for {render_age(now - status.started_at)}"
+    else:
+        left = status.restart_at - now
+        then = f"is started again in {int(left) + 1}s" if left > 0 else "waits to be started again"
+    if not ends_again_and_again(status, now=now):
+        return f"{render_last_end(status)}, and {then} ({often})"
+    ends = recent_ends(status, now=now)
+    often += f", the last {len(ends)} ends within {render_age(now - ends[0].at)}"
+    parts = split_key(key)
+    logs = f"`reconcile logs {parts.stack}/{parts.name}/{parts.index}` may say why"
+    return f"ends again and again: {render_last_end(status)}, {then} ({often}); {logs}"
 
 
 def _of_action(action: Action) -> Iterator[Finding]:

@@ -6,9 +6,14 @@ the same rules at once, and this is for what it left. Never starts anything.
 
 from enum import StrEnum
 
-from reconciler.model.observation import Phase, Status
+from reconciler.model.observation import End, Phase, Status
 from reconciler.model.signals import name_signal
 from reconciler.model.spec import ContainerSpec
+
+OFTEN, LATELY = 3, 300.0
+"""So many ends within so many seconds are a storm …"""
+LASTING, LONGER = 10.0, 1.5
+"""… until a run has lasted so many seconds, and so many times as long as the longest of those before."""
 
 
 class Standing(StrEnum):
@@ -59,10 +64,27 @@ def choose_standing(spec: ContainerSpec, status: Status) -> Standing:
     return Standing.DOWN
 
 
+def ends_again_and_again(status: Status, *, now: float) -> bool:
+    """Whether its policy starts it in vain: it ended often of late, and does not run yet for longer than before."""
+    often = len(recent_ends(status, now=now)) >= OFTEN
+    if status.phase is Phase.RUNNING:
+        lasting = max(LASTING, LONGER * max((end.ran for end in status.ends), default=0.0))
+        return often and now - status.started_at < lasting
+    return often and (status.restarting or status.phase is Phase.CREATED)
+
+
+def recent_ends(status: Status, *, now: float) -> tuple[End, ...]:
+    """Those of late."""
+    return tuple(end for end in status.ends if now - end.at < LATELY)
+
+
 def render_end(status: Status) -> str:
     """How it ended, in a few words: `exited (137 SIGKILL, out of memory)`."""
-    if status.phase is not Phase.EXITED:
-        return str(status.phase)
+    return render_last_end(status) if status.phase is Phase.EXITED else str(status.phase)
+
+
+def render_last_end(status: Status) -> str:
+    """The same of one that may run again by now."""
     facts = [] if status.exit_code is None else [render_code(status.exit_code)]
     facts += ["out of memory"] if status.oom_killed else []
     return f"exited ({', '.join(facts)})" if facts else "exited"

@@ -54,6 +54,23 @@ def test_a_container_that_gave_up_degrades_its_stack(machine: Machine) -> None:
     assert "exited (9), on-failure:1 is used up" in machine.run("status", name, check=2).out
 
 
+def test_container_that_ends_again_and_again_degrades_its_stack_while_it_runs(machine: Machine) -> None:
+    name = machine.applied({"web": container()})
+    key = f"container/{name}/web/1"
+    for times in range(3):
+        seen: dict[str, Any] = machine.records()[key]["status"]
+        machine.world.kill(seen["pid"])
+        wait_until(lambda: machine.records()[key]["status"]["restarts"] > times, "it is started again")  # noqa: B023
+    found = status(machine, name, 2)
+    assert (found["state"], found["running"]) == ("degraded", 1)
+    [finding] = found["findings"]
+    assert (finding["what"], finding["key"]) == ("restarting", key)
+    assert "ends again and again: exited (137 SIGKILL), runs again for" in finding["text"]
+    assert "3 restarts so far, the last 3 ends within" in finding["text"]
+    machine.run("restart", f"{name}/web", check=0)
+    assert status(machine, name, 0)["state"] == "synced", "who starts it by hand begins its count anew"
+
+
 def status_state(machine: Machine, name: str) -> str:
     found = machine.run("status", name, "-o", "json").json()["stacks"][0]
     return " ".join([found["state"], *(one["what"] for one in found["findings"])])

@@ -1,10 +1,12 @@
 """What ends again and again is told once, and once that it is over; who waits for what came back waits no longer."""
 
+import time
+
 from controller.conftest import Controlled
 from controller.test_controller_probes import CHECK, MANIFEST, Probed
 from reconciler.controller.storms import find_storms
 from reconciler.model.key import container_key
-from reconciler.model.observation import Observation, Phase, Status
+from reconciler.model.observation import End, Observation, Phase, Status
 
 WEB = container_key("blog", "web")
 BOX = "apiVersion: reconcile/v1\nname: {name}\ncontainers:\n  web: {{image: 'box:1', command: [a], networks: [n]}}\n"
@@ -14,21 +16,17 @@ def seen(**status: object) -> Observation:
     return Observation(statuses={WEB: Status(**status)})  # type: ignore[arg-type]
 
 
-def ended(pause: float) -> Observation:
-    return seen(phase=Phase.EXITED, exit_code=3, restarting=True, finished_at=100.0, restart_at=100.0 + pause)
-
-
-def test_storm_begins_with_a_long_pause_and_is_over_once_a_run_lasts() -> None:
-    assert find_storms(ended(0.4), (), now=100.0) == {}
-    [words] = find_storms(ended(0.8), (), now=100.0).values()
+def test_storm_begins_with_the_third_end_and_is_over_once_a_run_lasts() -> None:
+    ends = (End(98.0, 1.0), End(99.0, 0.9), End(100.0, 0.9))
+    waits = {"phase": Phase.EXITED, "exit_code": 3, "restarting": True}
+    assert find_storms(seen(**waits, ends=ends[:2]), now=100.0) == {}
+    [words] = find_storms(seen(**waits, ends=ends), now=100.0).values()
     assert words.startswith("container/blog/web/1 ends again and again (with 3)")
     assert words.endswith("`reconcile logs blog/web` may say why")
-    runs = seen(phase=Phase.RUNNING, started_at=101.0)
-    assert find_storms(runs, (), now=101.5) == {}
-    assert find_storms(runs, (WEB,), now=101.5).keys() == {WEB}
-    assert find_storms(ended(0.1), (WEB,), now=102.0).keys() == {WEB}
-    assert find_storms(runs, (WEB,), now=111.5) == {}
-    assert find_storms(seen(phase=Phase.EXITED, gave_up=True), (WEB,), now=102.0) == {}
+    runs = seen(phase=Phase.RUNNING, started_at=101.0, ends=ends)
+    assert find_storms(runs, now=101.5).keys() == {WEB}
+    assert find_storms(runs, now=111.5) == {}
+    assert find_storms(seen(phase=Phase.EXITED, gave_up=True, ends=ends), now=102.0) == {}
 
 
 def test_storm_is_told_once_and_looked_at_until_it_is_over(controlled: Controlled) -> None:
@@ -36,11 +34,12 @@ def test_storm_is_told_once_and_looked_at_until_it_is_over(controlled: Controlle
     controlled.run(3)
     controlled.notes()
     controlled.machine.exit(WEB, 3, restarting=True)
+    [thing] = controlled.machine.find(WEB)
+    thing.ends = (End(time.time(), 0.1),) * 3
     assert controlled.keeper.work("all") == 10.0
     assert controlled.keeper.work("all") == 10.0
     told = [note for note in controlled.notes() if "again and again" in note]
     assert len(told) == 1
-    [thing] = controlled.machine.find(WEB)
     thing.phase, thing.pid, thing.restarting = Phase.RUNNING, controlled.machine.next_pid(), False
     thing.started_at = 1.0  # long ago
     assert controlled.keeper.work("all") == controlled.policy.resync

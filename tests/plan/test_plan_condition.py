@@ -7,7 +7,7 @@ import pytest
 
 from plan.builders import DATA, FRONT, NOW, WEB, Known, container, stack, volume_at
 from reconciler.model.key import stack_of
-from reconciler.model.observation import Health, Part, Phase
+from reconciler.model.observation import End, Health, Part, Phase
 from reconciler.model.record import Hold, StackRecord
 from reconciler.model.spec import Healthcheck
 from reconciler.plan.condition import Condition, Revised, Served, judge_stack
@@ -34,6 +34,10 @@ def judged(
         now=NOW,
         served=served,
     )
+
+
+def ends(*ago: float, ran: float = 2.0) -> tuple[End, ...]:
+    return tuple(End(NOW - each, ran) for each in ago)
 
 
 def blog(**web: Any) -> Known:
@@ -105,6 +109,42 @@ WAYS: dict[str, tuple[Callable[[], Condition], list[str]]] = {
     "restarting": (
         lambda: judged(blog().seen(WEB, Phase.EXITED, exit_code=1, restarting=True, restarts=4)),
         ["degraded 1/2", f"restarting {WEB}: exited (1), and waits to be started again (4 restarts so far)"],
+    ),
+    "waits for its next start": (
+        lambda: judged(blog().seen(WEB, Phase.EXITED, exit_code=1, restarting=True, restart_at=NOW + 2.5, restarts=4)),
+        ["degraded 1/2", f"restarting {WEB}: exited (1), and is started again in 3s (4 restarts so far)"],
+    ),
+    "runs after one end": (
+        lambda: judged(blog().seen(WEB, Phase.RUNNING, exit_code=1, restarts=1, started_at=NOW - 1, ends=ends(1))),
+        ["synced 2/2"],
+    ),
+    "ends again and again, and runs just now": (
+        lambda: judged(blog().seen(WEB, Phase.RUNNING, exit_code=137, restarts=9, started_at=NOW - 1, ends=ends(81, 9, 1))),
+        [
+            "degraded 2/2",
+            f"restarting {WEB}: ends again and again: exited (137 SIGKILL), runs again for 1s (9 restarts so far,"
+            " the last 3 ends within 1m); `reconcile logs blog/web/1` may say why",
+        ],
+    ),
+    "ends again and again, and waits": (
+        lambda: judged(
+            blog().seen(
+                WEB, Phase.EXITED, exit_code=3, restarts=9, restarting=True, restart_at=NOW + 11.2, ends=ends(29, 19, 1)
+            )
+        ),
+        [
+            "degraded 1/2",
+            f"restarting {WEB}: ends again and again: exited (3), is started again in 12s (9 restarts so far,"
+            " the last 3 ends within 29s); `reconcile logs blog/web/1` may say why",
+        ],
+    ),
+    "ended again and again, and has run for long by now": (
+        lambda: judged(blog().seen(WEB, Phase.RUNNING, started_at=NOW - 11, ends=ends(30, 20, 11))),
+        ["synced 2/2"],
+    ),
+    "ends now and then": (
+        lambda: judged(blog().seen(WEB, Phase.RUNNING, started_at=NOW - 1, ends=ends(700, 350, 1))),
+        ["synced 2/2"],
     ),
     "unhealthy": (
         lambda: judged(blog(healthcheck=CHECK).seen(WEB, Phase.RUNNING, pid=9, health=Health.UNHEALTHY)),
@@ -185,4 +225,13 @@ def test_since_when_is_as_records_say() -> None:
     assert judged(blog().seen(WEB, Phase.EXITED, exit_code=0).recorded(WEB, hold=HOLD)).since == HOLD.when
     ended = blog(restart="always").seen(WEB, Phase.EXITED, exit_code=1, finished_at=NOW - 30)
     assert (judged(ended).state, judged(ended).since) == ("degraded", NOW - 30)
+    stormy = blog().seen(WEB, Phase.RUNNING, exit_code=1, started_at=NOW - 1, finished_at=NOW - 1, ends=ends(9, 5, 1))
+    assert judged(stormy).since == NOW - 9
     assert judged(blog().drifted(FRONT, bridge=Part(state="missing"))).since == 0
+
+
+@pytest.mark.parametrize(("ran", "runs", "steady"), [(2, 9, False), (2, 10, True), (30, 44, False), (30, 45, True)])
+def test_storm_is_over_once_a_run_is_longer_than_those_before(*, ran: float, runs: float, steady: bool) -> None:
+    last = runs + 0.1
+    known = blog().seen(WEB, Phase.RUNNING, started_at=NOW - runs, ends=ends(last + 60, last + 30, last, ran=ran))
+    assert judged(known).state == ("synced" if steady else "degraded")

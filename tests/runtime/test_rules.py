@@ -35,10 +35,14 @@ def test_always_never_gives_up_and_no_never_restarts(code: int, restarts: int) -
 
 def test_steady_run_makes_the_next_restart_the_first_again() -> None:
     rules = policy.Policy(attempts=7)
-    policy.count_exit(rules, ran=9.9)
+    policy.count_exit(rules, ran=9.9, uptime=100.0)
     assert rules.attempts == 7
-    policy.count_exit(rules, ran=10.0)
+    policy.count_exit(rules, ran=10.0, uptime=120.0)
     assert rules.attempts == 0
+    assert rules.ends == [[100.0, 9.9], [120.0, 10.0]]
+    for uptime in range(121, 130):
+        policy.count_exit(rules, ran=0.5, uptime=uptime)
+    assert rules.ends == [[uptime, 0.5] for uptime in range(125, 130)]
 
 
 _JSON = st.recursive(

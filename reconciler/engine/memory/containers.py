@@ -79,7 +79,7 @@ class MemoryContainers:
                 thing.phase = Phase.RUNNING
             if thing.phase != Phase.RUNNING:
                 thing.gave_up = thing.restarting = thing.stopped = thing.oom_killed = False
-                thing.restarts, thing.restart_at = 0, 0.0
+                thing.restarts, thing.restart_at, thing.ends = 0, 0.0, ()
                 image: Published = self.machine.content[made.image]
                 thing.phase, thing.pid, thing.started_at = Phase.RUNNING, self.machine.next_pid(), self.machine.now
                 thing.streak = None
@@ -177,6 +177,7 @@ class MemoryContainers:
             restarts=thing.restarts,
             restarting=thing.restarting,
             restart_at=thing.restart_at,
+            ends=thing.ends,
             gave_up=thing.gave_up,
             stopped=thing.stopped,
             error=thing.error,

@@ -12,7 +12,7 @@ from reconciler.linux import failpoint
 from reconciler.model.errors import Failed
 from reconciler.model.health import Streak
 from reconciler.model.key import Key
-from reconciler.model.observation import Part, Phase
+from reconciler.model.observation import End, Part, Phase
 from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec, Healthcheck
 
@@ -33,6 +33,7 @@ class Thing:
     oom_killed: bool = False
     restarting: bool = False
     restart_at: float = 0.0
+    ends: tuple[End, ...] = ()
     gave_up: bool = False
     stopped: bool = False
     """Its last end was a stop."""
@@ -146,6 +147,7 @@ class Machine:
         it slept until then."""
         thing = self.find(key)[0]
         thing.exit_code, thing.finished_at, thing.stopped = code, self.now, False
+        thing.ends = (*thing.ends, End(self.now, self.now - thing.started_at))[-5:]
         thing.oom_killed, thing.gave_up, thing.restarting = oom, gave_up, restarting
         thing.restart_at = self.now + 1.0 if restarting else 0.0
         if restarted:

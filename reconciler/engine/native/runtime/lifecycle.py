@@ -58,7 +58,7 @@ def run(path: str, key: Key, created: Callable[[], None] | None = None, ready: C
         return thaw(path, key, now)
     # Order: the mark goes before it runs: an exit right after the start must find the policy in force.
     rules.attempts = rules.restarts = 0
-    rules.gave_up = False
+    rules.gave_up, rules.ends = False, []
     _set_policy(path, rules, mark="" if rules.mark == policy.RESTART else rules.mark)
     try:
         with _launches:

@@ -17,6 +17,8 @@ HOLD, GONE, REPLACED, RESTART = "hold", "gone", "replaced", "restart"
 
 FIRST_BACKOFF, LONGEST_BACKOFF, STEADY = 0.1, 60.0, 10.0
 """Seconds: the first pause, the longest, and how long a run must last for the next exit to count as the first."""
+MOST_ENDS = 5
+"""So many ends are remembered."""
 
 STAY, AGAIN, GIVE_UP = "stay", "again", "give up"
 
@@ -24,7 +26,7 @@ STAY, AGAIN, GIVE_UP = "stay", "again", "give up"
 class Policy:
     """What follows an exit."""
 
-    __slots__ = ("apply", "attempts", "gave_up", "mark", "restart", "restarts")
+    __slots__ = ("apply", "attempts", "ends", "gave_up", "mark", "restart", "restarts")
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class Policy:
         attempts: int = 0,
         restarts: int = 0,
         gave_up: bool = False,
+        ends: "list[list[float]] | None" = None,
     ) -> None:
         self.restart = restart
         """always | on-failure | on-failure:N | no"""
@@ -46,6 +49,8 @@ class Policy:
         self.restarts = restarts
         """Restarts since somebody started it: what N bounds."""
         self.gave_up = gave_up
+        self.ends = ends if isinstance(ends, list) else []
+        """The last ends since somebody started it, oldest first: at which uptime, after how many seconds of running."""
 
     def as_dict(self) -> "dict[str, Any]":
         """For JSON."""
@@ -73,8 +78,9 @@ def choose_after_exit(policy: Policy, *, code: int) -> str:
     return AGAIN
 
 
-def count_exit(policy: Policy, *, ran: float) -> None:
+def count_exit(policy: Policy, *, ran: float, uptime: float) -> None:
     """A run of `ran` seconds has ended: one that was steady makes the next restart the first again."""
+    policy.ends = [*policy.ends, [uptime, ran]][-MOST_ENDS:]
     if ran >= STEADY:
         policy.attempts = 0
 

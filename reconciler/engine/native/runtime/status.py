@@ -7,6 +7,7 @@ Reads small files and starts no program: fifty containers take a few millisecond
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +18,7 @@ from reconciler.engine.native.runtime.ended import read_ended
 from reconciler.engine.native.runtime.known import Read
 from reconciler.engine.native.runtime.spec import render_resources
 from reconciler.linux import cgroups, process
-from reconciler.model.observation import PRESENT, Health, Part, Phase, Status, altered, missing
+from reconciler.model.observation import PRESENT, End, Health, Part, Phase, Status, altered, missing
 from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec, Healthcheck
 
@@ -92,6 +93,7 @@ def _read_running(path: str, monitor: dict[str, Any], state: dict[str, Any], rul
         exit_code=last.get("code"),
         oom_killed=bool(last.get("oom")),
         restarts=rules.restarts,
+        ends=_read_ends(rules),
         health=_read_health(path, monitor, state),
     )
 
@@ -111,6 +113,7 @@ def _read_exited(
         exit_code=code,
         oom_killed=bool(ended.get("oom")),
         restarts=rules.restarts,
+        ends=_read_ends(rules),
         restarting=restarting,
         restart_at=_choose_restart(rules, ended) if restarting and ended else 0.0,
         stopped=bool(state.get("halted")),
@@ -125,6 +128,14 @@ def _choose_restart(rules: policy.Policy, ended: dict[str, Any]) -> float:
     now = process.read_uptime()
     since = now - float(ended.get("uptime", now))
     return time.time() + max(0.0, policy.choose_pause(rules.attempts) - since)
+
+
+def _read_ends(rules: policy.Policy) -> tuple[End, ...]:
+    """Its last ends, by the clock as it is set now; nothing of what somebody else wrote there."""
+    booted = time.time() - process.read_uptime()
+    with suppress(TypeError, ValueError):
+        return tuple(End(booted + float(uptime), float(ran)) for uptime, ran in rules.ends)
+    return ()
 
 
 def read_exit(path: str, monitor: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
