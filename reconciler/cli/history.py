@@ -114,7 +114,8 @@ def _show_event(data: dict[str, Any], form: str) -> None:
 
 
 def _event_lines(data: dict[str, Any]) -> list[str]:
-    words = data.get("text") or data.get("brief", "").removeprefix(f"{data.get('key')}: ")
+    because = f"because {data['because']}" if data["event"] == "done" and data.get("because") else ""
+    words = because or data.get("text") or data.get("brief", "").removeprefix(f"{data.get('key')}: ")
     verb = f"{data['verb']} " if "verb" in data else ""
     return f"{verb}{data.get('key') or ''}{'  ' + words if words else ''}".splitlines() or [""]
 

@@ -5,7 +5,7 @@ import threading
 import time
 from contextlib import suppress
 
-from reconciler.api.look import PLAIN
+from reconciler.api.look import PLAIN, Look, clean
 from reconciler.api.told import final_lines
 from reconciler.cli.render import look_of
 from reconciler.linux.journal import Journal, is_journal
@@ -60,7 +60,7 @@ def render_fields(event: AnyEvent) -> dict[str, str]:
     import msgspec
 
     fields = msgspec.to_builtins(event)
-    lines = final_lines(event, PLAIN) or [_say_change(event)]
+    lines = _lines(event, PLAIN) or [_say_change(event)]
     own = {
         f"RECONCILE_{name.upper()}": str(fields[name])
         for name in ("event", "verb", "key", "stack", "who", "source", "commit", "result")
@@ -75,9 +75,15 @@ def _say_change(event: AnyEvent) -> str:
     return f"{event.verb} {event.stack} by {event.who}: {event.result} ({event.count} actions, {event.took:.1f} s)"
 
 
+def _lines(event: AnyEvent, look: Look) -> list[str]:
+    """As a terminal shows it, and why: nobody has read the plan here."""
+    why = f"  because {clean(event.because)}" if isinstance(event, ActionDone) and event.because else ""
+    return [line + why for line in final_lines(event, look)] if why else final_lines(event, look)
+
+
 def _print_lines(event: AnyEvent) -> None:
     """Lines for people, with a time. What a change came to is told by its actions and by whoever asked for it."""
     head = time.strftime("%Y-%m-%d %H:%M:%S ")
-    for line in final_lines(event, look_of(sys.stderr)):
+    for line in _lines(event, look_of(sys.stderr)):
         for part in line.splitlines():
             print(f"{head}{part}", file=sys.stderr, flush=True)

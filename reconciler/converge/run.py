@@ -32,6 +32,7 @@ from reconciler.model.observation import Status
 from reconciler.model.plan import Action, Plan, Verb
 from reconciler.model.record import Record, View
 from reconciler.model.spec import START_FIRST, ContainerSpec
+from reconciler.plan.words import render_because
 
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
@@ -365,7 +366,8 @@ class Walk:
     def _done(self, action: Action) -> None:
         self.board.put(action, State.DONE)
         took = self.ground.clock() - self.began[action.id]
-        self.emit(ActionDone(id=action.id, verb=action.verb.value, key=action.key, took=took))
+        because = render_because(action, self.plan)
+        self.emit(ActionDone(id=action.id, verb=action.verb.value, key=action.key, took=took, because=because))
 
     def _fail(self, action: Action, error: ReconcileError) -> None:
         self.board.put(action, State.FAILED)

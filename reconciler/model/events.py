@@ -54,6 +54,8 @@ class ActionDone(Event, frozen=True, kw_only=True, tag="done"):
     verb: str
     key: Key
     took: float
+    because: str = ""
+    """Why it was in the plan, in its words; empty where somebody asked for it by name."""
 
 
 class ActionFailed(Event, frozen=True, kw_only=True, tag="failed"):
@@ -104,7 +106,8 @@ class Changed(Event, frozen=True, kw_only=True, tag="change"):
     why: str = ""
     """What went wrong, or what else came of it."""
     actions: tuple[str, ...] = ()
-    """`VERB KEY: REASON` of each action of the plan; of very many the first. `exec KEY: PROGRAM`, `cp KEY: out PATH`."""
+    """`VERB KEY: REASON PATH …` of each action of the plan, with the fields that it is for; of very many the first.
+    `exec KEY: PROGRAM`, `cp KEY: out PATH`."""
     count: int = 0
     """How many there are."""
     took: float = 0.0

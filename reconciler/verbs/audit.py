@@ -20,6 +20,8 @@ from reconciler.model.plan import Reason
 
 MOST = 100
 """Actions that one event names: of more it has the number."""
+_MOST_PATHS = 5
+"""Fields that are named of an action."""
 LONGEST = 2000
 """Characters of why something failed."""
 
@@ -128,7 +130,9 @@ def by_hand(verb: str, keys: Sequence[Key]) -> Audit:
 
 
 def _render(action: Mapping[str, Any]) -> str:
-    return f"{action['verb']} {action['key']}: {action['reason']}"
+    paths = [change["path"] for change in action.get("changes", ())]
+    more = [f"and {len(paths) - _MOST_PATHS} more"] if len(paths) > _MOST_PATHS else []
+    return " ".join([f"{action['verb']} {action['key']}: {action['reason']}", *paths[:_MOST_PATHS], *more])
 
 
 def _name_result(error: BaseException | None) -> str:

@@ -15,7 +15,7 @@ from reconciler.model.key import Key
 KEY = Key("container/blog/web/1")
 EVENTS = [
     ActionStarted(id=1, verb="create", key=KEY),
-    ActionDone(id=1, verb="create", key=KEY, took=0.5),
+    ActionDone(id=1, verb="create", key=KEY, took=0.5, because="it is \x1bgone"),
     ActionFailed(id=1, verb="create", key=KEY, brief="no", detail="two\nlines"),
     Note(text="a\x1b[31mword", level="warning"),
     Changed(verb="apply", stack="blog", who="ann", result="failed", why="no", count=1, took=1.0),
@@ -40,6 +40,7 @@ def test_text_has_a_time_and_no_escape(capsys: pytest.CaptureFixture[str]) -> No
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
     assert all(line[4] == "-" and "\x1b" not in line for line in lines)
+    assert lines[0].endswith("because it is \N{REPLACEMENT CHARACTER}gone"), "nobody has read a plan here"
 
 
 def test_journal_gets_fields_and_what_it_does_not_take_is_told(tmp_path: Path) -> None:

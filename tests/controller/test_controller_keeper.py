@@ -7,6 +7,7 @@ import pytest
 from controller.conftest import MANIFEST, Controlled
 from reconciler.controller.sources.directory import DirectorySource
 from reconciler.model.errors import OriginDiffers
+from reconciler.model.events import ActionDone
 from reconciler.model.key import Kind, container_key, make_key
 from reconciler.model.observation import missing
 from reconciler.model.record import GOING_BACK
@@ -59,6 +60,8 @@ def test_drift_is_mended_within_one_resync_and_only_there(controlled: Controlled
     assert now.keys() == pids.keys()
     assert now[web("shop")] == pids[web("shop")]
     assert now[web("blog")] != pids[web("blog")]
+    done = [event for event in controlled.events if isinstance(event, ActionDone) and event.key == web("blog")]
+    assert [event.because for event in done] == ["it is new in the manifest", "it is gone from the machine"]
 
 
 def test_with_warn_drift_is_told_once_and_left(open_controlled) -> None:
