@@ -101,8 +101,10 @@ def _show_started(started: dict[str, Any], form: str) -> None:
 
 
 def _code(error: "ReconcileError") -> int:
-    from reconciler.model.errors import ProgramFailed
+    from reconciler.model.errors import Interrupted, ProgramFailed
 
+    if isinstance(error, Interrupted):
+        return error.exit_code
     return error.code if isinstance(error, ProgramFailed) else OURS
 
 

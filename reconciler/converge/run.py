@@ -25,8 +25,8 @@ from reconciler.converge.ledger import Ledger, Outcome
 from reconciler.converge.view import compose_view
 from reconciler.converge.waits import Verdict, Watchlist, describe_failure, is_checked_anew, is_job
 from reconciler.linux import failpoint
-from reconciler.model.errors import Failed, MachineRefused, ReconcileError, find_refusal
-from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, Emit, Note
+from reconciler.model.errors import Failed, Interrupted, MachineRefused, ReconcileError, find_refusal
+from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, AnyEvent, Emit, Note
 from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.observation import Status
 from reconciler.model.plan import Action, Plan, Verb
@@ -105,6 +105,8 @@ class Walk:
                 self._fail(action, self.options.refused[action.key])
         if self.options.wait:
             self.gates.await_running()
+        if self.options.gone():
+            self._interrupt()
         while True:
             self._advance(batch)
             if not self._busy():
@@ -252,10 +254,17 @@ class Walk:
 
     def _begin(self, job: Job) -> Status:
         try:
-            return perform.begin(job, self.ground, self.emit)
+            return perform.begin(job, self.ground, self._tell_pull if kind_of(job.action.key) is Kind.IMAGE else self.emit)
         except BaseException:
             perform.clean_up(job, self.ground)
             raise
+
+    def _tell_pull(self, event: AnyEvent) -> None:
+        """Progress of an image, which need not become whole: what is here of it, its next pull goes on with. Raises
+        Interrupted, which ends it."""
+        if self.interrupted or self.options.gone():
+            raise Interrupted("interrupted")
+        self.emit(event)
 
     def _waits(self, job: Job, status: Status | None) -> bool:
         """Whether this container is to be seen running, and healthy where it has a check, before it is done."""

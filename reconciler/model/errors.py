@@ -19,7 +19,8 @@
     ├── RolledBack                      4     an apply failed, and the stack is back at its last good revision
     ├── LockTimeout                     5
     ├── Usage                           64    flags
-    └── BadManifest                     65    whatever `validate` can know; carries all problems of a file
+    ├── BadManifest                     65    whatever `validate` can know; carries all problems of a file
+    └── Interrupted                     130   Ctrl-C, or nobody wants it any more
 
 Rooms that own a library map its exceptions here, once, with `raise … from`. No message contains a secret.
 """
@@ -350,6 +351,12 @@ class LockTimeout(ReconcileError):
 
     def __init__(self, what: str, holder: str) -> None:
         super().__init__(f"{what} is locked by {holder}", hint="wait for it, or give a longer --lock-timeout")
+
+
+class Interrupted(ReconcileError):
+    """Whoever asked wants it no more; what had begun was finished or taken back."""
+
+    exit_code = 130
 
 
 class Usage(ReconcileError):

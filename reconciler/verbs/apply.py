@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 from reconciler.converge.resume import resume
 from reconciler.converge.run import Options, Result, converge
 from reconciler.converge.sweep import sweep
-from reconciler.model.errors import ConvergeFailed, Failed, LockTimeout, NeedsYes
+from reconciler.model.errors import ConvergeFailed, Interrupted, LockTimeout, NeedsYes
 from reconciler.model.events import Emit, Note, PlanMade
 from reconciler.model.key import RUN_STACK, Kind, kind_of
 from reconciler.model.plan import Plan, Verb
@@ -197,7 +197,9 @@ def ask(plan: Plan, *, face: Face, tried: str) -> None:
 def raise_for(result: Result) -> None:
     """Raise for what did not work."""
     if result.interrupted:
-        raise Failed("interrupted", f"{len(result.done)} done, {len(result.skipped)} not begun", "apply again to go on")
+        raise Interrupted(
+            "interrupted", f"{len(result.done)} done, {len(result.skipped)} not begun", "apply again to go on"
+        )
     if result.failed:
         causes = [result.errors[key] for key in result.failed if key in result.errors]
         raise ConvergeFailed(result.failed, len(result.done), len(result.skipped), causes=causes)

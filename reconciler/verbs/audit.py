@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from reconciler.model.errors import ConvergeFailed, ReconcileError, Refused, RolledBack
+from reconciler.model.errors import ConvergeFailed, Interrupted, ReconcileError, Refused, RolledBack
 from reconciler.model.events import Changed
 from reconciler.model.key import Key, Kind, stack_of
 from reconciler.model.plan import Reason
@@ -142,7 +142,8 @@ def _name_result(error: BaseException | None) -> str:
         return "rolled-back"
     if isinstance(error, Refused):
         return "refused"
-    return "failed" if isinstance(error, Exception) else "interrupted"
+    by_exception = isinstance(error, Exception) and not isinstance(error, Interrupted)
+    return "failed" if by_exception else "interrupted"
 
 
 def _say_why(error: BaseException | None) -> str:

@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 
 from reconciler.engine.protocol import Line
 from reconciler.manifest.command import Flags, read_command
-from reconciler.model.errors import ConvergeFailed, Failed, NotFound, ReconcileError
+from reconciler.model.errors import ConvergeFailed, Failed, Interrupted, NotFound, ReconcileError
 from reconciler.model.key import RUN_STACK, Key, Kind, container_key, kind_of, named_key, split_key
 from reconciler.model.plan import Plan
 from reconciler.model.record import Made, Record, Stack
@@ -176,4 +176,8 @@ def _lease(root: Root, plan: Plan) -> None:
 
 def _cause(error: ReconcileError) -> ReconcileError:
     """What went wrong, rather than that something did."""
+    if isinstance(error, Interrupted):
+        return Interrupted(
+            "interrupted before it ran", hint="nothing of it is left; the next pull goes on with what was brought"
+        )
     return error.causes[0] if isinstance(error, ConvergeFailed) and error.causes else error

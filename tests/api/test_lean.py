@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
@@ -22,9 +23,11 @@ from lab.world import wait_until
 from reconciler.api import tables, text
 from reconciler.api.asks import Exec, Get
 from reconciler.cli import lean, main
+from reconciler.engine.memory.drivers import MemoryImages
 from reconciler.engine.memory.engine import MemoryInside
 from reconciler.engine.protocol import LogLine
 from reconciler.linux import process as processes
+from reconciler.model.events import Emit, Progress
 from reconciler.model.record import ApplyId, Made
 from reconciler.verbs import serving
 from reconciler.verbs.serving import Serving, write_serving
@@ -138,9 +141,38 @@ def test_ctrl_c_ends_an_apply_at_its_next_action(served: Served, monkeypatch: py
             _, err = process.communicate(timeout=30)
         heard.append((process.returncode, err))
     assert heard[0] == heard[1]
-    assert heard[0][0] == 1
+    assert heard[0][0] == 130
     assert "interrupted" in heard[0][1]
     assert "not begun" in heard[0][1]
+
+
+@pytest.mark.parametrize("verb", ["run", "pull"])
+def test_ctrl_c_ends_a_pull_and_nothing_is_left(served: Served, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    tell_where(served.root.path, served.path, monkeypatch)
+    ended = threading.Event()
+
+    def create(_: MemoryImages, made: Made, *, uses: object, emit: Emit) -> None:
+        with closing(mock.Mock(close=ended.set)):
+            for done in range(2000):
+                emit(Progress(key=made.key, part="layer", done=done, total=2000, text="downloading"))
+                ended.wait(0.01)
+
+    words = [sys.executable, "-m", "reconciler.cli.lean", verb, "box:1", *(["true"] if verb == "run" else [])]
+    with mock.patch.object(MemoryImages, "create", create):
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        shown = process.stderr if verb == "run" else process.stdout
+        assert "downloading" in shown.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert ended.wait(10)
+    assert (process.returncode, "interrupted" in err) == (130, True)
+    wait_until(lambda: not served.server._api.running, "nothing runs any more")
+    assert served.client.call(Get()) == []
 
 
 def test_what_is_not_plain_is_left_to_the_whole(asks: Callable[..., Told]) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 from reconciler.api import asks
 from reconciler.api.answers import Answerer, Opener
 from reconciler.api.frames import Listener
+from reconciler.model.errors import Interrupted
+from reconciler.model.events import AnyEvent
 from reconciler.verbs import images as verbs
 
 
@@ -25,9 +27,15 @@ def inspect(opened: Opener, ask: asks.Inspect, listener: Listener) -> Any:
 
 
 def pull(opened: Opener, ask: asks.Pull, listener: Listener) -> Any:
-    """Digests by reference."""
+    """Digests by reference. Raises Interrupted where nobody wants them any more."""
+
+    def emit(event: AnyEvent) -> None:
+        if listener.gone():
+            raise Interrupted("interrupted", hint="the next pull goes on with what this one brought")
+        listener.emit(event)
+
     with opened(create=True) as root:
-        return {reference: verbs.pull(root, reference, emit=listener.emit) for reference in ask.references}
+        return {reference: verbs.pull(root, reference, emit=emit) for reference in ask.references}
 
 
 def remove(opened: Opener, ask: asks.RemoveImage, listener: Listener) -> Any:
