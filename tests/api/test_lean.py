@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -123,7 +124,8 @@ def test_ctrl_c_ends_an_apply_at_its_next_action(served: Served, monkeypatch: py
     running = served.server._api.running
     called = served.machine.called
 
-    def hang(verb: str, key: str) -> None:
+    def hang(begun: threading.Event, verb: str, key: str) -> None:
+        begun.set()
         wait_until(lambda: all(stream.listener.gone() for stream in running.values()), "it is to end")
         called(verb, key)
 
@@ -131,12 +133,13 @@ def test_ctrl_c_ends_an_apply_at_its_next_action(served: Served, monkeypatch: py
     for name in ("lean", "main"):
         served.manifests(name)
         words = [sys.executable, "-m", f"reconciler.cli.{name}", "apply", str(served.folder / f"{name}.yaml")]
-        with mock.patch.object(served.machine, "called", hang):
+        begun = threading.Event()
+        with mock.patch.object(served.machine, "called", partial(hang, begun)):
             process = subprocess.Popen(
                 words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
-            wait_until(lambda: running, "it works")
+            assert begun.wait(20)
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=30)
         heard.append((process.returncode, err))
