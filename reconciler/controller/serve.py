@@ -187,6 +187,8 @@ class _Serving:
 
     def start(self) -> None:
         """Begin. Raises Failed where nobody can listen at the socket."""
+        for text in self._root.engine.inside.end_abandoned():
+            self.keeper.note(text)
         self._api.start()
         for watcher in (self._watcher, self._folders):
             watcher.start()

@@ -361,6 +361,9 @@ class Inside(Protocol):
         """Run a command in it with our own stdin (if asked), stdout and stderr, or with `streams`. With `tty` the terminal
         is passed through, with its size. Once nobody is there it ends. 126: not executable, 127: not found."""
 
+    def end_abandoned(self) -> Iterable[str]:
+        """Kill the commands of `exec` whose own process was killed, and say which."""
+
     def attach(self, made: Made) -> Line:
         """Open a line to one that was made or runs. Raises Failed where nothing runs."""
 

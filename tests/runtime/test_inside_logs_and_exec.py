@@ -5,6 +5,7 @@ import pty
 import select
 import signal
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from reconciler.engine.native.runtime import bundle, conmon, monitor, policy, rotation
 from reconciler.engine.native.runtime.inside import NativeInside, log_path
-from reconciler.linux import cgroups
+from reconciler.linux import cgroups, process
 from reconciler.model.errors import Failed
 from reconciler.model.observation import Health, Status
 from reconciler.model.record import Made
@@ -284,6 +285,27 @@ def test_one_that_is_created_for_its_restart_is_waited_for(bundles: Bundles) -> 
         inside = NativeInside(bundles.layout)
         conmon.begin(path, settings, state, lambda: waits.append(threads.submit(inside.wait, made, seconds=30)))
         assert waits[0].result().exit_code == 7
+
+
+def test_only_what_a_dead_exec_left_in_this_container_is_killed(
+    running: tuple[NativeInside, Made], bundles: Bundles
+) -> None:
+    inside, made = running
+    path, ours = bundles.path(made), os.getpid()
+    own = min(cgroups.list_processes(bundle.read_json(str(path), bundle.MONITOR)["cgroup"]))
+    dead = "4194303-1"
+    alive = f"{ours}-{process.read_start_time(ours)}"
+    other = subprocess.Popen(["sleep", "60"])
+    for name, pid in ((f"{alive}-aa", own), (f"{dead}-bb", other.pid), (f"{dead}-cc", own), ("mine", own)):
+        (path / f"new-exec-{name}.json").write_text("{}")
+        (path / f"new-exec-{name}.pid").write_text(str(pid))
+    os.utime(path / f"new-exec-{dead}-cc.pid", (1, 1))  # Written long before the process with that number began.
+    assert list(inside.end_abandoned()) == []
+    assert sorted(each.stem for each in path.glob("new-exec-*.json")) == [f"new-exec-{alive}-aa", "new-exec-mine"]
+    assert process.is_alive(own, process.read_start_time(own))
+    assert other.poll() is None
+    other.kill()
+    other.wait()
 
 
 def test_what_we_ignore_is_not_ignored_inside(bundles: Bundles, capfd: pytest.CaptureFixture[str]) -> None:

@@ -272,7 +272,13 @@ def test_controller_that_is_killed_leaves_the_terminal_and_the_containers(hands:
     shell.type("echo he''re; sleep 7011\n")
     shell.expect("here")
     copy = begin_copy(hands)
+    plain = hands.popen("exec", "box", "sleep", "7012")
+    deaf = hands.popen("exec", "box", "sh", "-c", "trap '' HUP; sleep 7013")
+    wait_until(lambda: hands.has("sleep 7012") and hands.has("sleep 7013"), "both run")
     hands.stop(signal.SIGKILL)
+    wait_until(lambda: not hands.has("sleep 7012"), "what ran without a terminal has ended")
+    assert all(b"hung up" in each.communicate(timeout=30)[1] for each in (plain, deaf))
+    assert hands.has("sleep 7013")
     shell.expect("the controller hung up")
     assert shell.end() == 125
     assert b"hung up" in attached.communicate(timeout=30)[1]
@@ -282,6 +288,7 @@ def test_controller_that_is_killed_leaves_the_terminal_and_the_containers(hands:
     found = hands.world.run("exec", "box", "sh", "-c", "cat /half; ls / | grep new-", check=1)  # in process
     assert found.out == "old\n"
     hands.launch("--watch", str(hands.world.folder / "stacks"))
+    assert not hands.has("sleep 7013"), "the next controller ends what did not listen"
     hands.delete(name)
 
 

@@ -317,6 +317,10 @@ class MemoryInside:
             raise Failed(f"{made.key}: cp: it is not on the machine")
         return thing.data
 
+    def end_abandoned(self) -> Sequence[str]:
+        """There are none."""
+        return ()
+
     def kill(self, made: Made, signal: int) -> None:
         """It ends of it; a paused one only of SIGKILL."""
         if self.machine.containers[made.incarnation].phase is Phase.RUNNING or signal == 9:

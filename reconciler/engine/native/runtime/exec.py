@@ -10,7 +10,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from reconciler.engine.native.runtime.users import Identity
 from reconciler.engine.protocol import Begun, Streams
 from reconciler.linux import cgroups, process
 
+_SETPRIV = "/usr/bin/setpriv"
+_FILES = "new-exec-"
 _KILL_SECONDS = 2.0
 HANG_UP_SECONDS = 5.0
 """Within which a command ends by SIGHUP that nobody is there for any more; then it is killed."""
@@ -69,7 +71,10 @@ def run_attached(
     The exit code is the command's own; 127 and 126 where it can't be found or executed, 125 for the runtime's failures.
     """
     with Files(path, wanted) as given:
-        command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec"]
+        # Where we are killed the runtime's program gets SIGHUP, which it passes on. Kernel: that is at the end of this very
+        # thread (prctl(2), PR_SET_PDEATHSIG), which waits for it.
+        command = [_SETPRIV, "--pdeathsig", "HUP", "--", monitor["runtime"]]
+        command += ["--root", monitor["runtime_root"], "--log", given.log, "exec"]
         command += ["--process", given.process, "--pid-file", given.pid, monitor["id"]]
         reads = subprocess.DEVNULL if not stdin else streams.stdin if streams else None
         out, err = (streams.stdout, streams.stderr) if streams else (None, None)
@@ -205,11 +210,38 @@ def _parent_of(pid: int) -> int:
     return int(text.rpartition(b")")[2].split()[1])
 
 
+def end_abandoned(path: str, monitor: Mapping[str, Any]) -> Iterator[int]:
+    """Kill what was run in the container at `path` for processes that were killed, and remove the files of that. The pids
+    of what still ran."""
+    for file in sorted(Path(path).glob(f"{_FILES}*.json")):
+        words = file.stem.removeprefix(_FILES).split("-")
+        if len(words) != 3 or not (words[0] + words[1]).isdigit() or process.is_alive(int(words[0]), int(words[1])):
+            continue
+        if pid := _find_abandoned(file.with_suffix(".pid"), monitor):
+            process.kill_tree(pid)
+            yield pid
+        for name in (".log", ".pid", ".json"):
+            file.with_suffix(name).unlink(missing_ok=True)
+
+
+def _find_abandoned(file: Path, monitor: Mapping[str, Any]) -> int:
+    """The pid in a file that the runtime wrote, if it is that process still: in the container, and begun before the file;
+    else 0."""
+    try:
+        pid, written = int(file.read_text(encoding="ascii")), file.stat().st_mtime
+    except (FileNotFoundError, ValueError):
+        return 0
+    started = time.time() - process.read_age(process.read_start_time(pid))
+    within = monitor["cgroup"] in cgroups.parse_places(cgroups.read_places(pid))
+    return pid if within and started <= written + _KILL_SECONDS else 0
+
+
 class Files:
-    """The three small files of one exec, in the bundle, for the time of a `with` block."""
+    """The three small files of one exec, in the bundle, for the time of a `with` block. Their names say whose they are."""
 
     def __init__(self, path: str, wanted: Mapping[str, Any]) -> None:
-        stem = f"{path}/new-exec-{secrets.token_hex(6)}"
+        ours = os.getpid()
+        stem = f"{path}/{_FILES}{ours}-{process.read_start_time(ours)}-{secrets.token_hex(6)}"
         self.process, self.log, self.pid = f"{stem}.json", f"{stem}.log", f"{stem}.pid"
         self._wanted = wanted
 

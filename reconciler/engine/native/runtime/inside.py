@@ -79,6 +79,13 @@ class NativeInside:
             return ExecResult(exit_code=run_on_terminal(path, monitor, wanted, stdin=stdin, streams=streams))
         return ExecResult(exit_code=execution.run_attached(path, monitor, wanted, stdin=stdin, streams=streams))
 
+    def end_abandoned(self) -> Iterator[str]:
+        """As the protocol says."""
+        for path in sorted(self._layout.bundles.glob("*")):
+            monitor = bundle.read_json(str(path), bundle.MONITOR)
+            for pid in execution.end_abandoned(str(path), monitor) if monitor else ():
+                yield f"{monitor['key']}: killed a command (pid {pid}), for the `exec` that ran it was killed"
+
     def _need_running(self, made: Made, tried: str) -> tuple[str, dict[str, Any]]:
         path = self._bundle(made)
         now = status.read_status(path, made.incarnation)
