@@ -67,12 +67,12 @@ def check_host(host: str, verb: str) -> None:
         raise click.UsageError(f"`{verb}` does not go through --host{why}: {there}")
 
 
-def _read_ssh(host: str) -> list[str]:
-    """`ssh://ann@db1:2222` → the words of ssh's command line. Raises UsageError."""
+def _read_ssh(host: str, *, asks: bool = True) -> list[str]:
+    """`ssh://ann@db1:2222` → the words of ssh's command line; without `asks` it asks nobody anything. Raises UsageError."""
     found = _NAME.match(host.removeprefix("ssh://"))
     if not host.startswith("ssh://") or found is None:
         raise click.UsageError(f"--host {host}: expected ssh://USER@HOST, unix:///PATH or a name of `reconcile context`")
-    words = ["ssh", "-T"]
+    words = ["ssh", "-T", *([] if asks else ["-o", "BatchMode=yes"])]
     words += ["-l", found["user"]] if found["user"] else []
     words += ["-p", found["port"]] if found["port"] else []
     return [*words, "--", found["host"]]
@@ -81,8 +81,9 @@ def _read_ssh(host: str) -> list[str]:
 class Way:
     """The way to a host's API."""
 
-    def __init__(self, host: str, root: Path | None) -> None:
+    def __init__(self, host: str, root: Path | None, *, asks: bool = True) -> None:
         self.host = host
+        self._asks = asks
         # The other end's shell reads this line: nothing stands in it unquoted that somebody chose.
         self._there = "reconcile " + (f"--root {shlex.quote(str(root))} " if root else "") + "dial"
         self._pid = 0
@@ -103,7 +104,9 @@ class Way:
         with theirs:
             fds = {0: theirs.fileno(), 1: theirs.fileno(), 2: 2}
             try:
-                self._pid = process.spawn([*_read_ssh(self.host), self._there], env=os.environ, cwd="/", fds=fds)
+                self._pid = process.spawn(
+                    [*_read_ssh(self.host, asks=self._asks), self._there], env=os.environ, cwd="/", fds=fds
+                )
             except FileNotFoundError as error:
                 ours.close()
                 raise OSError(error.errno, "ssh is not installed here") from error

@@ -143,25 +143,15 @@ def not_built(ctx: click.Context, **flags: object) -> None:
 
 
 def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 click's signature
-    """Names of containers that begin so, for the shell."""
-    from reconciler.model.errors import ReconcileError
-    from reconciler.model.key import Kind, split_key
+    """Names of containers and stacks that begin so, for the shell."""
+    from reconciler.cli.names import read_names
 
-    try:
-        with opened(ctx, ctx.params.get("root")) as root, root.store.read() as tx:
-            keys = [split_key(key) for key in tx.records()]
-    except ReconcileError:
-        return []
-    names = {parts.name for parts in keys if parts.kind is Kind.CONTAINER} | {parts.stack for parts in keys}
-    return sorted(name for name in names if name.startswith(incomplete))
+    found = read_names(ctx)
+    return sorted(name for name in {*found["containers"], *found["stacks"]} if name.startswith(incomplete))
 
 
 def complete_stacks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 click's signature
     """Names of stacks that begin so."""
-    from reconciler.model.errors import ReconcileError
+    from reconciler.cli.names import read_names
 
-    try:
-        with opened(ctx, ctx.params.get("root")) as root, root.store.read() as tx:
-            return sorted(name for name in tx.stacks() if name.startswith(incomplete))
-    except ReconcileError:
-        return []
+    return [name for name in read_names(ctx)["stacks"] if name.startswith(incomplete)]

@@ -36,8 +36,9 @@ def ask(ctx: click.Context, root: Path | None, question: "Ask", listener: "Liste
     return answer(partial(opened, ctx, root), question, listener)
 
 
-def find_client(ctx: click.Context, root: Path | None) -> "Client | None":
-    """A client of the controller that lives and has the root; None without one, or with `--local`."""
+def find_client(ctx: click.Context, root: Path | None, *, asks: bool = True) -> "Client | None":
+    """A client of the controller that lives and has the root; None without one, or with `--local`. Without `asks` nobody
+    is asked for a password on the way."""
     from reconciler.cli.options import root_path
     from reconciler.verbs.serving import DEFAULT_ROOT, DEFAULT_SOCKET, read_serving
 
@@ -46,7 +47,7 @@ def find_client(ctx: click.Context, root: Path | None) -> "Client | None":
         from reconciler.api.client import Client
         from reconciler.cli.hosts import Way
 
-        way = Way(host, root or given["root"])
+        way = Way(host, root or given["root"], asks=asks)
         return Client(host, connect=way.connect, explain=way.explain)
     if given.get("local"):
         return None

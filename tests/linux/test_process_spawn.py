@@ -2,10 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from lab.world import wait_until
 from reconciler.linux import process
 
 
@@ -79,3 +83,27 @@ def test_x6_ends_are_told_in_words(code: int, words: str) -> None:
 def test_endless_output_is_bounded() -> None:
     code, output = process.run(["/bin/sh", "-c", "head -c 10000000 /dev/zero"], seconds=20)
     assert (code, len(output)) == (0, 65_536)
+
+
+def test_work_apart_is_waited_for_as_long_as_said_and_goes_on(tmp_path: Path) -> None:
+    """From a process of one thread, as a command is."""
+    script = f"""
+import os, time
+from reconciler.linux.process import work_apart
+def slow():
+    open({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))
+    time.sleep(0.4)
+    open({str(tmp_path / "ended")!r}, "w").close()
+    return b"late"
+began = time.monotonic()
+assert work_apart(lambda: b"x" * 200_000, patience=20, longest=20) == b"x" * 200_000
+assert work_apart(lambda: 1 / 0, patience=20, longest=20) == b""
+assert work_apart(slow, patience=0.05, longest=20) == b""
+assert not os.path.exists({str(tmp_path / "ended")!r})
+assert work_apart(lambda: time.sleep(60), patience=20, longest=1) == b""
+assert time.monotonic() - began < 15
+"""
+    # Its pipes are at their ends once it has ended: what goes on holds none of them.
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    wait_until((tmp_path / "ended").exists, "it goes on")

@@ -62,6 +62,18 @@ def write(people: People, user: str, name: str) -> str:
     return f"{name}/stack.yaml"
 
 
+def complete(people: People, user: str, line: str) -> list[str]:
+    """What the shell is told; it may be known with the next key only."""
+    words = {
+        "COMP_WORDS": f"reconcile {line}",
+        "COMP_CWORD": str(len(line.split(" "))),
+        "_RECONCILE_COMPLETE": "bash_complete",
+    }
+    told = people.run(user, **words, check=0)
+    assert told.err == ""
+    return [one.partition(",")[2] for one in told.out.splitlines() if one]
+
+
 def test_member_of_the_group_does_what_root_does_with_files_of_his(people: People) -> None:
     path = write(people, "ann", "mine")
     assert "done: 5 actions" in people.run("ann", "apply", path, "--yes", check=0).out
@@ -69,6 +81,9 @@ def test_member_of_the_group_does_what_root_does_with_files_of_his(people: Peopl
     assert people.run("ann", "logs", "mine/web", check=0).out == "hello\n"
     assert "container/mine/web/1" in people.run("ann", "get", "-o", "json", check=0).out
     assert "nothing to do" in people.run("ann", "apply", "mine", check=0).out
+    wait_until(lambda: complete(people, "ann", "logs we") == ["web"], "the shell knows names")
+    wait_until(lambda: complete(people, "ann", "history mi") == ["mine"], "and stacks")
+    assert complete(people, "bob", "logs we") == []
     # Root owns the same file by the same origin.
     assert "nothing to do" in people.world.run("apply", f"/mnt/ann/{path}", check=0).out
     assert "apply mine by ann (uid 4242): done" in people.run("ann", "events", check=0).out
@@ -125,6 +140,13 @@ def test_host_by_a_real_sshd_has_manifests_and_files_of_this_one(people: People)
         assert "nothing to do" in people.run("bob", "--host", HOST, "apply", path, check=0).out
         assert people.run("bob", "--host", HOST, "exec", "far/web", "--", *SHOW, check=0).out == "hello swordfish hi"
         assert f"file:bob@{node}:/mnt/bob/{path}" in people.run("bob", "--host", HOST, "status").out
+        wait_until(
+            lambda: complete(people, "bob", f"--host {HOST} history fa") == ["far"], "the shell knows stacks of there"
+        )
+        people.run("bob", "context", "add", "db1", HOST, check=0)
+        people.run("bob", "context", "use", "db1", check=0)
+        wait_until(lambda: complete(people, "bob", "history fa") == ["far"], "and of the context in use")
+        people.run("bob", "context", "rm", "db1", check=0)
         _follow(people)
         _sit_at_a_terminal(people)
 
