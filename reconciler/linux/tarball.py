@@ -31,12 +31,21 @@ _MOST_HEADER = 1 << 20
 
 
 class _Entry(tarfile.TarInfo):
-    """One that nobody can make us read whole where it is large."""
+    """One that nobody can make us read whole where it is large, and after which a tar does not end unsaid: tarfile takes an
+    end of the stream between two entries, and bytes that are none, for the end of the tar."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Entry":
-        """A header. Raises OSError for an extended one that is larger than any name or attribute."""
-        found = super().frombuf(buf, encoding, errors)
+        """A header. Raises OSError for an extended one that is larger than any name or attribute, and where the tar breaks
+        off; ReadError for what is none."""
+        if len(buf) < tarfile.BLOCKSIZE:
+            raise OSError(errno.ENODATA, "the tar breaks off: its end is missing")
+        try:
+            found = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf):
+                raise tarfile.ReadError(str(error)) from error
+            raise  # Zeros: its end.
         if found.type[0] in _TYPES_OF_HEADERS and found.size > _MOST_HEADER:
             raise OSError(errno.E2BIG, "a header of the tar is too large")
         return found

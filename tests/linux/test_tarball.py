@@ -199,3 +199,17 @@ def test_header_that_would_be_read_whole_is_bounded(tmp_path: Path):
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
     with below(tmp_path) as place, pytest.raises(OSError, match="too large"):
         unpack(io.BytesIO(header.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 16)), place)
+
+
+@pytest.mark.parametrize("cut", [1024, 1024 + 100, 1024 + 512, 2048, 0])
+def test_tar_that_breaks_off_is_an_error_wherever_it_does(tmp_path: Path, cut: int):
+    """Between two entries, in a header, before the data of a file, after the last entry; and before the first."""
+    whole = archive(("a", FILE, "one"), ("b", FILE, "two")).getvalue()
+    with below(tmp_path) as place, pytest.raises((OSError, tarfile.ReadError), match=r"breaks off|end of data"):
+        unpack(io.BytesIO(whole[:cut]), place)
+    assert (tmp_path / "a").exists() == (cut >= 1024)
+    with below(tmp_path) as place:
+        unpack(io.BytesIO(whole[: 2048 + 512]), place)
+        assert (tmp_path / "b").read_text() == "two"
+        with pytest.raises(tarfile.ReadError):
+            unpack(io.BytesIO(whole[:1024] + b"x" * 1024), place)

@@ -216,6 +216,25 @@ def test_copy_whose_client_is_killed_leaves_the_old_file_and_no_half_one(hands: 
     assert hands.run("exec", "box", "sh", "-c", "cat /half; ls / | grep new-", check=1).out == "old\n"
 
 
+@pytest.mark.parametrize("way", ["killed", "no more comes"])
+def test_copy_that_breaks_off_between_two_files_has_failed(hands: Hands, way: str) -> None:
+    name = f"first-{way.replace(' ', '-')}"
+    header = tarfile.TarInfo(name)
+    header.size = 20480  # So much is read at once, after a header.
+    process = hands.popen("cp", "-", "box:/tmp")
+    assert process.stdin is not None
+    process.stdin.write(header.tobuf() + b"x" * header.size)
+    process.stdin.flush()
+    if way == "killed":
+        wait_until(lambda: hands.run("exec", "box", "test", "-e", f"/tmp/{name}").code == 0, "one is there", seconds=30)
+        hands.world.signal(process, signal.SIGKILL)
+    _, err = process.communicate(timeout=30)
+    wait_until(lambda: [one["result"] for one in hands.changes() if one["verb"] == "cp"][-1] == "failed", "it is told")
+    assert hands.changes()[-1]["why"].endswith("the tar breaks off: its end is missing")
+    if way != "killed":
+        assert (process.returncode, b"breaks off" in err) == (1, True)
+
+
 def begin_copy(hands: Hands) -> "subprocess.Popen[bytes]":
     """A tar of one file that is there already, of which a part was sent."""
     hands.run("exec", "box", "sh", "-c", "echo old >/half", check=0)
