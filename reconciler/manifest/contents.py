@@ -101,16 +101,29 @@ def blame_files(draft: Draft, files: Files) -> None:
 
 
 def blame_unsent(draft: Draft, files: Files) -> None:
-    """What a controller would need of files that are sent to it, and is not sent: image archives; of another machine also
-    folders, large files and what a container may write to."""
+    """What a controller would need of files that are sent to it, and is not sent: image archives, but for those that root
+    has there; of another machine also folders, large files and what a container may write to."""
     for key, spec in draft.specs.items():
         if isinstance(spec, ImageSpec) and spec.archive:
-            hint = "apply it as root on the host itself, or push the image to a registry and write `from:`"
-            draft.blame(("images", split_key(key).name, "archive"), "an archive is not sent to a controller", hint)
+            _blame_archive(draft, files, split_key(key).name, spec.archive)
     for source, read_only, path in draft.binds if files.sender else ():
         if not (read_only and _is_small(files, source)):
             hint = "write the whole path on the host that runs it, or use a volume; small files are sent if read-only"
             draft.blame(path, f"{source} is on {files.sender}, and not sent", hint)
+
+
+def _blame_archive(draft: Draft, files: Files, name: str, archive: str) -> None:
+    whole = str(draft.section("images")[name]["archive"]).startswith("/")
+    if whole and files.host_paths:
+        return
+    registry = "push the image to a registry and write `from:`"
+    if whole or not files.sender:
+        text = f"the archive of image {name} is opened for root alone: {archive}"
+        hint = f"{registry}, or have root apply it" + (" (--host ssh://root@HOST)" if files.sender else "")
+    else:
+        text = f"the archive of image {name} is on {files.sender}, and not sent: {archive}"
+        hint = f"{registry}, or scp it to the host and write the whole path that it has there (for root: ssh://root@HOST)"
+    draft.blame(("images", name, "archive"), text, hint)
 
 
 def _is_small(files: Files, source: str) -> bool:

@@ -33,6 +33,8 @@ class Files(Protocol):
     """`ann@laptop`, where they are another machine's; empty where paths mean this one's."""
     hint: str
     """What to do about one that is not there."""
+    host_paths: bool
+    """Whether a whole path of an image archive is the host's, and may be opened there: for root alone."""
 
     def look(self, path: str) -> Found:
         """What is there, links followed."""
@@ -70,6 +72,7 @@ def is_folder(files: Files, path: str) -> bool:
 class _Here:
     sender = ""
     hint = ""
+    host_paths = True
 
     def look(self, path: str) -> Found:
         return _find(os.stat(path))  # noqa: PTH116 text is what we have
@@ -101,8 +104,8 @@ class SentFiles:
 
     hint = "what it names is to be sent with it, as `files`: a controller opens no file that a client names"
 
-    def __init__(self, sent: Mapping[str, Sent], *, sender: str = "") -> None:
-        self.sender = sender
+    def __init__(self, sent: Mapping[str, Sent], *, sender: str = "", host_paths: bool = False) -> None:
+        self.sender, self.host_paths = sender, host_paths
         self._sent = {os.path.normpath(path): file for path, file in sent.items()}
         self._folders: dict[str, list[str]] = {}
         for path in self._sent:

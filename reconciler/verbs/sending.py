@@ -38,6 +38,7 @@ class _Gathering:
 
     def __init__(self, sender: str) -> None:
         self.sender = sender
+        self.host_paths = bool(sender) or os.geteuid() == 0  # Who answers judges again.
         self.sent: dict[str, Sent] = {}
 
     def look(self, path: str) -> Found:

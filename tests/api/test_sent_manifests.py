@@ -16,6 +16,7 @@ from reconciler.api.answers import answer
 from reconciler.api.frames import Listener
 from reconciler.api.problem import Question, Unanswered
 from reconciler.cli.main import run
+from reconciler.engine.memory.machine import Published
 from reconciler.manifest.files import HERE, SentFiles
 from reconciler.model.content import LIMIT
 from reconciler.model.errors import BadManifest, Failed, OriginDiffers, ReconcileError, Usage
@@ -139,6 +140,49 @@ def test_f6_small_file_that_was_not_sent_is_not_read_and_a_saved_plan_neither(se
     with pytest.raises(BadManifest):
         apply(served, by_path(folder, "plan"))
     assert apply(served, sent(folder, "plan")) == 5
+
+
+def archive_manifests(archive: str, sender: str = "bob@laptop") -> asks.Manifests:
+    text = (
+        f'apiVersion: reconcile/v1\nname: x\nimages: {{app: {{archive: "{archive}"}}}}\ncontainers: {{w: {{image: app}}}}\n'
+    )
+    return asks.Manifests(
+        paths=("x.yaml",), folder="/home/bob", files={"/home/bob/x.yaml": Sent(data=text.encode())}, sender=sender
+    )
+
+
+def test_f6_archive_is_opened_on_the_host_by_its_whole_path_for_root_alone(served: Served) -> None:
+    served.machine.registry["/srv/app.tar"] = Published(digest="sha256:a0")
+    assert answered(served, asks.Apply(manifests=archive_manifests("/srv/app.tar"), yes=True), uid=0)["done"]
+    assert "sha256:a0" in served.machine.content
+    told = {
+        ("/srv/app.tar", "bob@laptop", 4242): [
+            "the archive of image app is opened for root alone: /srv/app.tar",
+            "ssh://root@",
+        ],
+        ("/srv/app.tar", "", 4242): ["is opened for root alone: /srv/app.tar", "have root apply it"],
+        ("./app.tar", "", 4242): ["is opened for root alone: /home/bob/app.tar", "have root apply it"],
+        ("./app.tar", "bob@laptop", 0): [
+            "is on bob@laptop, and not sent: /home/bob/app.tar",
+            "scp it to the host",
+            "`from:`",
+        ],
+    }
+    for (archive, sender, uid), words in told.items():
+        with pytest.raises(BadManifest) as caught:
+            answered(served, asks.Apply(manifests=archive_manifests(archive, sender), yes=True), uid=uid)
+        assert all(word in caught.value.detail for word in ["x.yaml:3", *words]), caught.value.detail
+
+
+def test_client_refuses_an_archive_that_is_only_here_before_anything_is_sent(tmp_path: Path) -> None:
+    text = "apiVersion: reconcile/v1\nname: x\nimages: {app: {archive: %s}}\n"
+    (tmp_path / "x.yaml").write_text(text % "./app.tar")
+    with pytest.raises(BadManifest, match="1 problem") as caught:
+        sending.gather([tmp_path / "x.yaml"], variables={}, environment={}, sender="bob@laptop")
+    assert f"is on bob@laptop, and not sent: {tmp_path}/app.tar" in caught.value.detail
+    (tmp_path / "x.yaml").write_text(text % "/srv/app.tar")
+    gathered = sending.gather([tmp_path / "x.yaml"], variables={}, environment={}, sender="bob@laptop")
+    assert [Path(path).name for path in gathered.files] == ["x.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -30,14 +30,15 @@ def resolve_path(manifests: Manifests, name: str) -> Path:
 
 def open_files(manifests: Manifests) -> Files:
     """What is read. Raises Usage for names that can't be those of files."""
-    if manifests.files is None and asking_uid() in (0, os.geteuid()):
+    rights = asking_uid() in (0, os.geteuid())
+    if manifests.files is None and rights:
         return HERE
     if manifests.sender and not _SENDER.fullmatch(manifests.sender):
         raise Usage("sender: expected USER@HOST")
     for path in (*(manifests.files or {}), *manifests.origins):
         if not path.startswith("/") or path != os.path.normpath(path) or "\0" in path or len(path) > LONGEST:
             raise Usage(f"files: {path[:200]!r}: expected an absolute path without `.` and `..`")
-    return SentFiles(manifests.files or {}, sender=manifests.sender)
+    return SentFiles(manifests.files or {}, sender=manifests.sender, host_paths=rights)
 
 
 def load(manifests: Manifests, files: Files, *, pinned: bool = True) -> tuple[Stack, ...]:
