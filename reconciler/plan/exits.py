@@ -66,9 +66,11 @@ def choose_standing(spec: ContainerSpec, status: Status) -> Standing:
 
 def ends_again_and_again(status: Status, *, now: float) -> bool:
     """Whether its policy starts it in vain: it ended often of late, and does not run yet for longer than before."""
-    often = len(recent_ends(status, now=now)) >= OFTEN
+    recent = recent_ends(status, now=now)
+    often = len(recent) >= OFTEN
     if status.phase is Phase.RUNNING:
-        lasting = max(LASTING, LONGER * max((end.ran for end in status.ends), default=0.0))
+        # Not of the run before the first of them, which may have lasted for months.
+        lasting = max(LASTING, LONGER * max((end.ran for end in recent[1:]), default=0.0))
         return often and now - status.started_at < lasting
     return often and (status.restarting or status.phase is Phase.CREATED)
 
