@@ -1,17 +1,19 @@
 """What follows an exit, health and signals, as pure rules; and JSON as json has it."""
 
 import json
+import os
 import signal
+import subprocess
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.engine.native.runtime import etc, health, policy
+from reconciler.engine.native.runtime import etc, health, policy, status
 from reconciler.engine.native.runtime.smalljson import parse_json, render_json
 from reconciler.model.observation import Health
 from reconciler.model.signals import parse_signal
-from reconciler.model.spec import Healthcheck
+from reconciler.model.spec import ContainerSpec, Healthcheck
 
 
 @given(attempts=st.integers(0, 10_000))
@@ -128,3 +130,11 @@ def test_resolver_off_a_bridge_is_the_hosts_with_what_is_given_first() -> None:
     assert etc.render_resolv(around, servers=("9.9.9.9",), search=("x.org",)) == (
         "search x.org\nnameserver 9.9.9.9\noptions edns0\n"
     )
+
+
+def test_process_that_ended_just_now_is_missed_by_no_cgroup() -> None:
+    """It was taken for drift."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert status._read_cgroup("/x", ContainerSpec(image="app"), ended.pid) == {}
+    assert status._read_cgroup("/x", ContainerSpec(image="app"), os.getpid()).keys() >= {"cgroup"}

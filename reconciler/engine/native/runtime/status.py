@@ -220,8 +220,10 @@ def _should_run(rules: policy.Policy | None, status: Status) -> bool:
 
 def _read_cgroup(cgroup: str, spec: ContainerSpec, pid: int) -> dict[str, Part]:
     places = _parse_places(cgroups.read_places(pid))
+    if not places:  # Race: it ended since we looked, and is started again or looked at again for that.
+        return {}
     if places != {cgroup}:
-        return {"cgroup": altered("path", cgroup, min(places - {cgroup})) if places else missing()}
+        return {"cgroup": altered("path", cgroup, min(places - {cgroup}))}
     parts = {"cgroup": PRESENT}
     there = cgroups.read_limits(cgroup)
     for name, wanted in render_limits(spec).items():
