@@ -32,5 +32,8 @@ class Ground(Struct, frozen=True, kw_only=True):
     """So many random hex digits."""
     pause: Callable[[float], None] = time.sleep
     """Wait so many seconds. Called from worker threads."""
+    named: Callable[[], None] | None = None
+    """Called when a new container is made in full, before it runs: returns once its name is loaded, raises where that can't
+    be. Called from worker threads. None where names were loaded before."""
     created: Callable[[Made], None] = let_begin
     """Called with a new container once it is made and before it begins: who attaches there misses nothing."""

@@ -174,7 +174,11 @@ def _start_unless_held(
     if job.old is not None and job.old.incarnation == made.incarnation:  # a mark that nothing on record stands for
         ground.engine.containers.unmark(made)
     status = ground.engine.containers.start(
-        made, uses=job.uses, created=lambda: ground.created(made), ready=ready, old=job.old if ready else None
+        made,
+        uses=job.uses,
+        created=lambda: ground.created(made),
+        ready=ready or ground.named,
+        old=job.old if ready else None,
     )
     # Race: a stop by hand puts its hold on record and then stops what it finds; what was started since is ours to stop.
     return obey_hold(made, ground) or status

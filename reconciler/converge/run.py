@@ -9,11 +9,12 @@ put on record).
 
 import queue
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from reconciler.converge import perform
 from reconciler.converge.board import STARTING_VERBS, Board, State
@@ -178,12 +179,36 @@ class Walk:
                     view = compose_view(records, tx.intents())
             if view is not None:
                 self.ledger.settle_again = False
-                with failpoint.at("converge.settle"):
-                    self.ground.engine.settle(view)
+                jobs = self._begin_beside(view, jobs)
         for job in moving:
             self._submit(job, "finish", self._finish)
         for job in jobs:
             self._submit(job, "begin", self._begin)
+
+    def _begin_beside(self, view: View, jobs: Sequence[Job]) -> list[Job]:
+        """Settle. What need not wait for the whole of that begins meanwhile; the others are returned."""
+        others = [job for job in jobs if _concerns_settle(job.action)]
+        for job in jobs:
+            if job not in others:
+                self._submit(job, "begin", self._begin)
+        with failpoint.at("converge.settle"):
+            self.ground.engine.settle(view, names=False)
+            if any(job.action.verb is not Verb.CREATE for job in others):
+                # Order: a name has gone before what it leads to does.
+                self.ground.engine.settle_names(view)
+                return others
+            self._begin_nameless(view, others)
+        return []
+
+    def _begin_nameless(self, view: View, jobs: Sequence[Job]) -> None:
+        """Load the names while what is new is made: it runs only once it is known by them."""
+        named = self.executor.submit(self.ground.engine.settle_names, view)
+        for job in jobs:
+            self._submit(job, "begin", partial(self._begin, named=named.result))
+        try:
+            named.result()
+        finally:
+            wait([named])  # An interrupt lets nobody go on without the lock.
 
     def _ready(self) -> list[Action]:
         """What may begin; what never will is skipped, and told."""
@@ -252,9 +277,10 @@ class Walk:
         self.board.put(job.action, State.RUNNING)
         self.executor.submit(run)
 
-    def _begin(self, job: Job) -> Status:
+    def _begin(self, job: Job, named: Callable[[], None] | None = None) -> Status:
         try:
-            return perform.begin(job, self.ground, self._tell_pull if kind_of(job.action.key) is Kind.IMAGE else self.emit)
+            emit = self._tell_pull if kind_of(job.action.key) is Kind.IMAGE else self.emit
+            return perform.begin(job, structs.replace(self.ground, named=named), emit)
         except BaseException:
             perform.clean_up(job, self.ground)
             raise

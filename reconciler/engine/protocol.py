@@ -129,10 +129,10 @@ class ContainerDriver(Protocol):
         old: Made | None = None,
     ) -> Status:
         """Links up, runtime create under the monitor, runtime start. Takes the container's lock. One that runs already
-        is left alone. `ready` is called once all is made, before it counts as running: it stops `old`, the incarnation
-        whose addresses this one has, and whose links are closed as its own are opened. `created` is called just before it
-        begins: who attaches there misses nothing. What they raise ends the start. On error it is prepared still, and
-        `status.error` of the next observe has the words."""
+        is left alone. `ready` is called once all is made, before it counts as running: it waits for its name, or it stops
+        `old`, the incarnation whose addresses this one has, and whose links are closed as its own are opened. `created` is
+        called just before it begins: who attaches there misses nothing. What they raise ends the start. On error it is
+        prepared still, and `status.error` of the next observe has the words."""
 
     def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:
         """Write the mark (`hold`, `gone`, `replaced`, or "" for none: a restart follows) under the container's lock,
@@ -212,6 +212,9 @@ class Engine(Protocol):
     def settle(self, view: View, *, names: bool = True) -> None:
         """Bring firewall and, with `names`, name service to the one right form of the view, each in one transaction.
         Called under the root's lock. Policy first: nothing that the view does not name is open afterwards."""
+
+    def settle_names(self, view: View) -> None:
+        """The second half of `settle` alone, for a view whose first half was done under the same lock."""
 
     def sweep(self, view: View) -> Sequence[str]:
         """Remove the strays of this root; one line for each that went. Called under the root's lock."""

@@ -2,7 +2,8 @@
 
 Loading is text in, one transaction. Reading asks the kernel for one table's chains, rules and sets as it holds them:
 ten small dumps, about a millisecond, where `nft -j list` costs a process and its JSON (docs/decisions/0011). Rules come
-as a digest of their expressions and their comment, elements as bytes: enough to compare, not to print. Raises OSError.
+as a digest of their expressions and their comment, elements as bytes: enough to compare, not to print. What was read is
+not read again as long as the kernel's rules are of the same generation; elements are changed without nft. Raises OSError.
 """
 
 import errno
@@ -10,17 +11,30 @@ import hashlib
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from reconciler.linux import failpoint, process
-from reconciler.linux.nlsocket import NETFILTER, NetlinkSocket, parse_attributes, text, walk_attributes
+from reconciler.linux.nlsocket import (
+    CREATE,
+    EXCLUSIVE,
+    NETFILTER,
+    Change,
+    NetlinkSocket,
+    attribute,
+    nested,
+    parse_attributes,
+    text,
+    walk_attributes,
+)
 
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7}
 """NFPROTO_* by nft's word."""
 
-_SUBSYSTEM = 10 << 8
-_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = (_SUBSYSTEM | number for number in (1, 4, 7, 10, 13))
+_SUBSYSTEM = 10
+_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_GENERATION, _ADD_ELEMENTS, _REMOVE_ELEMENTS = (
+    _SUBSYSTEM << 8 | number for number in (1, 4, 7, 10, 13, 16, 12, 14)
+)
 _TABLE, _NAME = 1, 2
 _TABLE_NAME, _TABLE_FLAGS = 1, 2
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
@@ -30,6 +44,11 @@ _SET_SHAPE = (3, 4, 5, 6, 7)
 """Flags, key type and length, data type and length."""
 _SET_NAME, _ELEMENTS = 2, 3
 _ELEMENT_KEY, _ELEMENT_DATA = 1, 2
+_ELEMENT, _GENERATION = 1, 1
+_AT_ONCE = 256
+"""Elements in one message: their attribute must stay below 64 KiB."""
+_PATIENCE = 5
+"""How often tables are read anew because they changed meanwhile."""
 _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 1, 2, 1
 _USERDATA_COMMENT = 0
 
@@ -69,6 +88,22 @@ class Table(NamedTuple):
     flags: int
     chains: dict[str, Chain]
     sets: dict[str, Set]
+
+
+class ElementsChange(NamedTuple):
+    """What is to become of one set or map. A value that changes is removed and added."""
+
+    family: str
+    table: str
+    name: str
+    removed: Sequence[bytes]
+    added: Mapping[bytes, bytes]
+    verdicts: bool
+    """Whether its values are verdicts."""
+
+
+_known: "dict[tuple[bytes, str, str], tuple[int, Table | None]]" = {}
+"""What was read last, by network namespace, family and name, and of which generation it is (none is 0)."""
 
 
 def load_ruleset(ruleset: str) -> None:
@@ -113,14 +148,70 @@ def print_table(family: str, name: str) -> str:
 
 
 def read_tables(tables: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Table]:
-    """Those of the tables (family, name) that are there, whole."""
+    """Those of the tables (family, name) that are there, whole. Not to be changed by who gets them."""
+    wanted = list(tables)
     with NetlinkSocket(NETFILTER) as opened:
-        found = {}
-        for family, name in tables:
-            table = _read_table(opened, FAMILIES[family], name)
-            if table is not None:
-                found[family, name] = table
-        return found
+        namespace = opened.read_namespace()
+        for _ in range(_PATIENCE):
+            generation = _read_generation(opened)
+            found = {}
+            for family, name in wanted:
+                known, table = _known.get((namespace, family, name), (0, None))
+                found[family, name] = table if known == generation else _read_table(opened, FAMILIES[family], name)
+            if _read_generation(opened) == generation:
+                if namespace:
+                    _known.update({(namespace, *name): (generation, table) for name, table in found.items()})
+                break
+    return {name: table for name, table in found.items() if table is not None}
+
+
+def read_generation() -> int:
+    """The generation of the kernel's rules in this network namespace: each transaction of anybody makes a new one."""
+    with NetlinkSocket(NETFILTER) as opened:
+        return _read_generation(opened)
+
+
+def _read_generation(opened: NetlinkSocket) -> int:
+    _, payload = opened.get(_GET_GENERATION, _header(0))
+    return int.from_bytes(parse_attributes(payload, 4)[_GENERATION], "big")
+
+
+def change_elements(changes: Iterable[ElementsChange], *, generation: int) -> bool:
+    """Change elements of sets in one transaction. False, and nothing is changed, where the rules are of another generation
+    by now. Raises OSError in the kernel's words; then nothing is changed either."""
+    messages = [message for change in changes for message in _render_changes(change)]
+    if not messages:
+        return True
+    try:
+        with NetlinkSocket(NETFILTER) as opened:
+            opened.transact(_SUBSYSTEM, messages, generation=generation)
+    except OSError as error:
+        if error.errno == errno.ERESTART:
+            return False
+        raise
+    return True
+
+
+def _render_changes(change: ElementsChange) -> Iterator[Change]:
+    removed = [_render_element(key) for key in change.removed]
+    added = [_render_element(key, _render_data(value, verdict=change.verdicts)) for key, value in change.added.items()]
+    head = _header(FAMILIES[change.family]) + text(_TABLE, change.table) + text(_NAME, change.name)
+    # Order: a key whose value changes is removed before it is added.
+    for kind, flags, elements in ((_REMOVE_ELEMENTS, 0, removed), (_ADD_ELEMENTS, CREATE | EXCLUSIVE, added)):
+        for at in range(0, len(elements), _AT_ONCE):
+            body = head + nested(_ELEMENTS, *elements[at : at + _AT_ONCE])
+            yield Change(kind, flags, body, f"change the set {change.name}")
+
+
+def _render_element(key: bytes, data: bytes = b"") -> bytes:
+    inner = nested(_ELEMENT_KEY, attribute(_DATA_VALUE, key))
+    return nested(_ELEMENT, inner + (nested(_ELEMENT_DATA, data) if data else b""))
+
+
+def _render_data(value: bytes, *, verdict: bool) -> bytes:
+    if not value:
+        return b""
+    return nested(_DATA_VERDICT, attribute(_VERDICT_CODE, value)) if verdict else attribute(_DATA_VALUE, value)
 
 
 def list_tables(family: str) -> list[str]:

@@ -17,6 +17,8 @@ from reconciler.linux import failpoint
 
 ROUTE, NETFILTER = 0, 12
 """Netlink families (linux/netlink.h)."""
+SO_NETNS_COOKIE = 71
+"""Of the level SOL_SOCKET (linux ≥ 5.14)."""
 
 REQUEST, MULTI, ACK, DUMP = 0x1, 0x2, 0x4, 0x300
 EXCLUSIVE, CREATE, REPLACE = 0x200, 0x400, 0x100
@@ -27,6 +29,7 @@ _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT_CHECK = 270, 10, 11, 12
 _ATTR_WORDS = 1
 _NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
+_BATCH_BEGIN, _BATCH_END, _BATCH_GENERATION = 0x10, 0x11, 1
 _BUFFER = 1 << 16
 _PATIENCE = 20
 """How often a dump that a change of the machine interrupted is begun anew."""
@@ -114,6 +117,13 @@ class NetlinkSocket:
         """Close it."""
         self._socket.close()
 
+    def read_namespace(self) -> bytes:
+        """What tells its network namespace from any other that ever was; empty where the kernel does not say."""
+        try:
+            return self._socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        except OSError:  # Kernel: before 5.14.
+            return b""
+
     def dump(self, kind: int, body: bytes) -> list[tuple[int, bytes]]:
         """All answers to a dump request, as type and payload. Begun anew when a change interrupts it."""
         for _ in range(_PATIENCE):
@@ -159,14 +169,38 @@ class NetlinkSocket:
             with failpoint.change("netlink"):
                 self._send_batch(some)
 
-    def _send_batch(self, changes: Sequence[Change]) -> None:
+    def transact(self, subsystem: int, changes: Sequence[Change], *, generation: int) -> None:
+        """Have all changes made or none, by a subsystem of netfilter whose rules are still of this generation
+        (linux/netfilter/nfnetlink.h). Raises the first OSError; ERESTART where they are of another one."""
+        edge = struct.pack("=BBH", 0, 0, socket.htons(subsystem))
+        serial = next(self._serial)
+        begin = edge + attribute(_BATCH_GENERATION, generation.to_bytes(4, "big"))
+        parts = [_HEADER.pack(16 + len(begin), _BATCH_BEGIN, REQUEST, serial, 0) + begin]
+        waiting = self._render(changes, parts)
+        parts.append(_HEADER.pack(16 + len(edge), _BATCH_END, REQUEST, next(self._serial), 0) + edge)
+        # What is wrong with the whole is answered to its beginning, before all else.
+        known = {**waiting, serial: Change(_BATCH_BEGIN, 0, begin, "change the rules")}
+        with failpoint.change("netlink"):
+            self._socket.send(b"".join(parts))
+            while waiting:
+                for answer, flags, number_, payload in _split(self._socket.recv(_BUFFER)):
+                    if answer == _ERROR and number_ in known:
+                        _raise_for(payload, flags, known[number_].what)
+                        waiting.pop(number_, None)
+
+    def _render(self, changes: Sequence[Change], parts: list[bytes]) -> dict[int, Change]:
+        """Add the messages of changes to `parts`; what is answered, by its serial."""
         waiting: dict[int, Change] = {}
-        parts = []
         for change in changes:
             serial = next(self._serial)
             waiting[serial] = change
             parts.append(_HEADER.pack(16 + len(change.body), change.kind, REQUEST | ACK | change.flags, serial, 0))
             parts.append(change.body + _PADDING[len(change.body) & 3])
+        return waiting
+
+    def _send_batch(self, changes: Sequence[Change]) -> None:
+        parts: list[bytes] = []
+        waiting = self._render(changes, parts)
         self._socket.send(b"".join(parts))
         failure: OSError | None = None
         while waiting:

@@ -1,5 +1,8 @@
 """Whole applies on the memory engine: what is on the machine and on record afterwards, whatever went wrong."""
 
+import threading
+from unittest import mock
+
 import msgspec
 import pytest
 from converge_bench import Bench, die_after
@@ -7,11 +10,11 @@ from converge_bench import Bench, die_after
 from plan.builders import container, stack, volume_at
 from reconciler.converge.grants import find_uses
 from reconciler.converge.view import made_of
-from reconciler.model.errors import Refused
+from reconciler.model.errors import Failed, Refused
 from reconciler.model.key import Key, Kind, container_key, make_key
 from reconciler.model.observation import Phase, missing
 from reconciler.model.plan import Effect
-from reconciler.model.record import Grants, Hold, Intent, Made, StackRecord
+from reconciler.model.record import Grants, Hold, Intent, Made, StackRecord, View
 from reconciler.model.spec import Dependency, Healthcheck, VolumeSpec
 
 WEB = container_key("blog", "web")
@@ -33,6 +36,44 @@ def test_what_is_applied_runs_and_leaves_an_empty_plan(bench: Bench) -> None:
     assert bench.machine.open_ports == {"0.0.0.0:8080/tcp": WEB}
     assert bench.lines(blog()) == ["nothing to do"]
     assert bench.fold().intents == ()
+
+
+def test_what_is_new_is_made_while_its_name_is_loaded_and_runs_only_then(bench: Bench) -> None:
+    made, named, load = threading.Event(), threading.Event(), bench.engine.settle_names
+    ran_nameless = []
+
+    def settle_names(view: View) -> None:
+        if WEB in {one.key for one in view.made}:
+            assert made.wait(10), "nothing is made before its name is loaded"
+            assert bench.pids() == {}
+            named.set()
+        load(view)
+
+    def called(verb: str, key: Key) -> None:
+        if verb == "create":
+            made.set()
+        if verb == "start" and not named.is_set():
+            ran_nameless.append(key)
+
+    with mock.patch.object(bench.engine, "settle_names", settle_names), mock.patch.object(bench.machine, "called", called):
+        assert bench.apply(stack(web=container(networks=("front",)))).failed == ()
+    assert named.is_set()
+    assert ran_nameless == []
+    assert set(bench.pids()) == {WEB}
+
+
+def test_what_was_made_for_a_name_that_can_not_be_loaded_goes_again(bench: Bench) -> None:
+    def refuse(view: View) -> None:
+        if WEB in {one.key for one in view.made}:
+            raise Failed("names: load them into aardvark-dns: it hangs")
+
+    wanted = stack(web=container(networks=("front",)))
+    with mock.patch.object(bench.engine, "settle_names", refuse), pytest.raises(Failed, match="it hangs"):
+        bench.apply(wanted)
+    assert bench.machine.containers == {}
+    assert bench.apply(wanted).failed == ()
+    assert set(bench.pids()) == {WEB}
+    assert bench.lines(wanted) == ["nothing to do"]
 
 
 def test_changed_command_replaces_only_its_container_and_keeps_its_address(bench: Bench) -> None:

@@ -1,5 +1,8 @@
 """Rulesets loaded whole or not at all, and read back as the kernel has them."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from spaces import in_mount_namespace
 
@@ -80,3 +83,88 @@ def test_thousands_of_elements_are_all_read(alone):
         assert len(nft.read_elements("inet", "big", "many")) == 5000
 
     alone(work)
+
+
+ETH0, ETH1 = (name.ljust(16, b"\0") + bytes([10, 0, 0, 1]) for name in (b"eth0", b"eth1"))
+TURNED = nft.ElementsChange("inet", "one", "verdicts", [ETH0[:16]], {ETH0[:16]: (1).to_bytes(4, "big")}, verdicts=True)
+
+
+def test_elements_of_several_sets_are_changed_together(alone):
+    def work():
+        nft.load_ruleset(TEXT)
+        change = nft.ElementsChange("inet", "one", "names", [ETH0], {ETH1: b""}, verdicts=False)
+        assert nft.change_elements([change, TURNED], generation=nft.read_generation())
+        table = nft.read_tables([("inet", "one")])["inet", "one"]
+        assert table.sets["names"].elements == {ETH1: b""}
+        assert table.sets["verdicts"].elements == {ETH0[:16]: (1).to_bytes(4, "big")}
+        many = {b"many".ljust(16, b"\0") + number.to_bytes(4, "big"): b"" for number in range(2000)}
+        change = nft.ElementsChange("inet", "one", "names", [], many, verdicts=False)
+        assert nft.change_elements([change], generation=nft.read_generation())
+        assert nft.read_tables([("inet", "one")])["inet", "one"].sets["names"].elements == {ETH1: b"", **many}
+
+    alone(work)
+
+
+def test_where_one_element_is_refused_none_is_changed(alone):
+    def work():
+        nft.load_ruleset(TEXT)
+        before = nft.read_tables([("inet", "one")])
+        there = nft.ElementsChange("inet", "one", "names", [], {ETH0: b""}, verdicts=False)
+        with pytest.raises(FileExistsError, match="change the set names"):
+            nft.change_elements([TURNED, there], generation=nft.read_generation())
+        assert nft.read_tables([("inet", "one")]) == before
+
+    alone(work)
+
+
+def test_what_somebody_changed_meanwhile_is_not_changed_blindly(alone):
+    def work():
+        nft.load_ruleset(TEXT)
+        generation = nft.read_generation()
+        nft.load_ruleset("add table ip other")
+        before = nft.read_tables([("inet", "one")])
+        assert not nft.change_elements([TURNED], generation=generation)
+        assert nft.read_tables([("inet", "one")]) == before
+
+    alone(work)
+
+
+def test_tables_are_dumped_again_only_after_a_change_of_anybody(alone, monkeypatch):
+    dumped = []
+    read = nft._read_table
+    monkeypatch.setattr(nft, "_read_table", lambda opened, *name: dumped.append(name) or read(opened, *name))
+
+    def look():
+        dumped.clear()
+        return nft.read_tables([("inet", "one"), ("inet", "two")])
+
+    def work():
+        nft.load_ruleset(TEXT)
+        first = look()
+        assert len(dumped) == 2
+        assert look() == first
+        assert dumped == []
+        nft.load_ruleset("delete element inet one verdicts { eth0 }")
+        assert look()["inet", "one"].sets["verdicts"].elements == {}
+        assert len(dumped) == 2
+
+    alone(work)
+
+
+def test_tables_of_another_network_namespace_are_others(alone):
+    """Each begins with the same generation."""
+
+    def work():
+        nft.load_ruleset("add table inet one { chain first { }; }")
+        assert set(nft.read_tables([("inet", "one")])["inet", "one"].chains) == {"first"}
+
+    def other():
+        nft.load_ruleset("add table inet one { chain second { }; }")
+        assert set(nft.read_tables([("inet", "one")])["inet", "one"].chains) == {"second"}
+
+    def both():
+        work()
+        with namespaces.created(Path(tempfile.mkdtemp()) / "netns"):
+            other()
+
+    alone(both)

@@ -10,6 +10,7 @@ from reconciler.engine.native.net import veth
 from reconciler.engine.native.net.bridge import bridge_mac
 from reconciler.engine.native.net.foreign import read_forward_droppers
 from reconciler.linux import namespaces, netlink
+from reconciler.linux import nft as nft_tables
 from reconciler.linux.sysctls import read_sysctl, write_sysctl
 from reconciler.model.observation import Stray
 
@@ -298,6 +299,25 @@ def test_packets_change_nothing_of_what_is_compared(blog):
 def test_settling_again_loads_nothing(blog, monkeypatch):
     monkeypatch.setattr("reconciler.linux.nft.load_ruleset", lambda _: pytest.fail("loaded"))
     settle.settle(blog.layout, blog.view)
+
+
+def test_containers_that_come_and_go_change_elements_only(blog, build, monkeypatch):
+    monkeypatch.setattr("reconciler.linux.nft.load_ruleset", lambda _: pytest.fail("loaded"))
+    more = build.container("more", blog.front, blog.back, host=7, ports={"0.0.0.0:9090/tcp": 90, "127.0.0.1:53/udp": 53})
+    blog.up(more)
+    assert blog.drift() == {}
+    blog.down(more)
+    assert blog.drift() == {}
+
+
+def test_rules_that_another_changes_between_look_and_load_are_loaded_whole(blog, build, monkeypatch):
+    read, loaded = nft_tables.read_generation, []
+    monkeypatch.setattr(nft_tables, "read_generation", lambda: read() - 1)
+    load = nft_tables.load_ruleset
+    monkeypatch.setattr(nft_tables, "load_ruleset", lambda text: loaded.append(text) or load(text))
+    blog.up(build.container("more", blog.front, host=7))
+    assert len(loaded) == 1
+    assert blog.drift() == {}
 
 
 def test_rules_of_others_are_left_alone(blog):

@@ -109,6 +109,13 @@ class MemoryEngine:
         """Open the ports and give the names that the view says, and no others."""
         self.machine.called("settle", Key("machine"))
         ports = _wanted_ports(view)
+        with self.machine.lock:
+            self.machine.open_ports = ports
+        if names:
+            self.settle_names(view)
+
+    def settle_names(self, view: View) -> None:
+        """Give the names that the view says, and no others."""
         addresses: dict[str, tuple[str, ...]] = {}
         for made in view.made:
             stack = split_key(made.key).stack
@@ -117,9 +124,7 @@ class MemoryEngine:
                     place = f"{named_key(Kind.NETWORK, stack, network)} {name}"
                     addresses[place] = (*addresses.get(place, ()), endpoint.address)
         with self.machine.lock:
-            self.machine.open_ports = ports
-            if names:
-                self.machine.names = addresses
+            self.machine.names = addresses
 
     def sweep(self, view: View) -> Sequence[str]:
         """Remove what the view does not name."""

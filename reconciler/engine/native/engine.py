@@ -36,6 +36,7 @@ ONLY_NEEDED_RUNNING = (Kind.CONTAINER, Kind.NETWORK)
 @telling(
     observe="look at the machine",
     settle="bring firewall and names to their form",
+    settle_names="bring names to their form",
     sweep="remove strays",
     choose_subnets="choose subnets",
     check_subnet="look at the routes",
@@ -109,6 +110,10 @@ class NativeEngine:
         if _needs_run(view):
             ensure_run(self.layout)
         settle.settle(self.layout, view, names=names)
+
+    def settle_names(self, view: View) -> None:
+        """What a container is called is loaded while it is made."""
+        settle.settle_names(self.layout, view)
 
     def sweep(self, view: View) -> Sequence[str]:
         """Containers before the networks that they sit on, tables and the run directory last."""

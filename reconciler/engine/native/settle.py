@@ -20,19 +20,26 @@ from reconciler.model.record import View
 def settle(layout: Layout, view: View, *, names: bool = True) -> None:
     """Load the view's firewall in one transaction if it is not loaded exactly; with `names` its name service too.
 
-    Names are only loaded for networks whose bridge has its gateway address. Called under the root's lock.
+    Called under the root's lock.
     """
-    if not bridge_networks(view):
+    if bridge_networks(view):
+        ruleset = choose_ruleset(layout.root_id, view)
+        firewall.ensure_firewall(layout, ruleset)
+        # Order: loopback addresses are routed only once the rules are loaded that keep containers off them.
+        for network in bridge_networks(view):
+            _write_loopback(network.grants.link, ruleset)
+    else:
         firewall.remove_firewall(layout)
-        dns.remove_names(layout)
-        return
-    ruleset = choose_ruleset(layout.root_id, view)
-    firewall.ensure_firewall(layout, ruleset)
-    # Order: loopback addresses are routed only once the rules are loaded that keep containers off them.
-    for network in bridge_networks(view):
-        _write_loopback(network.grants.link, ruleset)
     if names:
+        settle_names(layout, view)
+
+
+def settle_names(layout: Layout, view: View) -> None:
+    """Load the view's names for networks whose bridge has its gateway address. Called under the root's lock."""
+    if bridge_networks(view):
         dns.ensure_names(layout, dns.render_names(view, _ready(view, Glimpse(layout))))
+    else:
+        dns.remove_names(layout)
 
 
 def _ready(view: View, glimpse: Glimpse) -> set[str]:

@@ -2,7 +2,8 @@
 
 `rules.py` says what it must be; `settle.py` calls this. The elements of sets are compared one by one with what the view
 means. The chains are compared with how the kernel gave them back right after they were loaded, which RUN/firewall.json
-keeps: so neither nft's way of printing nor that of compiling matters, and no counter is part of it.
+keeps: so neither nft's way of printing nor that of compiling matters, and no counter is part of it. Where only elements
+differ the kernel is told of them alone, without nft (docs/decisions/0116).
 """
 
 import errno
@@ -49,8 +50,11 @@ def ensure_firewall(layout: Layout, ruleset: Ruleset) -> None:
 
     Raises ProgramMissing, ProgramFailed with nft's words, Failed where what was read back is not what was loaded.
     """
+    with saying("firewall", "read the tables"):
+        generation = nft.read_generation()
+    # Order: the tables after their generation, of which they are if it is the same when they are changed.
     before = read_firewall(layout)
-    if not is_exactly(layout, ruleset, before):
+    if not is_exactly(layout, ruleset, before) and not _change_elements(layout, ruleset, before, generation):
         _load(render_ruleset(ruleset))
         after = read_firewall(layout)
         _keep_shape(layout, after)
@@ -61,6 +65,37 @@ def ensure_firewall(layout: Layout, ruleset: Ruleset) -> None:
             )
     # Order: only now; before, the next packet would have made the connection again by the old rules.
     _forget_connections(_published(before), _published(read_targets(ruleset)))
+
+
+def _change_elements(layout: Layout, ruleset: Ruleset, tables: Tables, generation: int) -> bool:
+    """Have the sets hold what the ruleset says, where the chains are right and nobody has changed anything since they were
+    read. False where that is not so, or the kernel wants none of it: all is to be loaded then, and nft has the words."""
+    if any(True for _ in _diff_shape(layout, tables)):
+        return False
+    try:
+        changes = [
+            _diff_elements(ruleset, name, tables[name[0], table_name(ruleset.root_id)].sets[name[1]].elements)
+            for name in ruleset.sets
+        ]
+        return nft.change_elements(changes, generation=generation)
+    except (OSError, OverflowError, ValueError):
+        return False
+
+
+def _diff_elements(ruleset: Ruleset, name: tuple[str, str], loaded: Mapping[bytes, bytes]) -> nft.ElementsChange:
+    kind = SETS[name]
+    wanted = {
+        encode_words(kind.key, element.key): encode_words(kind.value, element.value) if kind.value else b""
+        for element in ruleset.sets[name]
+    }
+    return nft.ElementsChange(
+        family=name[0],
+        table=table_name(ruleset.root_id),
+        name=name[1],
+        removed=[key for key, value in loaded.items() if wanted.get(key) != (value if kind.value else b"")],
+        added={key: value for key, value in wanted.items() if key not in loaded or (kind.value and loaded[key] != value)},
+        verdicts=kind.value == ("verdict",),
+    )
 
 
 def remove_firewall(layout: Layout) -> None:
