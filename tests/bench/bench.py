@@ -415,8 +415,9 @@ def _is_ours(command: str) -> bool:
 
 
 def _controllers_of(proc: Path) -> list[str]:
-    """Those of the world: its `reconcile serve`, whose program is Python."""
-    return [path.parent.name for path in proc.glob("[0-9]*/cmdline") if b"\0serve\0" in path.read_bytes()]
+    """Those of the world: its `reconcile serve`, whose program is Python; its registry's second word is `serve`, too."""
+    ours = b"\0-m\0reconciler.cli.lean\0serve\0"
+    return [path.parent.name for path in proc.glob("[0-9]*/cmdline") if ours in path.read_bytes()]
 
 
 def _is_docker(command: str) -> bool:
