@@ -202,7 +202,8 @@ class Frames(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for batch in self._stream.batches():
                 body = b"".join(self._render(frame) for frame in batch)
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+                if body:  # Much of what is told is nothing in the form of some.
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
             self._watcher.cancel()

@@ -33,6 +33,7 @@ from reconciler.controller.tally import Tally
 from reconciler.controller.watch import Watcher
 from reconciler.linux.bounded import end_all
 from reconciler.linux.files import make_folders
+from reconciler.linux.heap import share_heap
 from reconciler.linux.notify import notify, read_watchdog
 from reconciler.linux.process import raise_descriptors
 from reconciler.model.errors import ReconcileError
@@ -74,6 +75,7 @@ def serve(
         left.enter_context(root.owned())
         root.lock_timeout = LOCK_TIMEOUT
         raise_descriptors(MOST_DESCRIPTORS)
+        share_heap()
         serving = _Serving(root, settings, tell)
         signals = left.enter_context(_Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         left.callback(serving.close)
