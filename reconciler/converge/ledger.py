@@ -73,6 +73,11 @@ class Ledger:
         tx.finish_intent(self._intents[action.id])
         tx.bump(stack_of(action.key))
 
+    def drop(self, tx: "Writing", job: Job) -> None:
+        """It never began, and nothing of it is there."""
+        tx.finish_intent(self._intents[job.action.id])
+        tx.bump(stack_of(job.action.key))
+
     def move(self, tx: "Writing", job: Job) -> None:
         """A replacement that started first was seen: it is on record and has the names; the old one is only to go."""
         self._put_made(tx, job, self.statuses.get(job.action.id))

@@ -18,6 +18,7 @@ from msgspec import Struct, structs
 
 from reconciler.converge import perform
 from reconciler.converge.board import STARTING_VERBS, Board, State
+from reconciler.converge.early import Early
 from reconciler.converge.gates import Gates
 from reconciler.converge.grants import Job, take_job
 from reconciler.converge.ground import Ground
@@ -86,6 +87,7 @@ class Walk:
     board: Board
     gates: Gates
     ledger: Ledger
+    early: Early
     jobs: dict[int, Job] = field(default_factory=dict)
     began: dict[int, float] = field(default_factory=dict)
     wrong: dict[int, Failed] = field(default_factory=dict)
@@ -100,6 +102,12 @@ class Walk:
 
     def walk(self) -> Result:
         """Go on until nothing runs and nothing can begin."""
+        try:
+            return self._walk()
+        finally:  # An error leaves its intents, and the next look takes up what they name: but that runs nothing.
+            self.early.clear()
+
+    def _walk(self) -> Result:
         batch: list[Outcome] = []
         for action in self.board.waiting():
             if action.key in self.options.refused:
@@ -111,6 +119,7 @@ class Walk:
         while True:
             self._advance(batch)
             if not self._busy():
+                self._take_back()
                 break
             verdicts: Sequence[Verdict] = ()
             try:
@@ -175,8 +184,10 @@ class Walk:
                 self.ledger.write_ends(tx)
                 records = tx.records() if ready or self.ledger.settle_again else {}
                 jobs = self._take(tx, ready, records)
+                self.early.take(tx, jobs, records)
                 if self.ledger.settle_again or any(_concerns_settle(job.action) for job in jobs):
                     view = compose_view(records, tx.intents())
+            self.early.follow()
             if view is not None:
                 self.ledger.settle_again = False
                 jobs = self._begin_beside(view, jobs)
@@ -210,6 +221,17 @@ class Walk:
         finally:
             wait([named])  # An interrupt lets nobody go on without the lock.
 
+    def _take_back(self) -> None:
+        """What was taken along and never began is removed, and then forgotten."""
+        jobs = self.early.clear()
+        if not jobs:
+            return
+        with self.ground.lock_root("apply"):
+            with self.ground.store.write() as tx:
+                self.early.take_back(tx, jobs)
+                view = compose_view(tx.records(), tx.intents())
+            self.ground.engine.settle(view)
+
     def _ready(self) -> list[Action]:
         """What may begin; what never will is skipped, and told."""
         while skipped := [action for action in self.board.waiting() if self.board.hopeless_for(action)]:
@@ -238,8 +260,11 @@ class Walk:
 
     def _take(self, tx: "Writing", ready: Sequence[Action], records: Mapping[Key, Record]) -> list[Job]:
         """Grants and intents of all that is ready; an action whose grants are refused has failed."""
-        jobs = self._grant(tx, ready, records)
-        self.ledger.begin(tx, jobs)
+        along = [job for action in ready if (job := self.early.redeem(action))]
+        known = {job.action.id for job in along}
+        granted = self._grant(tx, [action for action in ready if action.id not in known], records)
+        self.ledger.begin(tx, granted)
+        jobs = [*along, *granted]
         for job in jobs:
             action = job.action
             self.jobs[action.id] = job
@@ -278,12 +303,16 @@ class Walk:
         self.executor.submit(run)
 
     def _begin(self, job: Job, named: Callable[[], None] | None = None) -> Status:
+        self.early.await_made(job)
         try:
             emit = self._tell_pull if kind_of(job.action.key) is Kind.IMAGE else self.emit
-            return perform.begin(job, structs.replace(self.ground, named=named), emit)
+            status = perform.begin(job, structs.replace(self.ground, named=named), emit)
         except BaseException:
             perform.clean_up(job, self.ground)
             raise
+        if kind_of(job.action.key) is Kind.IMAGE and job.new is not None:
+            self.early.follow(job.new)
+        return status
 
     def _tell_pull(self, event: AnyEvent) -> None:
         """Progress of an image, which need not become whole: what is here of it, its next pull goes on with. Raises
@@ -444,8 +473,10 @@ def converge(plan: Plan, ground: Ground, options: Options, emit: Emit) -> Result
     keep_contents(plan, ground)
     with ThreadPoolExecutor(options.workers, thread_name_prefix="converge") as executor:
         watchlist = Watchlist(engine=ground.engine, executor=executor, clock=ground.clock, timeout=options.timeout)
+        board, ledger = Board(plan), Ledger(ground=ground, plan=plan)
         walk = Walk(
-            plan=plan, ground=ground, options=options, emit=emit, executor=executor, watchlist=watchlist, board=Board(plan),
-            gates=Gates(plan=plan, ground=ground, watchlist=watchlist), ledger=Ledger(ground=ground, plan=plan),
+            plan=plan, ground=ground, options=options, emit=emit, executor=executor, watchlist=watchlist, board=board,
+            gates=Gates(plan=plan, ground=ground, watchlist=watchlist), ledger=ledger,
+            early=Early(plan=plan, ground=ground, board=board, ledger=ledger, executor=executor),
         )  # fmt: skip
         return walk.walk()

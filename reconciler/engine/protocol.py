@@ -119,6 +119,10 @@ class ContainerDriver(Protocol):
         """Everything but running: writable layer, root mount, namespaces, veths (down), files, bundle. Nothing of another
         incarnation of the key is touched. Calling again changes nothing. May be called while the old one runs."""
 
+    def premake(self, made: Made, *, uses: Uses) -> None:
+        """As much of a first `prepare` and `start` as needs no network; both go on from there. Its image is there. Nothing
+        of it runs, and `stop` and `delete` remove it. What goes wrong they tell."""
+
     def start(
         self,
         made: Made,

@@ -37,6 +37,43 @@ def test_prepare_makes_everything_but_runs_nothing_and_may_come_twice(ground: Gr
         assert (status.phase, status.pid, status.incarnation) == (Phase.CREATED, 0, web.incarnation)
 
 
+def unjoined(ground: Ground, **spec: object) -> tuple[Made, Made]:
+    """A container that was made before its network, and that network."""
+    image, network = ground.image(), ground.network()
+    ground.up(image)
+    web = ground.container("web", image, network, **spec)
+    ground.engine.containers.premake(web, uses=ground.uses)
+    assert ground.engine.containers.states([web])[web.incarnation].phase is Phase.CREATED
+    return web, network
+
+
+def test_what_was_made_before_its_network_runs_on_it(ground: Ground) -> None:
+    web, network = unjoined(ground)
+    ground.up(network, web)
+    assert ground.status(web).phase is Phase.RUNNING
+    assert ground.status(web).started_at > 0
+    assert ground.drifted() == []
+
+
+def test_what_was_made_before_its_network_and_as_something_else_is_made_anew(ground: Ground) -> None:
+    web, network = unjoined(ground)
+    other = ground.change(web, env={"COLOUR": "red"})
+    ground.up(network, other)
+    assert ground.status(other).phase is Phase.RUNNING
+    assert ground.drifted() == []
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_what_was_made_before_its_network_and_never_runs_is_removed(ground: Ground, *, stopped: bool) -> None:
+    web, _ = unjoined(ground)
+    if stopped:
+        ground.stop(web, "gone")
+    ground.delete(web)
+    assert ground.engine.containers.states([web])[web.incarnation].phase is Phase.MISSING
+    ground.forget(web)
+    assert ground.observe().strays == ()
+
+
 def test_start_runs_it_and_leaves_one_that_runs_alone(ground: Ground) -> None:
     web = lone(ground)
     ground.prepare(web)

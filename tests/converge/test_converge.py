@@ -76,6 +76,102 @@ def test_what_was_made_for_a_name_that_can_not_be_loaded_goes_again(bench: Bench
     assert bench.lines(wanted) == ["nothing to do"]
 
 
+def local(bench: Bench) -> None:
+    """Its image is here from now on."""
+    bench.machine.content |= {one.digest: one for one in bench.machine.registry.values()}
+
+
+def test_new_container_is_made_beside_its_new_network(bench: Bench) -> None:
+    local(bench)
+    calls: list[tuple[str, Key]] = []
+    wanted = stack(web=container(networks=("front",), ports={"0.0.0.0:8080/tcp": 80}))
+    with mock.patch.object(bench.machine, "called", lambda verb, key: calls.append((verb, key))):
+        assert bench.apply(wanted).failed == ()
+    assert calls.count(("premake", WEB)) == 1
+    assert calls.count(("settle", Key("machine"))) == 2
+    assert set(bench.pids()) == {WEB}
+    assert bench.lines(wanted) == ["nothing to do"]
+
+
+def test_who_can_not_be_made_before_its_turn_is_not(bench: Bench) -> None:
+    """An image to be pulled, parameters of the network, something else that it waits for, and too many of them."""
+    made: list[Key] = []
+    bench.apply(stack(web=container(networks=("front",))))
+    bench.delete("blog")
+    local(bench)
+    waits = {"depends_on": {"cache": "started"}}
+    many = {f"c{number}": container(networks=("front",)) for number in range(9)}
+    wishes = [
+        stack(web=container(networks=("front",), sysctls={"net.ipv4.conf.eth0.forwarding": "1"})),
+        stack(web=container(networks=("front",), mounts=volume_at("/data", "data"))),
+        stack(web=container(networks=("front",), **waits), cache=container(networks=("front",), sysctls={"a": "b"})),
+        stack(**many),
+    ]
+    called = bench.machine.called
+    for wanted in wishes:
+        with mock.patch.object(
+            bench.machine,
+            "called",
+            lambda verb, key: made.append(key) if verb == "premake" else called(verb, key),
+        ):
+            assert bench.apply(wanted).failed == ()
+        bench.delete("blog", *(key for key in bench.records() if key == DATA))
+    bench.machine.content.clear()
+    with mock.patch.object(bench.machine, "called", lambda verb, key: made.append(key) if verb == "premake" else None):
+        assert bench.apply(stack(web=container(networks=("front",)))).failed == ()
+    assert made == []
+
+
+def test_what_was_made_beside_a_network_that_could_not_be_is_taken_back(bench: Bench) -> None:
+    local(bench)
+    wanted = stack(web=container(networks=("front",), ports={"0.0.0.0:8080/tcp": 80}))
+    bench.machine.fail_next("create", FRONT, "no bridge")
+    result = bench.apply(wanted)
+    assert (result.failed, result.skipped) == ((FRONT,), (WEB,))
+    assert bench.machine.containers == {}
+    assert bench.machine.open_ports == {}
+    assert bench.fold().intents == ()
+    with bench.store.read() as tx:
+        assert list(tx.grants_of(WEB)) == []
+    assert bench.apply(wanted).failed == ()
+    assert set(bench.pids()) == {WEB}
+
+
+def test_what_was_made_beside_a_network_goes_where_the_apply_ends_with_an_error(bench: Bench) -> None:
+    local(bench)
+    wanted = stack(web=container(networks=("front",)))
+    made = threading.Event()
+
+    def settle(view: View, *, names: bool) -> None:
+        assert made.wait(10)
+        raise Failed("firewall: nft is gone")
+
+    with (
+        mock.patch.object(bench.machine, "called", lambda verb, _: made.set() if verb == "premake" else None),
+        mock.patch.object(bench.engine, "settle", settle),
+        pytest.raises(Failed, match="nft is gone"),
+    ):
+        bench.apply(wanted)
+    assert bench.machine.containers == {}
+    assert bench.apply(wanted).failed == ()
+    assert set(bench.pids()) == {WEB}
+
+
+def test_x1_death_anywhere_while_a_container_is_made_beside_its_network(bench: Bench) -> None:
+    local(bench)
+    wanted = stack(web=container(networks=("front",), ports={"0.0.0.0:8080/tcp": 80}), cache=container(networks=("front",)))
+    deaths = 0
+    while die_after(bench, wanted, deaths):
+        assert bench.apply(wanted).failed == (), deaths
+        assert set(bench.pids()) == {CACHE, WEB}, deaths
+        assert len(bench.machine.containers) == 2, deaths
+        assert bench.lines(wanted) == ["nothing to do"], deaths
+        bench.delete("blog")
+        assert bench.machine.containers == {}
+        deaths += 1
+    assert deaths > 8
+
+
 def test_changed_command_replaces_only_its_container_and_keeps_its_address(bench: Bench) -> None:
     bench.apply(blog())
     before, pids = bench.records(), bench.pids()

@@ -50,6 +50,13 @@ class MemoryContainers:
                 if volume is None or volume.grants.volume_id not in self.machine.volumes:
                     raise Failed(f"{made.key}: volume {mount.source} is not on the machine")
 
+    def premake(self, made: Made, *, uses: Uses) -> None:
+        """It is there, and does not run."""
+        self.machine.called("premake", made.key)
+        files = self._read_files(made)
+        with self.machine.lock:
+            self.machine.containers.setdefault(made.incarnation, Thing(made=made, files=files, phase=Phase.CREATED))
+
     def start(
         self,
         made: Made,

@@ -40,7 +40,9 @@ from reconciler.model.spec import ContainerSpec, Mount, VolumeSpec
 _LIVE = (Phase.RUNNING, Phase.PAUSED)
 
 
-@telling("prepare", "start", "stop", "update", "unmark", "pause", "unpause", "delete", states="look at containers")
+@telling(
+    "prepare", "premake", "start", "stop", "update", "unmark", "pause", "unpause", "delete", states="look at containers"
+)
 class ContainerDriver:
     """Containers of one root."""
 
@@ -50,14 +52,39 @@ class ContainerDriver:
         # As text: both are asked for several times of each container by each look.
         self._bundles, self._containers = str(layout.bundles), str(layout.containers)
         self._known, self._insides = Known(), Insides()
+        self._premade: dict[str, tuple[Made, dict[str, Any]]] = {}
+        """What the runtime has made and nobody has begun, by incarnation: as what, and its state."""
 
     # ------------------------------------------------------------ making
 
     def prepare(self, made: Made, *, uses: Uses, emit: Emit) -> None:
         """Everything but running; an existing bundle is brought to the spec. Raises Failed, ProgramMissing."""
+        if self._is_premade(made) and self._is_whole(made):
+            veth.prepare_links(self.layout, made, uses)
+            return
+        image = self._mount_root(made)
+        veth.prepare_links(self.layout, made, uses)
+        self._write(made, uses, image)
+
+    def premake(self, made: Made, *, uses: Uses) -> None:
+        """The root, a namespace without links, the bundle, and runtime create under the monitor."""
+        image = self._mount_root(made)
+        veth.prepare_namespace(self.layout, made, uses)
+        self._write(made, uses, image)
+        path = self._bundle(made)
+        with lifecycle.locked(path, made.key, doing="make"):
+            self._premade[made.incarnation] = (made, lifecycle.create(path, made.key))
+
+    def _is_premade(self, made: Made) -> bool:
+        """Whether it was made beforehand, exactly as this."""
+        return self._premade.get(made.incarnation, (None,))[0] == made
+
+    def _mount_root(self, made: Made) -> LocalImage:
         image = read_image(self.layout, made.image)
         stack.mount_root(self.layout, made.incarnation, _diff_ids(image))
-        veth.prepare_links(self.layout, made, uses)
+        return image
+
+    def _write(self, made: Made, uses: Uses, image: LocalImage) -> None:
         sources = self._prepare_sources(made, uses)
         path = self._bundle(made)
         with lifecycle.locked(path, made.key, doing="prepare"):
@@ -80,10 +107,12 @@ class ContainerDriver:
             self.prepare(made, uses=uses, emit=_say_nothing)
         path = self._bundle(made)
         with lifecycle.locked(path, made.key, doing="start"):
+            premade = self._premade[made.incarnation][1] if self._is_premade(made) else None
+            self._premade.pop(made.incarnation, None)
             try:
                 if old is None:
                     veth.raise_links(self.layout, made, uses)
-                    return lifecycle.run(path, made.key, created, ready)
+                    return lifecycle.run(path, made.key, created, ready, premade)
                 veth.ready_links(self.layout, made)
                 return lifecycle.run(path, made.key, created, self._take_over(made, uses, ready, old))
             except BaseException:
@@ -144,6 +173,7 @@ class ContainerDriver:
     def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:
         """Mark, signal, wait, kill, links down; each under the container's lock."""
         path = self._bundle(made)
+        self._premade.pop(made.incarnation, None)
         if not writing.is_complete(path):
             self._end_lost(made)
             return self._read_status(made)
@@ -209,6 +239,7 @@ class ContainerDriver:
 
     def delete(self, made: Made) -> None:
         """Stop it if it runs, remove everything of this incarnation, its bundle last. What is gone is no error."""
+        self._premade.pop(made.incarnation, None)
         path = self._bundle(made)
         if writing.is_complete(path):
             self._end_unrecorded(made)

@@ -107,6 +107,15 @@ def prepare_links(layout: Layout, made: Made, uses: Uses) -> None:
                 _ensure_ends(made, uses, netns, inside)
 
 
+def prepare_namespace(layout: Layout, made: Made, uses: Uses) -> None:
+    """As `prepare_links`, the namespace alone: for a container whose networks are on their way."""
+    if shares_host(made, uses):
+        return
+    with saying(made.key, "make its network namespace"):
+        layout.netns.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _ensure_netns(netns_path(layout, made))
+
+
 def _ensure_netns(path: Path) -> None:
     if not namespaces.is_kept(path):
         # Order: parameters before the first link, for a link takes the defaults of the moment in which it is made.

@@ -44,9 +44,16 @@ def locked(path: str, key: Key, *, doing: str) -> Iterator[None]:
         yield
 
 
-def run(path: str, key: Key, created: Callable[[], None] | None = None, ready: Callable[[], None] | None = None) -> Status:
+def run(
+    path: str,
+    key: Key,
+    created: Callable[[], None] | None = None,
+    ready: Callable[[], None] | None = None,
+    premade: dict[str, Any] | None = None,
+) -> Status:
     """Make it run, its count begun anew. One that runs already is left alone, a paused one goes on. Called under
     the lock; `ready` is called once it is made and before it counts as running, `created` just before it begins.
+    `premade` is what `create` gave, where it was called before.
 
     Raises ProgramFailed with the runtime's words, and what the two raise; it is prepared still.
     """
@@ -60,19 +67,34 @@ def run(path: str, key: Key, created: Callable[[], None] | None = None, ready: C
     rules.attempts = rules.restarts = 0
     rules.gave_up, rules.ends = False, []
     _set_policy(path, rules, mark="" if rules.mark == policy.RESTART else rules.mark)
-    try:
-        with _launches:
-            state = conmon.create(path, monitor)
+    with _telling(key):
+        if premade is None or not (status.is_running(premade) and status.is_followed(premade)):
+            with _launches:
+                premade = conmon.create(path, monitor)
+        state = {**premade, "started_at": time.time()}
         if ready is not None:
             _call_before(ready, monitor)
         conmon.begin(path, monitor, state, created)
+    return Status(
+        phase=Phase.RUNNING, incarnation=monitor["id"], pid=state["pid"], started_at=state["started_at"], health=now.health
+    )
+
+
+def create(path: str, key: Key) -> dict[str, Any]:
+    """Make everything up to its first process, for a `run` that is still to come. Called under the lock. Raises as that."""
+    with _telling(key), _launches:
+        return conmon.create(path, bundle.read_json(path, bundle.MONITOR))
+
+
+@contextlib.contextmanager
+def _telling(key: Key) -> Iterator[None]:
+    """Raise ProgramFailed for what the runtime or the kernel refuses."""
+    try:
+        yield
     except (runc.RuntimeFailed, OSError) as error:
         tried = error.tried if isinstance(error, runc.RuntimeFailed) else "start"
         words = runc.words_of(error)
         raise ProgramFailed(str(key), tried, words, _hint_for(words), code=runc.exit_code_of(words)) from error
-    return Status(
-        phase=Phase.RUNNING, incarnation=monitor["id"], pid=state["pid"], started_at=state["started_at"], health=now.health
-    )
 
 
 def _call_before(ready: Callable[[], None], monitor: dict[str, Any]) -> None:
