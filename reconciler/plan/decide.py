@@ -241,7 +241,9 @@ def _finish(want: Spec, record: Record, status: Status, *, changes: tuple[Change
         # What is half deleted bears a mark that ends it: only a new incarnation is free of it.
         if record.unfinished == Verb.DELETE or (standing is Standing.PREPARED and _VERB_OF.get(strongest(changes))):
             return Verb.REPLACE
-        again = {Standing.PREPARED: Verb.CREATE, Standing.DOWN: Verb.RESTART, Standing.FAILED: Verb.RESTART}
+        if standing is Standing.PREPARED:
+            return Verb.CREATE  # Whatever part of it is missing: that makes all of it, and no update starts it.
+        again = {Standing.DOWN: Verb.RESTART, Standing.FAILED: Verb.RESTART}
         least = again.get(standing, Verb.RESTART if record.unfinished == Verb.RESTART else Verb.UPDATE)
     return _stronger(least, _VERB_OF.get(strongest(changes + parts), least))
 
@@ -253,6 +255,8 @@ def _resume(key: Key, standing: Standing, changes: tuple[Change, ...], *, missin
     else:
         least = Verb.UPDATE if rests or standing in (Standing.RUNS, Standing.PAUSED) else Verb.RESTART
     verb = least if missing else _stronger(least, _VERB_OF.get(strongest(changes), least))
+    # No update starts what was never started; making it again does, and mends what an update would.
+    verb = least if least is Verb.CREATE and verb is Verb.UPDATE else verb
     return Decision(key=key, verb=verb, reason=Reason.RESUMED, changes=changes)
 
 

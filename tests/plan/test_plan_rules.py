@@ -8,7 +8,7 @@ from reconciler.model.errors import Refused
 from reconciler.model.key import Key
 from reconciler.model.observation import Phase, altered, missing
 from reconciler.model.plan import Effect, Plan
-from reconciler.model.record import ImageFact
+from reconciler.model.record import Hold, ImageFact
 from reconciler.model.spec import ImageSpec, NetworkSpec, VolumeSpec
 from reconciler.plan.explain import explain_key, render_drift
 
@@ -147,6 +147,18 @@ def test_unfinished_container_gets_what_is_missing(begun, phase, expected):
     blog = stack(web=container())
     known = Known.of(blog).recorded(WEB, unfinished=begun).seen(WEB, phase)
     assert brief(known.plan(blog)) == [(expected, WEB, "unfinished")]
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_what_was_never_started_and_lacks_a_part_is_made_not_only_mended(resumed):
+    """An update starts nothing."""
+    blog = stack(web=container())
+    known = Known.of(blog).seen(WEB, Phase.CREATED).drifted(WEB, link__front=missing())
+    if resumed:
+        held = known.recorded(WEB, hold=Hold(kind="stop", who="root", when=0.0))
+        assert brief(held.plan(blog, resume=True)) == [("create", WEB, "resumed")]
+    else:
+        assert brief(known.recorded(WEB, unfinished="create").plan(blog)) == [("create", WEB, "unfinished")]
 
 
 def test_unfinished_replace_of_a_network_replaces_who_sits_on_it():
