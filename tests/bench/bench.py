@@ -87,8 +87,8 @@ class Bench:
         box = {"image": IMAGE, "command": ["pause"], "networks": ["front"], **extra}
         return self.manifest("bench", {f"c{n}": box for n in range(count)})
 
-    def manifest(self, name: str, containers: dict[str, Any]) -> str:
-        networks = {"front": {"subnet": "10.88.0.0/22"}}
+    def manifest(self, name: str, containers: dict[str, Any], subnet: str = "10.88.0.0/22") -> str:
+        networks = {"front": {"subnet": subnet}}
         document = {"apiVersion": "reconcile/v1", "name": name, "networks": networks, "containers": containers}
         return str(self.world.write(document, f"{name}.yaml"))
 
@@ -174,16 +174,24 @@ def fifty(bench: Bench) -> list[Row]:
 
 
 def one(bench: Bench) -> list[Row]:
-    """One container, from nothing to started."""
-    path = bench.manifest("single", {"it": {"image": IMAGE, "command": ["pause"], "networks": ["front"]}})
-    ours, theirs = [], []
-    for _ in range(bench.rounds):
-        ours.append(bench.ours("apply", path, "--yes", "--no-wait"))
+    """One container, from nothing to started: with the first network of the machine, and beside another stack."""
+    box = {"image": IMAGE, "command": ["pause"], "networks": ["front"]}
+    path, other = bench.manifest("single", {"it": box}), bench.manifest("other", {"there": box}, "10.92.0.0/24")
+    ours: tuple[list[float], list[float]] = ([], [])
+    theirs: tuple[list[float], list[float]] = ([], [])
+    for place in range(2 * bench.rounds):
+        beside = place >= bench.rounds
+        if place == bench.rounds:
+            bench.ours("apply", other, "--yes")
+        ours[beside].append(bench.ours("apply", path, "--yes", "--no-wait"))
         bench.ours("delete", "single", "--yes")
         if bench.peer:
-            theirs.append(bench.theirs("docker", "run", "-d", "--name", "single", IMAGE, "pause"))
+            theirs[beside].append(bench.theirs("docker", "run", "-d", "--name", "single", IMAGE, "pause"))
             bench.theirs("docker", "rm", "-f", "single")
-    return [Row("one container (`docker run -d`)", ours, theirs, 0.5 if bench.served else 1.6)]
+    bench.ours("delete", "other", "--yes")
+    bound = 0.5 if bench.served else 1.6
+    names = ("one container (`docker run -d`)", "the same, beside another stack")
+    return [Row(name, *times, bound) for name, *times in zip(names, ours, theirs, strict=True)]
 
 
 def killed(bench: Bench) -> list[Row]:
