@@ -41,6 +41,7 @@ WRONG_ONCE = (
     "second engine.native.runtime.runc.forget/rmdir 1 raise",  # told as Python tells it
     "delete engine.native.volumes.managed.remove_volume/unlink 2 kill",  # the folder of a volume whose data was gone stayed
     "first verbs.reserve.keep_reserve/rename 1 kill",  # the reserve's megabytes stayed under another name
+    "delete engine.native.engine.remove_run/rmdir 1 hang",  # its folder stayed where it was unmounted, and no more
     "delete converge.settle:after 4 kill",  # the run directory stayed, and a second delete knew no such stack
 )
 

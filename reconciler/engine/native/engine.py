@@ -104,6 +104,8 @@ class NativeEngine:
             yield from settle.strays(self.layout, view, glimpse)
             if str(self.layout.run) in glimpse.mounts:
                 yield Stray(kind="mount", name=str(self.layout.run))
+            elif _is_empty(self.layout.run):
+                yield Stray(kind="folder", name=str(self.layout.run))
 
     def settle(self, view: View, *, names: bool = True) -> None:
         """Policy first, names after; the run directory before both."""
@@ -199,16 +201,23 @@ def _check_ours(folder: Path) -> None:
         )
 
 
+def _is_empty(folder: Path) -> bool:
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return False
+
+
 def remove_run(layout: Layout) -> None:
     """Let the run directory go: nothing runs any more. What is still mounted in it stays, and is told as a stray."""
-    if not mounts.is_mount_point(layout.run):
-        return
-    for entry in reversed(mounts.read_mountinfo()):
-        if entry.point.startswith(f"{layout.run}/"):
-            with suppress(OSError):
-                mounts.unmount(entry.point)
-    with suppress(OSError):
-        mounts.unmount(layout.run)
+    if mounts.is_mount_point(layout.run):
+        for entry in reversed(mounts.read_mountinfo()):
+            if entry.point.startswith(f"{layout.run}/"):
+                with suppress(OSError):
+                    mounts.unmount(entry.point)
+        with suppress(OSError):
+            mounts.unmount(layout.run)
+    with suppress(OSError):  # Also where who unmounted it died before this.
         layout.run.rmdir()
         layout.run.parent.rmdir()
 
