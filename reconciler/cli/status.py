@@ -69,7 +69,13 @@ def _show_hosts(ctx: click.Context, hosts: list[str], question: "Status", form: 
 def _is_wrong(report: dict[str, Any]) -> bool:
     serving = _read_serving(report)
     served = serving is not None and serving.found_something
-    return bool(served or report["strays"] or any(one["findings"] for one in report["stacks"]))
+    return bool(served or _died(report) or report["strays"] or any(one["findings"] for one in report["stacks"]))
+
+
+def _died(report: dict[str, Any]) -> bool:
+    """Whether the last controller ended and nobody had told it to."""
+    last = report.get("last_controller")
+    return last is not None and not last["ended"]
 
 
 def _read_serving(report: dict[str, Any]) -> "Serving | None":
@@ -104,9 +110,22 @@ def _show(report: dict[str, Any], serving: "Serving | None") -> None:
     if serving is not None:
         show()
         _show_serving(serving)
+    elif last := report.get("last_controller"):
+        show()
+        show(_say_last(last))
     if strays := report["strays"]:
         show()
         show(f"{len(strays)} things belong to nobody: `reconcile drift` names them, the next apply removes them")
+
+
+def _say_last(last: dict[str, Any]) -> str:
+    from reconciler.api.look import since
+
+    if last["ended"]:
+        how = f"was stopped {since(last['ended'])} ago"
+    else:
+        how = f"is gone without having been stopped; it was last heard {since(last['at'])} ago"
+    return f"nobody serves, and what sources want is not followed: the controller (pid {last['pid']}) {how}"
 
 
 def _show_serving(serving: "Serving") -> None:

@@ -283,6 +283,8 @@ class _Serving:
         self._probes.loop.stop(LAST_PROBE)
         if self._notifier is not None:
             self._notifier.stop()
+        self._publish.ended = time.time()
+        self._publish()
         return ended
 
     def close(self) -> None:
@@ -336,6 +338,8 @@ class _Publisher:
         self._lock = threading.Lock()
         self.problem = ""
         """Why the configuration that is in force is not the one of its file."""
+        self.ended = 0.0
+        """When it was told to end, and did."""
 
     def __call__(self) -> None:
         with self._lock, suppress(OSError):  # A full disk: what runs matters more than what is said of it.
@@ -347,7 +351,7 @@ class _Publisher:
         sources, stacks = keeper.read_state()
         return Serving(
             process=this_process(), since=self._since, at=0.0, socket=str(self._path), problem=self.problem,
-            sources=sources, stacks=stacks,
+            sources=sources, stacks=stacks, ended=self.ended,
         )  # fmt: skip
 
 

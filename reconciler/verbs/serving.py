@@ -72,6 +72,8 @@ class Serving(Struct, frozen=True, kw_only=True):
     since: float
     at: float
     """When this was written."""
+    ended: float = 0.0
+    """When it was told to end and did; 0 while it lives, and for good where it was killed."""
     socket: str = ""
     """Where its API answers; empty where it does not."""
     problem: str = ""
@@ -103,11 +105,18 @@ def write_serving(root: Path, state: Serving) -> None:
 def read_serving(root: Path) -> Serving | None:
     """What the controller of a root says; None where none lives."""
     state = _read(root)
-    if state is None:
-        return None
+    return state if state is not None and _lives(state) else None
+
+
+def read_last_serving(root: Path) -> Serving | None:
+    """What the last controller of a root said before it ended; None where one lives, and where there never was one."""
+    state = _read(root)
+    return state if state is not None and not _lives(state) else None
+
+
+def _lives(state: Serving) -> bool:
     who = state.process
-    lives = who.boot_id == process.read_boot_id() and process.is_alive(who.pid, who.start_time)
-    return state if lives else None
+    return not state.ended and who.boot_id == process.read_boot_id() and process.is_alive(who.pid, who.start_time)
 
 
 def read_last_socket(root: Path) -> Path | None:

@@ -17,7 +17,7 @@ from reconciler.plan.make import make_drift_plan
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.observe import status_of
 from reconciler.verbs.root import Root
-from reconciler.verbs.serving import Serving, StackState, read_serving
+from reconciler.verbs.serving import Serving, StackState, read_last_serving, read_serving
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -28,12 +28,15 @@ class Report(Struct, frozen=True, kw_only=True):
     """What bears the root's id and belongs to nobody; only where all stacks were asked for."""
     serving: Serving | None = None
     """What the controller says, where one lives: of the stack that was asked for, or of all."""
+    last: Serving | None = None
+    """What the last one said, where none lives."""
 
     @property
     def found_something(self) -> bool:
         """Whether anybody must look."""
         served = self.serving is not None and self.serving.found_something
-        return served or bool(self.strays) or any(condition.findings for condition in self.stacks)
+        died = self.last is not None and not self.last.ended
+        return served or died or bool(self.strays) or any(condition.findings for condition in self.stacks)
 
 
 def status(root: Root, stack: str = "") -> Report:
@@ -66,7 +69,12 @@ def status(root: Root, stack: str = "") -> Report:
     )
     if serving is not None and stack:
         serving = serving.only(stack)
-    return Report(stacks=conditions, strays=() if stack else looked.observation.strays, serving=serving)
+    return Report(
+        stacks=conditions,
+        strays=() if stack else looked.observation.strays,
+        serving=serving,
+        last=read_last_serving(root.path),
+    )
 
 
 def _served(state: StackState) -> Served:
@@ -98,11 +106,17 @@ def report_json(report: Report) -> dict[str, Any]:
         "stacks": [_condition_json(condition) for condition in report.stacks],
         "strays": [f"{stray.kind} {stray.name}" for stray in report.strays],
         "controller": None if report.serving is None else _serving_json(report.serving),
+        "last_controller": None
+        if report.last is None
+        else {"pid": report.last.process.pid, "at": report.last.at, "ended": report.last.ended},
     }
 
 
 def _serving_json(serving: Serving) -> dict[str, Any]:
-    return {"pid": serving.process.pid, **{k: v for k, v in msgspec.to_builtins(serving).items() if k != "process"}}
+    return {
+        "pid": serving.process.pid,
+        **{k: v for k, v in msgspec.to_builtins(serving).items() if k not in ("process", "ended")},
+    }
 
 
 def _condition_json(condition: Condition) -> dict[str, Any]:

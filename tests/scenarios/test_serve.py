@@ -1,6 +1,7 @@
 """`reconcile serve` as a process, on the real kernel: files that change, things that drift, a controller that dies."""
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,8 @@ def test_files_become_stacks_and_what_is_wrong_is_in_the_status(served: Served) 
     assert "containers run on" in err
     assert served.serves(8081)
     assert served.world.run("status", "-o", "json").json()["controller"] is None
+    told = served.world.run("status", check=0)  # Who stops one knows of it.
+    assert re.search(r"nobody serves, .* \(pid \d+\) was stopped \S+ ago", told.out)
 
 
 def test_configuration_is_read_anew_on_sighup_and_a_bad_one_changes_nothing(served: Served) -> None:
@@ -146,6 +149,9 @@ def test_x8_controller_killed_at_work_is_followed_by_one_that_goes_on(served: Se
     pids = [served.world.pid(f"s{number}/web") for number in range(3)]
     served.stop(signal.SIGKILL)
     assert all(served.serves(8081 + number) for number in range(3))
+    told = served.world.run("status", check=2)
+    assert "nobody serves, and what sources want is not followed" in told.out
+    assert "is gone without having been stopped" in told.out
     served.start()
     served.wait(lambda: all(one["synced"] for one in served.status()["controller"]["stacks"]), "all is looked at")
     assert [served.world.pid(f"s{number}/web") for number in range(3)] == pids
