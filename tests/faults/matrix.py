@@ -6,10 +6,12 @@ says in words what is wrong: two applies must converge, who was not named keeps 
 and after a delete nothing is left. `scripts/torture --only matrix` runs all of them, `test_real_matrix.py` some.
 """
 
+import hashlib
 import random
 import shutil
 import signal
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -158,6 +160,20 @@ def list_points(cells: Sequence[Cell]) -> dict[str, list[str]]:
 def choose_cells(cells: Sequence[Cell], count: int, seed: int) -> list[Cell]:
     """Some of them, other ones for another seed."""
     return random.Random(seed).sample(list(cells), min(count, len(cells)))
+
+
+def order_cells(cells: Sequence[Cell], seed: int, share: tuple[int, int]) -> list[Cell]:
+    """One of several shares, in an order that the seed draws.
+
+    A cell's share and place follow from its words alone: two lists are never quite alike, for threads reach some points as
+    often as they come to it.
+    """
+
+    def draw(cell: Cell) -> int:
+        return int.from_bytes(hashlib.sha256(f"{seed} {cell}".encode()).digest()[:8])
+
+    which, shares = share
+    return sorted((cell for cell in cells if zlib.crc32(str(cell).encode()) % shares == which - 1), key=draw)
 
 
 def run_cell(world: World, cell: Cell) -> list[str]:

@@ -154,6 +154,8 @@ class Cells:
     steps: Sequence[str] = matrix.STEPS
     share: tuple[int, int] = (1, 1)
     """Which of how many shares: together they are all cells, for several processes or several days."""
+    done: frozenset[str] = frozenset()
+    """Those that are not run again."""
     score: Score = field(default_factory=Score)
     total: int = 0
 
@@ -164,8 +166,9 @@ class Cells:
             cells = matrix.list_cells(world, self.steps)
             self.total = len(cells)
             self.out(f"{len(cells)} cells of {sum(map(len, matrix.list_points(cells).values()))} points in steps")
-            which, shares = self.share
-            for cell in matrix.choose_cells(cells, len(cells), self.seed)[which - 1 :: shares]:
+            for cell in matrix.order_cells(cells, self.seed, self.share):
+                if str(cell) in self.done:
+                    continue
                 if self.until(self.score):
                     break
                 if not self._run(world, cell):
@@ -205,8 +208,9 @@ class Cells:
         self.out(f"FOUND {again}\n  {wrong[0][:2000]}\n  its story and root: {where}")
 
 
-def run_rounds(part: str, folder: Path, storage: Path, seed: int, seconds: float, share: tuple[int, int] = (1, 1)) -> Score:
+def run_rounds(part: str, folder: Path, storage: Path, wanted: argparse.Namespace) -> Score:
     """Random rounds, or cells, for so long; prints figures as it goes."""
+    seed, seconds = wanted.seed, wanted.minutes * 60
     end = time.monotonic() + seconds
 
     def enough(_: Score) -> bool:
@@ -225,7 +229,7 @@ def run_rounds(part: str, folder: Path, storage: Path, seed: int, seconds: float
         )
     if part != "matrix":
         return Run(folder, storage, seed, PARTS[part], enough, out).go()
-    cells = Cells(folder, storage, seed, enough, out, share=share)
+    cells = Cells(folder, storage, seed, enough, out, share=wanted.share, done=read_done(wanted.done))
     score = cells.go()
     print(f"{score.rounds} of {cells.total} cells run, {len(score.wrong)} failed")
     return score
@@ -239,6 +243,12 @@ def parse_share(text: str) -> tuple[int, int]:
     return int(number), int(shares)
 
 
+def read_done(printed: Sequence[Path]) -> frozenset[str]:
+    """The cells that were run, in what was printed."""
+    lines = [line for path in printed for line in path.read_text().splitlines()]
+    return frozenset(line.partition(" s  well ")[2] for line in lines if " s  well " in line)
+
+
 def main() -> int:
     """Run as the options say; 1 where anything was lost or leaked."""
     options = argparse.ArgumentParser(prog="scripts/torture", description=__doc__)
@@ -248,6 +258,9 @@ def main() -> int:
         "--only", choices=sorted([*PARTS, "matrix", "leaks", "nth"]), default="random", help="only this part"
     )
     options.add_argument("--share", type=parse_share, default=(1, 1), help="of the matrix: which share of how many, 2/3")
+    options.add_argument(
+        "--done", type=Path, nargs="*", default=[], help="of the matrix: logs; what was well is not run again"
+    )
     options.add_argument("--folder", type=Path, help="where findings are kept (default: a new one)")
     wanted = options.parse_args()
     folder = wanted.folder or Path(tempfile.mkdtemp(prefix="torture-"))
@@ -257,7 +270,7 @@ def main() -> int:
 
     if not storage.exists():
         fill_storage(storage, folder)
-    score = run_rounds(wanted.only, folder, storage, wanted.seed, wanted.minutes * 60, wanted.share)
+    score = run_rounds(wanted.only, folder, storage, wanted)
     print(", ".join(f"{name}: {times}" for name, times in sorted(score.kinds.items())))
     print("".join(f"failed: {line}\n" for line in score.wrong), end="")
     if not score.lost + score.leaked and not wanted.folder:
