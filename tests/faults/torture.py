@@ -23,6 +23,7 @@ from pathlib import Path
 import matrix
 import nth
 from census import inside
+from forked import ForkedWorld
 from harms import FAULTS
 from leaks import LONG, run_leaks
 from ordeal import Leaked, Ordeal
@@ -161,7 +162,7 @@ class Cells:
 
     def go(self) -> Score:
         """Run cells until it is enough, or all were run."""
-        began, world, number = time.monotonic(), open_world(self.folder / "world-0", self.storage), 0
+        began, world, number = time.monotonic(), self._open(0), 0
         try:
             cells = matrix.list_cells(world, self.steps)
             self.total = len(cells)
@@ -174,11 +175,14 @@ class Cells:
                 if not self._run(world, cell):
                     number += 1
                     world.close()
-                    world = open_world(self.folder / f"world-{number}", self.storage)
+                    world = self._open(number)
                 self.score.seconds = time.monotonic() - began
         finally:
             world.close()
         return self.score
+
+    def _open(self, number: int) -> World:
+        return open_world(self.folder / f"world-{number}", self.storage, ForkedWorld)
 
     def _run(self, world: World, cell: matrix.Cell) -> bool:
         """Whether all was well."""
