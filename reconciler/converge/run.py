@@ -200,7 +200,7 @@ class Walk:
         """Settle. What need not wait for the whole of that begins meanwhile; the others are returned."""
         others = [job for job in jobs if _concerns_settle(job.action)]
         for job in jobs:
-            if job not in others:
+            if not _concerns_settle(job.action):
                 self._submit(job, "begin", self._begin)
         with failpoint.at("converge.settle"):
             self.ground.engine.settle(view, names=False)
