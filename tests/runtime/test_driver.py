@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.engine.native import engine
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.runtime.monitor import cgroup_parent
-from reconciler.linux import cgroups, mounts, netlink, process
+from reconciler.linux import cgroups, failpoint, mounts, netlink, process
 from reconciler.model.errors import Failed, ProgramFailed
 from reconciler.model.events import silent
 from reconciler.model.observation import Phase
@@ -349,5 +350,19 @@ def test_x1_cgroup_of_a_root_of_which_one_hierarchy_was_left_goes(on_machine: Ca
         machine.containers.remove_stray(stray)
         assert not cgroups.exists(parent)
         assert machine.containers.strays(View(), Glimpse(machine.layout)) == []
+
+    on_machine(work)
+
+
+def test_x1_a_folder_of_the_run_directory_that_cannot_be_made_is_told(on_machine: Callable[..., None]) -> None:
+    def work(machine: Machine) -> None:
+        machine.layout.containers.mkdir(parents=True)
+        machine.layout.runc.rmdir()
+        failpoint.arm("engine.native.engine.ensure_run/mkdir=6*off->1*raise(EIO)")
+        try:
+            with pytest.raises(Failed, match=r"the run directory can't be made: Input/output error"):
+                engine.ensure_run(machine.layout)
+        finally:
+            failpoint.arm("")
 
     on_machine(work)

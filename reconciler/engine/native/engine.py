@@ -184,13 +184,13 @@ def ensure_run(layout: Layout) -> None:
             _check_ours(layout.run)
             mounts.mount_tmpfs(layout.run, mode=0o700, secret=True)
             mounts.make_private(layout.run)
+        for folder in (layout.bundles, layout.netns, layout.layer_mounts, layout.names, layout.runc):
+            folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise Failed(
             f"{layout.run}: the run directory can't be made: {error.strerror}",
             hint="`reconcile doctor` says what is missing",
         ) from error
-    for folder in (layout.bundles, layout.netns, layout.layer_mounts, layout.names, layout.runc):
-        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _check_ours(folder: Path) -> None:
