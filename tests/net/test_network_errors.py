@@ -39,6 +39,15 @@ def test_x1_a_resolver_that_cannot_be_told_is_named_with_what_was_tried(machine,
         failpoint.arm("")
 
 
+def test_x1_a_resolver_that_cannot_be_started_is_named_with_what_was_tried(machine, build):
+    failpoint.arm("engine.native.net.dns._start/spawn=1*raise(EMFILE)")
+    try:
+        with pytest.raises(Failed, match=r"names: start aardvark-dns: Too many open files"):
+            machine.up(build.network("front", 1))
+    finally:
+        failpoint.arm("")
+
+
 def test_x1_a_file_of_the_firewall_that_stays_is_named_with_what_was_tried(machine, build):
     front = build.network("front", 1)
     machine.up(front)

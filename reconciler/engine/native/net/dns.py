@@ -234,17 +234,18 @@ def _start(layout: Layout, gateways: set[str]) -> None:
     with saying("names", f"remove {layout.names / _PID_FILE}"):
         (layout.names / _PID_FILE).unlink(missing_ok=True)
     try:
-        done = subprocess.run(
-            [program, "--config", str(layout.names), "-p", str(_PORT), "run"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-            start_new_session=True,
-            timeout=_DEADLINE,
-            check=False,
-        )
+        with saying("names", "start aardvark-dns"):
+            done = subprocess.run(
+                [program, "--config", str(layout.names), "-p", str(_PORT), "run"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+                start_new_session=True,
+                timeout=_DEADLINE,
+                check=False,
+            )
     except subprocess.TimeoutExpired as late:
         words = f"it was not in the background after {_DEADLINE:g} s and was killed"
         raise ProgramFailed("names", "start aardvark-dns", words, _LOOK) from late
