@@ -102,6 +102,8 @@ def fail(world: World, name: str, harm: str) -> None:
     program = PROGRAMS[name]
     if name == "aardvark-dns":  # It is started once, and then only told: what hangs or fails is the next one.
         world.kill(*(pid for pid, command in world.processes().items() if "aardvark-dns" in command.split()[0]))
+    if name == "nft":  # Of elements the kernel is told without it: it is for chains that are not as they were loaded.
+        world.nsenter("nft", "add", "chain", "inet", f"reconcile_{world.root_ids()[0]}", "others")
     shim = Shim(world, program)
     shim.put(f"#!/bin/sh\n{HARMS[harm]}\n" if harm != "missing" else "")
     began = time.monotonic()
