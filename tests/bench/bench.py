@@ -176,13 +176,13 @@ def fifty(bench: Bench) -> list[Row]:
 def one(bench: Bench) -> list[Row]:
     """One container, from nothing to started: with the first network of the machine, and beside another stack."""
     box = {"image": IMAGE, "command": ["pause"], "networks": ["front"]}
-    path, other = bench.manifest("single", {"it": box}), bench.manifest("other", {"there": box}, "10.92.0.0/24")
+    path, beside_it = bench.manifest("single", {"it": box}), bench.manifest("other", {"there": box}, "10.92.0.0/24")
     ours: tuple[list[float], list[float]] = ([], [])
     theirs: tuple[list[float], list[float]] = ([], [])
     for place in range(2 * bench.rounds):
         beside = place >= bench.rounds
         if place == bench.rounds:
-            bench.ours("apply", other, "--yes")
+            bench.ours("apply", beside_it, "--yes")
         ours[beside].append(bench.ours("apply", path, "--yes", "--no-wait"))
         bench.ours("delete", "single", "--yes")
         if bench.peer:
@@ -191,7 +191,7 @@ def one(bench: Bench) -> list[Row]:
     bench.ours("delete", "other", "--yes")
     bound = 0.5 if bench.served else 1.6
     names = ("one container (`docker run -d`)", "the same, beside another stack")
-    return [Row(name, *times, bound) for name, *times in zip(names, ours, theirs, strict=True)]
+    return [Row(name, mine, other, bound) for name, mine, other in zip(names, ours, theirs, strict=True)]
 
 
 def killed(bench: Bench) -> list[Row]:

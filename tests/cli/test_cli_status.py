@@ -57,10 +57,14 @@ def test_a_container_that_gave_up_degrades_its_stack(machine: Machine) -> None:
 def test_container_that_ends_again_and_again_degrades_its_stack_while_it_runs(machine: Machine) -> None:
     name = machine.applied({"web": container()})
     key = f"container/{name}/web/1"
-    for times in range(3):
+
+    def runs_again(times: int) -> bool:
         seen: dict[str, Any] = machine.records()[key]["status"]
-        machine.world.kill(seen["pid"])
-        wait_until(lambda: machine.records()[key]["status"]["restarts"] > times, "it is started again")  # noqa: B023
+        return seen["restarts"] == times and seen["phase"] == "running"
+
+    for times in range(3):
+        machine.world.kill(machine.records()[key]["status"]["pid"])
+        wait_until(lambda: runs_again(times + 1), "it is started again")  # noqa: B023
     found = status(machine, name, 2)
     assert (found["state"], found["running"]) == ("degraded", 1)
     [finding] = found["findings"]
