@@ -74,7 +74,7 @@ def test_x12_of_ten_thousand_resources_one_always_fails_and_the_others_are_as_wi
 def test_what_became_healthy_at_the_same_time_opens_one_wave(bench: Bench) -> None:
     """Thirty containers wait for another one each: that is one transaction and one load of the rules, not thirty."""
     settled, settle = [], bench.engine.settle
-    bench.engine.settle = lambda view: (settled.append(view), settle(view))[1]  # type: ignore[method-assign]
+    bench.engine.settle = lambda view, **names: (settled.append(view), settle(view, **names))[1]  # type: ignore[method-assign]
     check = Healthcheck(test=("CMD", "true"))
     firsts = {f"first{number}": container(networks=("front",), healthcheck=check) for number in range(30)}
     seconds = {

@@ -47,7 +47,7 @@ def test_run_adds_one_container_with_what_it_needs_and_touches_no_other(root: Ro
     assert records(root) == {first.key, second.key, DEFAULT, IMAGE}
     assert machine(root).find(first.key)[0] is before
     calls = [call for call in machine(root).calls if call.endswith("first/1")]
-    assert calls == ["prepare container/run/first/1", "start container/run/first/1"]
+    assert calls == [f"{verb} container/run/first/1" for verb in ("prepare", "create", "start")]
     with root.store.read() as tx:
         revisions = tx.revisions("run")
     assert [revision.source for revision in revisions] == ["reconcile run"] * 2
