@@ -187,8 +187,11 @@ class Walk:
                 self.early.take(tx, jobs, records)
                 if self.ledger.settle_again or any(_concerns_settle(job.action) for job in jobs):
                     view = compose_view(records, tx.intents())
-            self.early.follow()
             if view is not None:
+                # Order: before anything is made early. What was written where the run directory comes to be mounted is
+                # hidden by it, and comes to light as a leftover when that is gone.
+                self.ground.engine.lay_ground(view)
+                self.early.follow()
                 self.ledger.settle_again = False
                 jobs = self._begin_beside(view, jobs)
         for job in moving:

@@ -217,6 +217,10 @@ class Engine(Protocol):
         """Bring firewall and, with `names`, name service to the one right form of the view, each in one transaction.
         Called under the root's lock. Policy first: nothing that the view does not name is open afterwards."""
 
+    def lay_ground(self, view: View) -> None:
+        """Make what the view's containers and networks stand in, if there are any; `settle` does it as well. Called under
+        the root's lock, before anything of them is made."""
+
     def settle_names(self, view: View) -> None:
         """The second half of `settle` alone, for a view whose first half was done under the same lock."""
 

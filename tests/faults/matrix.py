@@ -1,9 +1,10 @@
 """The matrix of failpoints on the real engine: which cells there are, and what comes of one.
 
-A cell is a step of the scenario (the first apply, an update, a delete, a boot, an exit), the n-th hit of a point in it, and
-what happens there. `list_cells` runs the scenario once with a trace; `run_cell` runs it with the fault, then without, and
-says in words what is wrong: two applies must converge, who was not named keeps its pid, data and secrets are as they were,
-and after a delete nothing is left. `scripts/torture --only matrix` runs all of them, `test_real_matrix.py` some.
+A cell is a step of the scenario (the first apply, one whose images are there, an update, a delete, a boot, an exit), the
+n-th hit of a point in it, and what happens there. `list_cells` runs the scenario once with a trace; `run_cell` runs it with
+the fault, then without, and says in words what is wrong: two applies must converge, who was not named keeps its pid, data
+and secrets are as they were, and after a delete nothing is left. `scripts/torture --only matrix` runs all of them,
+`test_real_matrix.py` some.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from lab.world import World, wait_until
 from reconciler.linux import failpoint
 
 ACTIONS = ("kill", "raise", "hang")
-STEPS = ("first", "second", "delete", "boot", "exit")
+STEPS = ("first", "early", "second", "delete", "boot", "exit")
 _TERMS = {"kill": "1*kill", "raise": "1*raise(EIO)", "hang": "1*hang"}
 _MOST_HITS = 3
 """Of a point that is hit often: the first, one in the middle, the last."""
@@ -103,6 +104,12 @@ class Scenario:
         """What comes before the step that is to fail."""
         if step == "first":
             return
+        if step == "early":  # The images are there: containers are made beside their networks.
+            whole = manifest(1)
+            self.world.write({name: whole[name] for name in ("apiVersion", "name", "images")})
+            self.world.run(*APPLY, check=0)
+            self.world.write(whole)
+            return
         exits = {failpoint.ON_EXIT: self.exits} if step == "exit" else {}
         self.world.run(*APPLY, env=exits, check=0)
         self.put_data()
@@ -120,6 +127,7 @@ class Scenario:
         """The command of a step; of `exit` there is none."""
         return {
             "first": APPLY,
+            "early": APPLY,
             "second": APPLY,
             "delete": ("delete", "cells", "--volumes", "--yes"),
             "boot": ("boot",),
@@ -182,7 +190,7 @@ def run_cell(world: World, cell: Cell) -> list[str]:
     scenario.begin()
     scenario.exits = f"{cell.spec};trace={scenario.trace}"
     scenario.lead_up(cell.step)
-    kept = 0 if cell.step in ("first", "boot") else world.pid("cells/kept")
+    kept = 0 if cell.step in ("first", "early", "boot") else world.pid("cells/kept")
     wrong = []
     if cell.step == "exit":
         _end_container(scenario)
@@ -191,12 +199,12 @@ def run_cell(world: World, cell: Cell) -> list[str]:
             _kill_hanging(scenario)
     else:
         wrong += _fail(scenario, cell)
-    version = 1 if cell.step in ("first", "exit", "boot") else 2
+    version = 1 if cell.step in ("first", "early", "exit", "boot") else 2
     if cell.step == "delete":
         wrong += finish_delete(scenario)
     else:
         wrong += converge(scenario)
-        wrong += look(scenario, version, kept=kept, data=cell.step != "first")
+        wrong += look(scenario, version, kept=kept, data=cell.step not in ("first", "early"))
     return wrong + end(scenario)
 
 

@@ -158,6 +158,19 @@ def test_changed_subnet_replaces_the_network_and_its_containers(nets: World):
     assert nets.plan("stack.yaml")["actions"] == []
 
 
+def test_container_made_beside_its_network_leaves_nothing_where_the_run_directory_was(world: World):
+    """Its image is there, so that it is made at once, and the root has no run directory yet."""
+    box = {"image": "web", "networks": ["front"]}
+    manifest = {"apiVersion": "reconcile/v1", "name": "early", "images": {"web": {"from": "127.0.0.1:5000/web:1"}}}
+    world.write(manifest)
+    world.run("apply", "stack.yaml", "--yes", check=0)
+    world.write({**manifest, "networks": {"front": {}}, "containers": {"a": box, "b": box}})
+    world.run("apply", "stack.yaml", "--yes", check=0)
+    world.run("delete", "early", "--yes", check=0)
+    assert world.leftovers() == []
+    assert world.run("drift").code == 0
+
+
 def test_icc_off_keeps_containers_of_one_network_apart(nets: World):
     near = nets.pid("nets/near")
     assert reach(nets, "near", "http://web:8080/")

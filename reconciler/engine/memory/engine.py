@@ -114,6 +114,9 @@ class MemoryEngine:
         if names:
             self.settle_names(view)
 
+    def lay_ground(self, view: View) -> None:
+        """There is nothing to stand in."""
+
     def settle_names(self, view: View) -> None:
         """Give the names that the view says, and no others."""
         addresses: dict[str, tuple[str, ...]] = {}

@@ -36,6 +36,7 @@ ONLY_NEEDED_RUNNING = (Kind.CONTAINER, Kind.NETWORK)
 @telling(
     observe="look at the machine",
     settle="bring firewall and names to their form",
+    lay_ground="make the run directory",
     settle_names="bring names to their form",
     sweep="remove strays",
     choose_subnets="choose subnets",
@@ -109,9 +110,13 @@ class NativeEngine:
 
     def settle(self, view: View, *, names: bool = True) -> None:
         """Policy first, names after; the run directory before both."""
+        self.lay_ground(view)
+        settle.settle(self.layout, view, names=names)
+
+    def lay_ground(self, view: View) -> None:
+        """The run directory."""
         if _needs_run(view):
             ensure_run(self.layout)
-        settle.settle(self.layout, view, names=names)
 
     def settle_names(self, view: View) -> None:
         """What a container is called is loaded while it is made."""
