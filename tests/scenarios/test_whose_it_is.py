@@ -209,7 +209,8 @@ def test_a_cgroup_that_others_made_inside_ours_stays_with_its_processes(world: W
         (foreign / "cgroup.procs").write_text(str(process.pid))
         world.run("delete", "blog", "--yes", check=0)
         assert process.poll() is None
-        assert (foreign / "cgroup.procs").read_text().split() == [str(process.pid)]
+        # Race: nsenter's child is in it as well, if it was not there yet when nsenter was moved.
+        assert str(process.pid) in (foreign / "cgroup.procs").read_text().split()
         assert world.run("apply", manifest, "--yes").code == 0
         world.run("delete", "blog", "--yes", check=0)
     finally:
