@@ -36,6 +36,8 @@ class Board:
         # Both are asked with every outcome, of plans of any size: neither is counted out of all states.
         self._waiting = dict(self.actions)
         self._counts = Counter({State.WAITING: len(self.actions)})
+        self.interrupted = False
+        """Nothing begins any more."""
         self.held: set[Key] = set()
         """Containers that their actions have only made: a hold keeps them from starting."""
         self._making = {action.key: action for action in plan.actions if action.verb is not Verb.DELETE}

@@ -18,7 +18,7 @@ from reconciler.converge.ledger import Ledger
 from reconciler.model.errors import ReconcileError
 from reconciler.model.key import Kind, kind_of
 from reconciler.model.plan import Action, Plan, Verb
-from reconciler.model.record import Made, Record
+from reconciler.model.record import Made, record_of
 from reconciler.model.spec import ContainerSpec, NetworkSpec
 from reconciler.plan.scene import image_key
 
@@ -50,7 +50,7 @@ class Early:
         chosen = [action for action in self.board.waiting() if action.key not in records and self._goes_along(action, new)]
         if not chosen or len(chosen) > MOST:
             return
-        there = {**records, **{made.key: _as_record(made) for made in new.values()}}
+        there = {**records, **{made.key: record_of(made) for made in new.values()}}
         try:
             with tx.savepoint():
                 jobs = [take_job(tx, action, self.plan, there, self.ground) for action in chosen]
@@ -116,15 +116,3 @@ def _is_ground(action: Action, made: Made) -> bool:
     """Whether it is new and one of the things that a container may be made beside."""
     bridge = isinstance(made.spec, NetworkSpec) and made.spec.driver == "bridge"
     return action.verb is Verb.CREATE and (bridge or kind_of(action.key) is Kind.IMAGE)
-
-
-def _as_record(made: Made) -> Record:
-    """What is on record of it once it is made."""
-    return Record(
-        key=made.key,
-        spec=made.spec,
-        image=made.image,
-        grants=made.grants,
-        incarnation=made.incarnation,
-        created_at=made.created_at,
-    )

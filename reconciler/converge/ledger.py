@@ -18,7 +18,7 @@ from reconciler.model.errors import ReconcileError
 from reconciler.model.key import Key, Kind, kind_of, stack_of
 from reconciler.model.observation import Status
 from reconciler.model.plan import Action, Plan, Verb
-from reconciler.model.record import Record
+from reconciler.model.record import record_of
 
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
@@ -105,12 +105,8 @@ class Ledger:
     def _put_made(self, tx: "Writing", job: Job, status: Status | None) -> None:
         made = job.new
         assert made is not None
-        record = Record(
-            key=made.key,
-            spec=made.spec,
-            image=made.image,
-            grants=made.grants,
-            incarnation=made.incarnation,
+        record = msgspec.structs.replace(
+            record_of(made),
             status=msgspec.to_builtins(status) if status else {},
             created_at=job.created_at if job.action.verb is not Verb.REPLACE else made.created_at,
         )

@@ -19,7 +19,7 @@ from reconciler.linux import failpoint
 from reconciler.model.events import Emit, Note
 from reconciler.model.key import Key, Kind, kind_of, split_key, stack_of
 from reconciler.model.observation import MISSING, Observation, Phase, Status
-from reconciler.model.record import ApplyId, Intent, Made, Record
+from reconciler.model.record import ApplyId, Intent, Made, Record, record_of
 from reconciler.model.spec import START_FIRST, ContainerSpec
 
 
@@ -191,12 +191,8 @@ def _status(observation: Observation, made: Made) -> Status:
 
 
 def _record_of(made: Made, record: Record | None, intent: Intent) -> Record:
-    return Record(
-        key=made.key,
-        spec=made.spec,
-        image=made.image,
-        grants=made.grants,
-        incarnation=made.incarnation,
+    return msgspec.structs.replace(
+        record_of(made),
         hold=record.hold if record else None,
         status=record.status if record else {},
         created_at=record.created_at if record else intent.begun_at,

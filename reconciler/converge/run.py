@@ -3,18 +3,14 @@
 A wave is whatever is ready now. One transaction under the root's lock takes its grants and writes its intents, settle loads
 policy and names of all records with all open intents laid over them, then the drivers work. Outcomes known within 20 ms are
 written together, in the transaction of the next wave. Neighbours: board.py (which may begin), grants.py (action → job),
-perform.py (job → drivers), waits.py (started → seen running), gates.py (what the plan does not start), ledger.py (what is
-put on record).
+early.py (who is made before its turn), workers.py (jobs → threads), perform.py (job → drivers), waits.py (started → seen
+running), gates.py (what the plan does not start), ledger.py (what is put on record).
 """
 
-import queue
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
-
-from msgspec import Struct, structs
 
 from reconciler.converge import perform
 from reconciler.converge.board import STARTING_VERBS, Board, State
@@ -24,11 +20,13 @@ from reconciler.converge.grants import Job, take_job
 from reconciler.converge.ground import Ground
 from reconciler.converge.keep import keep_contents
 from reconciler.converge.ledger import Ledger, Outcome
+from reconciler.converge.terms import Options, Result
 from reconciler.converge.view import compose_view
 from reconciler.converge.waits import Verdict, Watchlist, describe_failure, is_checked_anew, is_job
+from reconciler.converge.workers import Workers
 from reconciler.linux import failpoint
-from reconciler.model.errors import Failed, Interrupted, MachineRefused, ReconcileError, find_refusal
-from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, AnyEvent, Emit, Note
+from reconciler.model.errors import Failed, ReconcileError
+from reconciler.model.events import ActionDone, ActionFailed, ActionSkipped, ActionStarted, Emit, Note
 from reconciler.model.key import Key, Kind, kind_of
 from reconciler.model.observation import Status
 from reconciler.model.plan import Action, Plan, Verb
@@ -39,39 +37,8 @@ from reconciler.plan.words import render_because
 if TYPE_CHECKING:
     from reconciler.store.writing import Writing
 
-GATHER = 0.02
-"""Seconds within which outcomes share a transaction."""
 TICK = 0.1
 """Seconds between looks at what is waited for."""
-
-
-def _stays() -> bool:
-    return False
-
-
-class Options(Struct, frozen=True, kw_only=True):
-    """How to converge."""
-
-    wait: bool = True
-    """Whether done means seen; what depends on health waits all the same."""
-    timeout: float = 300.0
-    """Seconds that one container may take to be seen."""
-    workers: int = 16
-    refused: Mapping[Key, ReconcileError] = {}
-    """Actions that a rule forbids, by key, with why: they fail before they begin, and what comes after them is skipped."""
-    gone: Callable[[], bool] = _stays
-    """Whether nobody wants it any more: the same as an interrupt."""
-
-
-class Result(Struct, frozen=True, kw_only=True):
-    """How it went, action by action."""
-
-    done: tuple[Key, ...]
-    failed: tuple[Key, ...]
-    skipped: tuple[Key, ...]
-    interrupted: bool = False
-    errors: dict[Key, ReconcileError] = {}
-    """Of those that failed."""
 
 
 @dataclass
@@ -82,7 +49,7 @@ class Walk:
     ground: Ground
     options: Options
     emit: Emit
-    executor: Executor
+    workers: Workers
     watchlist: Watchlist
     board: Board
     gates: Gates
@@ -92,9 +59,7 @@ class Walk:
     began: dict[int, float] = field(default_factory=dict)
     wrong: dict[int, Failed] = field(default_factory=dict)
     """What the wait for a container showed, where it was not all well."""
-    outcomes: "queue.SimpleQueue[Outcome]" = field(default_factory=queue.SimpleQueue)
     errors: dict[Key, ReconcileError] = field(default_factory=dict)
-    interrupted: bool = False
     late: list[Key] = field(default_factory=list)
     """Jobs that no action started and that failed while they were waited for."""
     moving: list[Job] = field(default_factory=list)
@@ -123,22 +88,22 @@ class Walk:
                 break
             verdicts: Sequence[Verdict] = ()
             try:
-                batch = self._gather()
+                batch = self.workers.gather(seconds=TICK if self.watchlist.watches else None)
                 verdicts = self.watchlist.poll()
             except KeyboardInterrupt:
-                if self.interrupted:
+                if self.board.interrupted:
                     raise
                 batch, verdicts = [], self._interrupt()
             for verdict in verdicts:
                 self._judged(verdict)
-            if self.options.gone() and not self.interrupted:
+            if self.options.gone() and not self.board.interrupted:
                 for verdict in self._interrupt():
                     self._judged(verdict)
         return self._result()
 
     def _interrupt(self) -> list[Verdict]:
         """Nothing begins any more, and all waits are given up: their verdicts."""
-        self.interrupted = True
+        self.board.interrupted = True
         self.emit(Note(text="interrupted: finishing what has begun, waiting for nothing", level="warning"))
         self.watchlist.watches.clear()
         return [self._cut_short(key) for key in self.board.keys(State.STARTED)]
@@ -155,22 +120,12 @@ class Walk:
     def _busy(self) -> bool:
         return bool(self.watchlist.watches or self.board.count(State.RUNNING) or self.board.count(State.STARTED))
 
-    def _gather(self) -> list[Outcome]:
-        """At least one outcome, or none when it is time to look at what is waited for."""
-        batch: list[Outcome] = []
-        try:
-            batch.append(self.outcomes.get(timeout=TICK if self.watchlist.watches else None))
-            while True:
-                batch.append(self.outcomes.get(timeout=GATHER if self.board.count(State.RUNNING) > len(batch) else 0))
-        except queue.Empty:
-            return batch
-
     # --- one turn: outcomes and the next wave, in one transaction ---
 
     def _advance(self, batch: Sequence[Outcome]) -> None:
         for outcome in batch:
             self._came_back(outcome)
-        ready = [] if self.interrupted else self._ready()
+        ready = [] if self.board.interrupted else self._ready()
         moving, self.moving = self.moving, []
         if not batch and not ready and not moving and not self.ledger.ended:
             return
@@ -195,16 +150,16 @@ class Walk:
                 self.ledger.settle_again = False
                 jobs = self._begin_beside(view, jobs)
         for job in moving:
-            self._submit(job, "finish", self._finish)
+            self.workers.finish(job)
         for job in jobs:
-            self._submit(job, "begin", self._begin)
+            self.workers.begin(job)
 
     def _begin_beside(self, view: View, jobs: Sequence[Job]) -> list[Job]:
         """Settle. What need not wait for the whole of that begins meanwhile; the others are returned."""
         others = [job for job in jobs if _concerns_settle(job.action)]
         for job in jobs:
             if not _concerns_settle(job.action):
-                self._submit(job, "begin", self._begin)
+                self.workers.begin(job)
         with failpoint.at("converge.settle"):
             self.ground.engine.settle(view, names=False)
             if any(job.action.verb is not Verb.CREATE for job in others):
@@ -216,9 +171,9 @@ class Walk:
 
     def _begin_nameless(self, view: View, jobs: Sequence[Job]) -> None:
         """Load the names while what is new is made: it runs only once it is known by them."""
-        named = self.executor.submit(self.ground.engine.settle_names, view)
+        named = self.workers.load_names(view)
         for job in jobs:
-            self._submit(job, "begin", partial(self._begin, named=named.result))
+            self.workers.begin(job, named.result)
         try:
             named.result()
         finally:
@@ -289,41 +244,6 @@ class Walk:
                 return []
         return [job for action in ready for job in self._grant(tx, [action], records)]
 
-    # --- workers ---
-
-    def _submit(self, job: Job, half: str, work: Callable[[Job], Status | None]) -> None:
-        def run() -> None:
-            outcome = Outcome(job=job, half=half)
-            try:
-                outcome.status = work(job)
-            except ReconcileError as error:
-                outcome.error = error
-            except Exception as error:  # noqa: BLE001 a mistake of ours ends one action, not the run
-                outcome.error = _explain(f"{job.action.key}: {job.action.verb.value}", error)
-            self.outcomes.put(outcome)
-
-        self.board.put(job.action, State.RUNNING)
-        self.executor.submit(run)
-
-    def _begin(self, job: Job, named: Callable[[], None] | None = None) -> Status:
-        self.early.await_made(job)
-        try:
-            emit = self._tell_pull if kind_of(job.action.key) is Kind.IMAGE else self.emit
-            status = perform.begin(job, structs.replace(self.ground, named=named), emit)
-        except BaseException:
-            perform.clean_up(job, self.ground)
-            raise
-        if kind_of(job.action.key) is Kind.IMAGE and job.new is not None:
-            self.early.follow(job.new)
-        return status
-
-    def _tell_pull(self, event: AnyEvent) -> None:
-        """Progress of an image, which need not become whole: what is here of it, its next pull goes on with. Raises
-        Interrupted, which ends it."""
-        if self.interrupted or self.options.gone():
-            raise Interrupted("interrupted")
-        self.emit(event)
-
     def _waits(self, job: Job, status: Status | None) -> bool:
         """Whether this container is to be seen running, and healthy where it has a check, before it is done."""
         if kind_of(job.action.key) is not Kind.CONTAINER or job.new is None or job.new.held:
@@ -332,12 +252,6 @@ class Walk:
             return False
         # Nobody else would end a replacement that started first: it is waited for in every case.
         return self.options.wait or self.board.is_awaited(job.action) or job.action.order == START_FIRST
-
-    def _finish(self, job: Job) -> None:
-        perform.finish(job, self.ground)
-
-    def _revert(self, job: Job) -> None:
-        perform.revert(job, self.ground)
 
     # --- what came back ---
 
@@ -357,7 +271,7 @@ class Walk:
         elif perform.replaces_container(job):
             assert outcome.status is not None
             self.ledger.statuses[action.id] = outcome.status
-            self._submit(job, "finish", self._finish)
+            self.workers.finish(job)
         else:
             self._done(action)
 
@@ -393,11 +307,11 @@ class Walk:
         # A job that failed stays, with its log: the former version is not run once more.
         if action.verb is Verb.REPLACE and not verdict.ok and not runs_once:
             # Unhealthy as well as ended: the old one is gone only once the new one was seen to be well.
-            self._submit(job, "revert", self._revert)
+            self.workers.revert(job)
         elif action.order == START_FIRST:
             self.moving.append(job)
         elif action.verb is Verb.REPLACE:
-            self._submit(job, "finish", self._finish)
+            self.workers.finish(job)
         elif verdict.ok:
             self._done(action)
         else:
@@ -453,17 +367,9 @@ class Walk:
             done=keys(State.DONE),
             failed=(*keys(State.FAILED), *self.late),
             skipped=keys(State.SKIPPED, State.WAITING),
-            interrupted=self.interrupted,
+            interrupted=self.board.interrupted,
             errors=self.errors,
         )
-
-
-def _explain(tried: str, error: Exception) -> Failed:
-    """An error that no driver told as one of ours: the kernel's, or a mistake."""
-    refusal = find_refusal(error)
-    explained = MachineRefused(tried, refusal) if refusal else Failed(f"{tried}: {type(error).__name__}: {error}")
-    explained.__cause__ = error
-    return explained
 
 
 def _concerns_settle(action: Action) -> bool:
@@ -474,12 +380,18 @@ def _concerns_settle(action: Action) -> bool:
 def converge(plan: Plan, ground: Ground, options: Options, emit: Emit) -> Result:
     """Run a plan. What fails is told as an event and in the result; the records say what is there in every case."""
     keep_contents(plan, ground)
-    with ThreadPoolExecutor(options.workers, thread_name_prefix="converge") as executor:
+    with (
+        ThreadPoolExecutor(options.workers, thread_name_prefix="converge") as executor,
+        ThreadPoolExecutor(1, thread_name_prefix="names") as namer,
+    ):
         watchlist = Watchlist(engine=ground.engine, executor=executor, clock=ground.clock, timeout=options.timeout)
         board, ledger = Board(plan), Ledger(ground=ground, plan=plan)
+        early = Early(plan=plan, ground=ground, board=board, ledger=ledger, executor=executor)
+        workers = Workers(
+            ground=ground, options=options, emit=emit, board=board, early=early, executor=executor, namer=namer
+        )
         walk = Walk(
-            plan=plan, ground=ground, options=options, emit=emit, executor=executor, watchlist=watchlist, board=board,
-            gates=Gates(plan=plan, ground=ground, watchlist=watchlist), ledger=ledger,
-            early=Early(plan=plan, ground=ground, board=board, ledger=ledger, executor=executor),
+            plan=plan, ground=ground, options=options, emit=emit, workers=workers, watchlist=watchlist, board=board,
+            gates=Gates(plan=plan, ground=ground, watchlist=watchlist), ledger=ledger, early=early,
         )  # fmt: skip
         return walk.walk()

@@ -192,6 +192,18 @@ class Made(Struct, frozen=True, kw_only=True):
         return self.held and not self.paused
 
 
+def record_of(made: Made) -> Record:
+    """What is on record of it once it is there."""
+    return Record(
+        key=made.key,
+        spec=made.spec,
+        image=made.image,
+        grants=made.grants,
+        incarnation=made.incarnation,
+        created_at=made.created_at,
+    )
+
+
 class View(Struct, frozen=True, kw_only=True):
     """All records with every open intent laid over them: what settle renders and observe compares with.
 

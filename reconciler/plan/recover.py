@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from reconciler.model.key import Key, Kind, make_key, sort_key, split_key
 from reconciler.model.observation import MISSING, Observation, Phase, Status
-from reconciler.model.record import Hold, Made, Record
+from reconciler.model.record import Hold, Made, Record, record_of
 from reconciler.model.spec import ConfigSpec, ContainerSpec, SecretSpec
 
 _WHO = "recover"
@@ -77,16 +77,7 @@ def _rank(made: Made, observation: Observation) -> tuple[bool, float, str]:
 
 
 def _record(made: Made, status: Status, *, now: float) -> Record:
-    return Record(
-        key=made.key,
-        spec=made.spec,
-        image=made.image,
-        grants=made.grants,
-        incarnation=made.incarnation,
-        hold=_hold(made, status, now=now),
-        status=msgspec.to_builtins(status),
-        created_at=made.created_at,
-    )
+    return msgspec.structs.replace(record_of(made), hold=_hold(made, status, now=now), status=msgspec.to_builtins(status))
 
 
 def _hold(made: Made, status: Status, *, now: float) -> Hold | None:

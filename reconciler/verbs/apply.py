@@ -7,8 +7,9 @@ from contextlib import suppress
 from msgspec import Struct, structs
 
 from reconciler.converge.resume import resume
-from reconciler.converge.run import Options, Result, converge
+from reconciler.converge.run import converge
 from reconciler.converge.sweep import sweep
+from reconciler.converge.terms import Options, Result
 from reconciler.model.errors import ConvergeFailed, Interrupted, LockTimeout, NeedsYes
 from reconciler.model.events import Emit, Note, PlanMade
 from reconciler.model.key import RUN_STACK, Kind, kind_of

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from reconciler.converge.run import Options, Result
+from reconciler.converge.terms import Options, Result
 from reconciler.model.errors import Failed, ReconcileError, RolledBack
 from reconciler.model.events import Note, PlanMade
 from reconciler.model.key import stack_of

@@ -9,8 +9,9 @@ from collections.abc import Collection
 
 from msgspec import Struct, structs
 
-from reconciler.converge.run import Options, converge
+from reconciler.converge.run import converge
 from reconciler.converge.sweep import sweep
+from reconciler.converge.terms import Options
 from reconciler.model.errors import ConvergeFailed
 from reconciler.model.events import Note, PlanMade
 from reconciler.model.key import stack_of

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from reconciler.converge.run import Options, Result, converge
+from reconciler.converge.run import converge
 from reconciler.converge.sweep import sweep
+from reconciler.converge.terms import Options, Result
 from reconciler.model.events import Emit
 from reconciler.model.plan import Plan, Verb
 from reconciler.model.record import Hold, Made

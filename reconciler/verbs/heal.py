@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection
 
 from msgspec import structs
 
-from reconciler.converge.run import Options, converge
+from reconciler.converge.run import converge
 from reconciler.converge.sweep import sweep
+from reconciler.converge.terms import Options
 from reconciler.model.errors import DataGone
 from reconciler.model.events import PlanMade
 from reconciler.model.key import split_key

@@ -32,7 +32,7 @@ from reconciler.verbs.look import Look
 from reconciler.verbs.root import Root
 
 if TYPE_CHECKING:
-    from reconciler.converge.run import Result
+    from reconciler.converge.terms import Result
 
 __all__ = [
     "Recorder",

@@ -16,7 +16,8 @@ from reconciler.converge import run
 from reconciler.converge.grants import take_job
 from reconciler.converge.ground import Ground
 from reconciler.converge.resume import Folded, fold_intents, resume
-from reconciler.converge.run import Options, Result, converge
+from reconciler.converge.run import converge
+from reconciler.converge.terms import Options, Result
 from reconciler.converge.view import compose_view
 from reconciler.engine.memory.engine import MemoryEngine
 from reconciler.engine.memory.machine import Machine, Published
@@ -126,8 +127,9 @@ class Bench:
             observation=self.engine.observe(compose_view(records, [])),
         )
 
-    def run(self, plan: Plan, *, wait: bool = True) -> Result:
-        return converge(plan, self.ground, Options(wait=wait, timeout=60.0), self.events.append)
+    def run(self, plan: Plan, *, wait: bool = True, workers: int = 16) -> Result:
+        options = Options(wait=wait, timeout=60.0, workers=workers)
+        return converge(plan, self.ground, options, self.events.append)
 
     def lines(self, *stacks: Stack) -> list[str]:
         return render_plan(self.plan(*stacks))

@@ -4,7 +4,8 @@ import pytest
 from converge_bench import Bench
 
 from plan.builders import container, stack, volume_at
-from reconciler.converge.run import Options, converge
+from reconciler.converge.run import converge
+from reconciler.converge.terms import Options
 from reconciler.converge.view import compose_view
 from reconciler.model.key import Kind, container_key, make_key
 from reconciler.model.observation import Phase, missing

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from converge_bench import Bench, die_after
 
-from plan.builders import container, stack, volume_at
+from plan.builders import APP, container, stack, volume_at
 from reconciler.converge.grants import find_uses
 from reconciler.converge.view import made_of
 from reconciler.model.errors import Failed, Refused
@@ -74,6 +74,25 @@ def test_what_was_made_for_a_name_that_can_not_be_loaded_goes_again(bench: Bench
     assert bench.apply(wanted).failed == ()
     assert set(bench.pids()) == {WEB}
     assert bench.lines(wanted) == ["nothing to do"]
+
+
+def test_names_are_loaded_while_all_workers_are_at_pulls(bench: Bench) -> None:
+    """The root's lock is held until they are."""
+    named, load, in_time = threading.Event(), bench.engine.settle_names, []
+
+    def settle_names(view: View) -> None:
+        named.set()
+        load(view)
+
+    def called(verb: str, key: Key) -> None:
+        if (verb, key) == ("create", APP):
+            in_time.append(named.wait(10))
+
+    wanted = stack(web=container(networks=("front",)))
+    bench.own(wanted)
+    with mock.patch.object(bench.engine, "settle_names", settle_names), mock.patch.object(bench.machine, "called", called):
+        assert bench.run(bench.plan(wanted), workers=1).failed == ()
+    assert in_time == [True]
 
 
 def local(bench: Bench) -> None:
