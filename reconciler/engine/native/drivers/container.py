@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import structs
 
 from reconciler.engine.contents import keep_nothing
+from reconciler.engine.native import mounting
 from reconciler.engine.native.content.images import read_image
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
@@ -26,16 +27,15 @@ from reconciler.engine.native.runtime.inside import rotate_log
 from reconciler.engine.native.runtime.known import Known, Read
 from reconciler.engine.native.runtime.monitor import cgroup_parent, cgroup_path, monitors_path
 from reconciler.engine.native.snapshots import stack
-from reconciler.engine.native.volumes import binds, elsewhere, managed
 from reconciler.engine.protocol import LocalImage, ReadContent, Uses
 from reconciler.linux import cgroups, files, mounts, namespaces, process
 from reconciler.model.errors import Failed, ReconcileError, words_of
 from reconciler.model.events import Emit
-from reconciler.model.key import Key, Kind, is_incarnation, kind_of, named_key, stack_of
+from reconciler.model.key import Key, Kind, is_incarnation, kind_of
 from reconciler.model.observation import Phase, Status, Stray
 from reconciler.model.record import ApplyId, Made, View
 from reconciler.model.signals import TERM, parse_signal
-from reconciler.model.spec import ContainerSpec, Mount, VolumeSpec
+from reconciler.model.spec import ContainerSpec
 
 _LIVE = (Phase.RUNNING, Phase.PAUSED)
 
@@ -85,12 +85,12 @@ class ContainerDriver:
         return image
 
     def _write(self, made: Made, uses: Uses, image: LocalImage) -> None:
-        sources = self._prepare_sources(made, uses)
+        sources = mounting.prepare_sources(self.layout, made, uses)
         path = self._bundle(made)
         with lifecycle.locked(path, made.key, doing="prepare"):
             contents.write_files(path, made, self.read_content)
             writing.write_bundle(
-                self.layout, made, image.config, _surroundings(made, uses), sources, _mount_options(made, uses)
+                self.layout, made, image.config, _surroundings(made, uses), sources, mounting.read_options(made, uses)
             )
 
     def start(
@@ -107,8 +107,9 @@ class ContainerDriver:
             self.prepare(made, uses=uses, emit=_say_nothing)
         path = self._bundle(made)
         with lifecycle.locked(path, made.key, doing="start"):
-            premade = self._premade[made.incarnation][1] if self._is_premade(made) else None
-            self._premade.pop(made.incarnation, None)
+            as_what, premade = self._premade.pop(made.incarnation, (None, None))
+            if as_what != made:
+                premade = None
             try:
                 if old is None:
                     veth.raise_links(self.layout, made, uses)
@@ -135,39 +136,6 @@ class ContainerDriver:
         netns = writing.read_netns(path)
         return not netns or namespaces.is_kept(netns)
 
-    def _prepare_sources(self, made: Made, uses: Uses) -> dict[str, str]:
-        """The host path of each mount that has one, by its target. Raises Failed where a source is not there."""
-        found: dict[str, str] = {}
-        contents.check_targets(self._bundle(made), made)
-        found |= contents.file_paths(self._bundle(made), _spec(made))
-        for target, mount in sorted(_spec(made).mounts.items()):
-            if target in found:
-                continue
-            if mount.type == "volume":
-                found[target] = self._prepare_volume(made, target, mount, uses)
-            elif mount.type == "bind":
-                source = binds.check_source(str(made.key), target, mount.source)
-                found[target] = str(source)
-                if mount.subpath:
-                    found[target] = writing.pin_bind(self._bundle(made), made.key, str(source), mount.subpath, target)
-        return found
-
-    def _prepare_volume(self, made: Made, target: str, mount: Mount, uses: Uses) -> str:
-        key = named_key(Kind.VOLUME, stack_of(made.key), mount.source)
-        volume = uses.get(key)
-        if volume is None:
-            raise Failed(f"{made.key}: mount {key} at {target}: there is no such volume on record")
-        volume_id = volume.grants.volume_id
-        assert isinstance(volume.spec, VolumeSpec)
-        if volume.spec.driver_opts:
-            elsewhere.ensure_mounted(self.layout, volume_id, key=key, spec=volume.spec)
-        else:
-            managed.copy_up(self.layout, volume_id, rootfs=f"{self._bundle(made)}/{bundle.ROOTFS}", target=target)
-        if not mount.subpath:
-            return str(managed.volume_data(self.layout, volume_id))
-        held = managed.open_subpath(self.layout, volume_id, mount.subpath)
-        return writing.pin(self._bundle(made), made.key, held, target)
-
     # ------------------------------------------------------------ changing
 
     def stop(self, made: Made, *, mark: str, apply: ApplyId, grace: float | None = None) -> Status:
@@ -190,12 +158,12 @@ class ContainerDriver:
         image = read_image(self.layout, new.image)
         path = self._bundle(new)
         stack.mount_root(self.layout, new.incarnation, _diff_ids(image))
-        sources = self._prepare_sources(new, uses)
+        sources = mounting.prepare_sources(self.layout, new, uses)
         with lifecycle.locked(path, new.key, doing="update"):
             now = status.read_status(path, new.incarnation)
             changed = contents.write_files(path, new, self.read_content)
             writing.write_bundle(
-                self.layout, new, image.config, _surroundings(new, uses), sources, _mount_options(new, uses)
+                self.layout, new, image.config, _surroundings(new, uses), sources, mounting.read_options(new, uses)
             )
             if now.phase in _LIVE:
                 veth.mend_links(self.layout, new, uses, pid=now.pid)
@@ -393,16 +361,6 @@ def _surroundings(made: Made, uses: Uses) -> writing.Network:
         addresses=tuple(endpoint.address for _, endpoint in sorted(made.grants.endpoints.items())),
         gateways=tuple(network.grants.gateway for network in networks if network.grants.gateway),
     )
-
-
-def _mount_options(made: Made, uses: Uses) -> dict[str, tuple[str, ...]]:
-    """What the mounts of volumes that are elsewhere say themselves, by target."""
-    found = {}
-    for target, mount in _spec(made).mounts.items():
-        volume = uses.get(named_key(Kind.VOLUME, stack_of(made.key), mount.source)) if mount.type == "volume" else None
-        if volume is not None and isinstance(volume.spec, VolumeSpec) and volume.spec.driver_opts:
-            found[target] = elsewhere.kept_options(volume.spec)
-    return found
 
 
 def _ending(made: Made, path: str) -> tuple[int, float]:
