@@ -31,13 +31,6 @@ class Report(Struct, frozen=True, kw_only=True):
     last: Serving | None = None
     """What the last one said, where none lives."""
 
-    @property
-    def found_something(self) -> bool:
-        """Whether anybody must look."""
-        served = self.serving is not None and self.serving.found_something
-        died = self.last is not None and not self.last.ended
-        return served or died or bool(self.strays) or any(condition.findings for condition in self.stacks)
-
 
 def status(root: Root, stack: str = "") -> Report:
     """How one stack is, or all of them are, by name. Raises NotFound for a stack that is not on record."""

@@ -13,7 +13,7 @@ import pytest
 from reconciler.api.asks import Apply, Manifests
 from reconciler.api.client import Client
 from reconciler.api.server import Server
-from reconciler.converge import run
+from reconciler.converge import workers
 from reconciler.engine.memory.engine import MemoryEngine, MemoryLine
 from reconciler.engine.memory.machine import Machine, Published
 from reconciler.verbs.root import Root, opened_root
@@ -113,7 +113,7 @@ def serve(tmp_path: Path, short: Path) -> Iterator[Callable[[], Served]]:
     with opened_root(tmp_path / "root", create=True, engine="memory") as root:
         assert isinstance(root.engine, MemoryEngine)
         root.engine.machine.registry = {"docker.io/library/box:1": Published(digest="sha256:b0")}
-        with mock.patch.object(run, "GATHER", 0), mock.patch("reconciler.converge.waits.SEEN_AFTER", 0.0):
+        with mock.patch.object(workers, "GATHER", 0), mock.patch("reconciler.converge.waits.SEEN_AFTER", 0.0):
 
             def make() -> Served:
                 made.append(Served(root, folder, short / "api.sock"))

@@ -9,7 +9,7 @@ import pytest
 from reconciler.controller.keeper import ALL, Keeper, Policy
 from reconciler.controller.queue import WorkQueue
 from reconciler.controller.sources.directory import DirectorySource
-from reconciler.converge import run
+from reconciler.converge import workers
 from reconciler.engine.memory.engine import MemoryEngine
 from reconciler.engine.memory.machine import Machine, Published
 from reconciler.model.errors import ReconcileError
@@ -99,7 +99,7 @@ def open_controlled(tmp_path: Path) -> Iterator[object]:
             "docker.io/library/done:1": Published(digest="sha256:d0", exits=3),
         }
         # Nobody waits here for a second of running to pass.
-        with mock.patch.object(run, "GATHER", 0), mock.patch("reconciler.converge.waits.SEEN_AFTER", 0.0):
+        with mock.patch.object(workers, "GATHER", 0), mock.patch("reconciler.converge.waits.SEEN_AFTER", 0.0):
             yield lambda **policy: Controlled(root, folder, Policy(**policy))
 
 

@@ -22,7 +22,7 @@ from conftest import fill_storage
 from controller.conftest import Controlled
 from lab.world import World, open_world
 from reconciler.controller.policy import Policy
-from reconciler.converge import run
+from reconciler.converge import workers
 from reconciler.engine.memory.engine import MemoryEngine
 from reconciler.engine.memory.machine import Published
 from reconciler.verbs.apply import ApplyOptions, apply
@@ -127,7 +127,7 @@ def main() -> int:
         seen_at_once = mock.patch("reconciler.converge.waits.SEEN_AFTER", 0.0)  # Nobody waits here for that second.
         with (
             opened_root(top / "root", create=True, engine="memory") as root,
-            mock.patch.object(run, "GATHER", 0),
+            mock.patch.object(workers, "GATHER", 0),
             seen_at_once,
         ):
             measure_stacks(root, folder, asked.stacks, first=asked.first)

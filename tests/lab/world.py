@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -118,12 +118,15 @@ class World:
         self, *arguments: str, stdin: str = "", env: Mapping[str, str] = {}, timeout: float = 110, check: int | None = None
     ) -> Result:
         """Run `reconcile ARGUMENTS…`; with `check`, any other exit code is an assertion that shows the output."""
-        process = self.popen(*arguments, env=env)
-        result = self._finish(process, ("reconcile", *arguments), stdin, timeout, check=False)
+        result = self._call(arguments, stdin, env, timeout)
         self.transcript.append(result)
         assert "Traceback (most recent call last)" not in result.err + result.out, str(result)
         assert check is None or result.code == check, f"expected exit {check}\n{result}"
         return result
+
+    def _call(self, arguments: Sequence[str], stdin: str, env: Mapping[str, str], timeout: float) -> Result:
+        process = self.popen(*arguments, env=env)
+        return self._finish(process, ("reconcile", *arguments), stdin, timeout, check=False)
 
     def popen(self, *arguments: str, env: Mapping[str, str] = {}) -> "subprocess.Popen[bytes]":
         """Start `reconcile ARGUMENTS…` and leave it running; end it with `signal`."""
@@ -131,7 +134,7 @@ class World:
 
     def signal(self, process: "subprocess.Popen[bytes]", number: int = signal.SIGKILL) -> None:
         """Signal what `popen` started: nsenter's child, for nsenter itself passes nothing on."""
-        for child in _children(process.pid) or [process.pid]:
+        for child in children_of(process.pid) or [process.pid]:
             with suppress(ProcessLookupError):  # Race: it may have ended by itself.
                 os.kill(child, number)
         if number == signal.SIGCONT:  # Compat: nsenter stops itself when its child is stopped.
@@ -244,7 +247,7 @@ class World:
         return found
 
     def _inner_pid(self, nsenter: int) -> int:
-        for child in _children(nsenter):
+        for child in children_of(nsenter):
             line = re.search(r"NSpid:.*?(\d+)\n", Path(f"/proc/{child}/status").read_text())
             if line:
                 return int(line[1])
@@ -382,7 +385,7 @@ def open_world(folder: Path, storage: Path | None = None, kind: type[World] = Wo
     with unshare.stdout:
         ready = unshare.stdout.readline()
     assert ready == b"ready\n", (folder / "unshare.log").read_text()
-    world = kind(folder, unshare, _children(unshare.pid)[0])
+    world = kind(folder, unshare, children_of(unshare.pid)[0])
     if storage:
         world.registry = start_registry(storage, folder / "registry", enter=world.enter)
     return world
@@ -405,7 +408,8 @@ def _enter_network(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
+    """The children of a process that is there; none of one that is gone."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lab.points import failing
 from reconciler.engine.native import settle
 from reconciler.engine.native.net import dns, veth
-from reconciler.linux import failpoint, netlink, nft
+from reconciler.linux import netlink, nft
 from reconciler.model.errors import Failed, ProgramFailed, ProgramMissing, Usage
 
 pytestmark = pytest.mark.root
@@ -31,32 +32,29 @@ def test_missing_aardvark_is_named_with_its_package(machine, build, monkeypatch)
 def test_x1_a_resolver_that_cannot_be_told_is_named_with_what_was_tried(machine, build):
     front = build.network("front", 1)
     machine.up(front)
-    failpoint.arm("engine.native.net.dns.ensure_names/signal=1*raise(EIO)")
-    try:
-        with pytest.raises(Failed, match=r"names: tell aardvark-dns \(pid \d+\): Input/output error"):
-            machine.up(build.network("back", 2))
-    finally:
-        failpoint.arm("")
+    with (
+        failing("engine.native.net.dns.ensure_names/signal=1*raise(EIO)"),
+        pytest.raises(Failed, match=r"names: tell aardvark-dns \(pid \d+\): Input/output error"),
+    ):
+        machine.up(build.network("back", 2))
 
 
 def test_x1_a_resolver_that_cannot_be_started_is_named_with_what_was_tried(machine, build):
-    failpoint.arm("engine.native.net.dns._start/spawn=1*raise(EMFILE)")
-    try:
-        with pytest.raises(Failed, match=r"names: start aardvark-dns: Too many open files"):
-            machine.up(build.network("front", 1))
-    finally:
-        failpoint.arm("")
+    with (
+        failing("engine.native.net.dns._start/spawn=1*raise(EMFILE)"),
+        pytest.raises(Failed, match=r"names: start aardvark-dns: Too many open files"),
+    ):
+        machine.up(build.network("front", 1))
 
 
 def test_x1_a_file_of_the_firewall_that_stays_is_named_with_what_was_tried(machine, build):
     front = build.network("front", 1)
     machine.up(front)
-    failpoint.arm("engine.native.net.firewall.remove_firewall/unlink=1*raise(EIO)")
-    try:
-        with pytest.raises(Failed, match=r"firewall: remove .*/firewall\.json: Input/output error"):
-            machine.down(front)
-    finally:
-        failpoint.arm("")
+    with (
+        failing("engine.native.net.firewall.remove_firewall/unlink=1*raise(EIO)"),
+        pytest.raises(Failed, match=r"firewall: remove .*/firewall\.json: Input/output error"),
+    ):
+        machine.down(front)
 
 
 def test_words_of_nft_are_kept(machine, build):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.points import failing
 from reconciler.engine.native import settle
 from reconciler.engine.native.net import dns
-from reconciler.linux import failpoint, mounts
+from reconciler.linux import mounts
 from reconciler.model.errors import Failed, ProgramFailed
 from reconciler.model.key import Kind, make_key
 
@@ -186,12 +187,11 @@ def test_x1_who_died_before_he_told_the_resolver_is_seen_and_the_next_settle_tel
     web = build.container("web", front)
     machine.up(front, web)
     late = build.container("late", front, host=3)
-    failpoint.arm("engine.native.net.dns.ensure_names/signal=1*raise(EIO)")
-    try:
-        with pytest.raises(Failed, match="tell aardvark-dns"):
-            machine.up(front, web, late)
-    finally:
-        failpoint.arm("")
+    with (
+        failing("engine.native.net.dns.ensure_names/signal=1*raise(EIO)"),
+        pytest.raises(Failed, match="tell aardvark-dns"),
+    ):
+        machine.up(front, web, late)
     assert {name for name in machine.drift() if name.endswith(" names")} == {"network/blog/front names"}
     machine.mend()
     assert machine.drift() == {}

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.points import failing
 from reconciler.engine.native import engine
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.runtime.monitor import cgroup_parent
-from reconciler.linux import cgroups, failpoint, mounts, netlink, process
+from reconciler.linux import cgroups, mounts, netlink, process
 from reconciler.model.errors import Failed, ProgramFailed
 from reconciler.model.events import silent
 from reconciler.model.observation import Phase
@@ -358,11 +359,10 @@ def test_x1_a_folder_of_the_run_directory_that_cannot_be_made_is_told(on_machine
     def work(machine: Machine) -> None:
         machine.layout.containers.mkdir(parents=True)
         machine.layout.runc.rmdir()
-        failpoint.arm("engine.native.engine.ensure_run/mkdir=6*off->1*raise(EIO)")
-        try:
-            with pytest.raises(Failed, match=r"the run directory can't be made: Input/output error"):
-                engine.ensure_run(machine.layout)
-        finally:
-            failpoint.arm("")
+        with (
+            failing("engine.native.engine.ensure_run/mkdir=6*off->1*raise(EIO)"),
+            pytest.raises(Failed, match=r"the run directory can't be made: Input/output error"),
+        ):
+            engine.ensure_run(machine.layout)
 
     on_machine(work)

@@ -20,7 +20,7 @@ from unittest import mock
 from msgspec import structs
 
 from plan.builders import after, container, stack, with_replicas
-from reconciler.converge import run
+from reconciler.converge import run, workers
 from reconciler.engine.memory.engine import MemoryEngine
 from reconciler.engine.memory.machine import Machine, Published
 from reconciler.linux import failpoint
@@ -229,7 +229,7 @@ class World(Root):
             mock.patch.object(run, "ThreadPoolExecutor", Now),
             mock.patch("concurrent.futures.ThreadPoolExecutor", Now),
             mock.patch.object(run, "TICK", 0.0005),
-            mock.patch.object(run, "GATHER", 0),
+            mock.patch.object(workers, "GATHER", 0),
             mock.patch.object(failpoint, "_terms", {}),
             mock.patch.object(failpoint, "reach", self.reach),
             mock.patch("reconciler.verbs.root.this_process", self.me),

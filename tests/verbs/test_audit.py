@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 from lab.world import wait_until
-from reconciler.converge import run
+from reconciler.converge import workers
 from reconciler.engine.memory.engine import MemoryEngine
 from reconciler.engine.memory.machine import Published
 from reconciler.linux.inotify import TouchWaiter, touch
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Iterator[Root]:
             "docker.io/library/box:1": Published(digest="sha256:b0"),
             "docker.io/library/done:1": Published(digest="sha256:d0", exits=3),
         }
-        with mock.patch.object(run, "GATHER", 0), mock.patch("reconciler.converge.waits.SEEN_AFTER", 0.0):
+        with mock.patch.object(workers, "GATHER", 0), mock.patch("reconciler.converge.waits.SEEN_AFTER", 0.0):
             yield opened
 
 

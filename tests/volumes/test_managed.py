@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from lab.points import failing
 from reconciler.engine.native.drivers.volume import VolumeDriver
 from reconciler.engine.native.glimpse import Glimpse
 from reconciler.engine.native.layout import Layout
 from reconciler.engine.native.volumes import binds, managed
-from reconciler.linux import failpoint, files, paths
+from reconciler.linux import files, paths
 from reconciler.model.errors import Failed
 from reconciler.model.events import Event
 from reconciler.model.key import Kind, make_key
@@ -70,12 +71,11 @@ def test_create_is_idempotent_and_delete_keeps_data_until_it_is_asked_for(layout
 
 @pytest.mark.parametrize("step", ["ensure_volume/mkdir", "_write/rename", "_write/write"])
 def test_x1_volume_that_could_not_be_made_leaves_nothing(layout: Layout, step: str) -> None:
-    failpoint.arm(f"engine.native.volumes.managed.{step}=1*raise(ENOSPC)")
-    try:
-        with pytest.raises(Failed, match="No space left on device"):
-            create(layout)
-    finally:
-        failpoint.arm("")
+    with (
+        failing(f"engine.native.volumes.managed.{step}=1*raise(ENOSPC)"),
+        pytest.raises(Failed, match="No space left on device"),
+    ):
+        create(layout)
     assert list(layout.volumes.glob("*")) == []
 
 

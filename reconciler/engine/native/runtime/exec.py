@@ -23,7 +23,7 @@ from reconciler.engine.protocol import Begun, Streams
 from reconciler.linux import cgroups, process
 
 _SETPRIV = "/usr/bin/setpriv"
-_FILES = "new-exec-"
+FILES = "new-exec-"
 _KILL_SECONDS = 2.0
 HANG_UP_SECONDS = 5.0
 """Within which a command ends by SIGHUP that nobody is there for any more; then it is killed."""
@@ -213,8 +213,8 @@ def _parent_of(pid: int) -> int:
 def end_abandoned(path: str, monitor: Mapping[str, Any]) -> Iterator[int]:
     """Kill what was run in the container at `path` for processes that were killed, and remove the files of that. The pids
     of what still ran."""
-    for file in sorted(Path(path).glob(f"{_FILES}*.json")):
-        words = file.stem.removeprefix(_FILES).split("-")
+    for file in sorted(Path(path).glob(f"{FILES}*.json")):
+        words = file.stem.removeprefix(FILES).split("-")
         if len(words) != 3 or not (words[0] + words[1]).isdigit() or process.is_alive(int(words[0]), int(words[1])):
             continue
         if pid := _find_abandoned(file.with_suffix(".pid"), monitor):
@@ -241,7 +241,7 @@ class Files:
 
     def __init__(self, path: str, wanted: Mapping[str, Any]) -> None:
         ours = os.getpid()
-        stem = f"{path}/{_FILES}{ours}-{process.read_start_time(ours)}-{secrets.token_hex(6)}"
+        stem = f"{path}/{FILES}{ours}-{process.read_start_time(ours)}-{secrets.token_hex(6)}"
         self.process, self.log, self.pid = f"{stem}.json", f"{stem}.log", f"{stem}.pid"
         self._wanted = wanted
 

@@ -81,9 +81,10 @@ class NativeInside:
 
     def end_abandoned(self) -> Iterator[str]:
         """As the protocol says."""
-        for path in sorted(self._layout.bundles.glob("*")):
-            monitor = bundle.read_json(str(path), bundle.MONITOR)
-            for pid in execution.end_abandoned(str(path), monitor) if monitor else ():
+        # Only where files of one are: a root may have hundreds of containers.
+        for path in sorted({str(file.parent) for file in self._layout.bundles.glob(f"*/{execution.FILES}*.json")}):
+            monitor = bundle.read_json(path, bundle.MONITOR)
+            for pid in execution.end_abandoned(path, monitor) if monitor else ():
                 yield f"{monitor['key']}: killed a command (pid {pid}), for the `exec` that ran it was killed"
 
     def _need_running(self, made: Made, tried: str) -> tuple[str, dict[str, Any]]:
