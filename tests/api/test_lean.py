@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.conftest import MANIFEST, Served
-from lab.world import wait_until
+from lab.world import RECONCILE, wait_until
 from reconciler.api import tables, text
 from reconciler.api.asks import Exec, Get
 from reconciler.cli import lean, main
@@ -160,7 +160,7 @@ def test_ctrl_c_ends_a_pull_and_nothing_is_left(served: Served, monkeypatch: pyt
                 emit(Progress(key=made.key, part="layer", done=done, total=2000, text="downloading"))
                 ended.wait(0.01)
 
-    words = [sys.executable, "-m", "reconciler.cli.lean", verb, "box:1", *(["true"] if verb == "run" else [])]
+    words = [*RECONCILE, verb, "box:1", *(["true"] if verb == "run" else [])]
     with mock.patch.object(MemoryImages, "create", create):
         process = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -312,10 +312,20 @@ def test_it_imports_next_to_nothing(served: Served, monkeypatch: pytest.MonkeyPa
     assert "running" in done.stdout
 
 
+def test_program_as_installed_imports_no_more(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.apply()
+    tell_where(served.root.path, served.path, monkeypatch)
+    python, program = RECONCILE
+    done = subprocess.run([python, "-X", "importtime", program, "get"], capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "reconciler.cli.lean" in imported
+    assert imported.isdisjoint({"re", "enum", "functools", "runpy", "typing"})
+
+
 def test_output_that_nobody_takes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     served.apply()
     tell_where(served.root.path, served.path, monkeypatch)
-    command = [sys.executable, "-m", "reconciler.cli.lean", "get"]
+    command = [*RECONCILE, "get"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "error: write the output: No space left on device\n")

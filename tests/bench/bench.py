@@ -424,7 +424,7 @@ def _is_ours(command: str) -> bool:
 
 def _controllers_of(proc: Path) -> list[str]:
     """Those of the world: its `reconcile serve`, whose program is Python; its registry's second word is `serve`, too."""
-    ours = b"\0-m\0reconciler.cli.lean\0serve\0"
+    ours = b"/bin/reconcile\0serve\0"
     return [path.parent.name for path in proc.glob("[0-9]*/cmdline") if ours in path.read_bytes()]
 
 

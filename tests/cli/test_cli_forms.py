@@ -1,6 +1,7 @@
 """What `-o json` prints is what schemas/ promise, and plain output is fit for pipes and terminals."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import yaml
 from referencing import Registry, Resource
 from stacks import BOX, Machine, container, stack
 
+from lab.world import RECONCILE, REPOSITORY
 from reconciler.api.look import clean_log
 
 pytestmark = pytest.mark.root
@@ -255,8 +257,9 @@ def test_table_has_a_line_for_each_resource(machine: Machine, standing: str) -> 
 
 
 def test_command_line_is_a_program() -> None:
-    """The wheel's script leads to the same place."""
-    from importlib.metadata import entry_points
-
-    [script] = entry_points(group="console_scripts", name="reconcile")
-    assert script.value == "reconciler.cli.lean:main"
+    """What was installed is the wheel's script, with the interpreter in its first line."""
+    assert os.access(RECONCILE[1], os.X_OK)
+    installed = Path(RECONCILE[1]).read_text().splitlines()
+    ours = (REPOSITORY / "reconciler/cli/script.py").read_text().splitlines()
+    assert installed[0].startswith("#!/")
+    assert installed[1:] == ours[1:]

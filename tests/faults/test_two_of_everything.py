@@ -104,7 +104,7 @@ def test_x10_a_stopped_client_is_named_to_whoever_waits_and_goes_on_where_it_was
     world.signal(running, signal.SIGSTOP)
     beside = world.run("apply", "stack.yaml", "--yes", "--lock-timeout", "500ms", check=5)
     [pid] = re.findall(HOLDER, beside.err)
-    assert "reconciler.cli.lean apply" in world.processes()[int(pid)]
+    assert "bin/reconcile apply" in world.processes()[int(pid)]
     assert "--lock-timeout" in beside.err
     looks = [world.run("get", check=0), world.run("plan", "stack.yaml"), world.run("status")]
     assert all(look.code in (0, 2) for look in looks), looks

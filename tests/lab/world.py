@@ -28,6 +28,8 @@ from lab.registry import Registry, start_registry
 
 CLONE_NEWNET = 0x40000000
 REPOSITORY = Path(__file__).resolve().parents[2]
+RECONCILE = (sys.executable, str(Path(sys.executable).with_name("reconcile")))
+"""The program as it is installed."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -130,7 +132,7 @@ class World:
 
     def popen(self, *arguments: str, env: Mapping[str, str] = {}) -> "subprocess.Popen[bytes]":
         """Start `reconcile ARGUMENTS…` and leave it running; end it with `signal`."""
-        return self.spawn([sys.executable, "-m", "reconciler.cli.lean", *arguments], env)
+        return self.spawn([*RECONCILE, *arguments], env)
 
     def signal(self, process: "subprocess.Popen[bytes]", number: int = signal.SIGKILL) -> None:
         """Signal what `popen` started: nsenter's child, for nsenter itself passes nothing on."""
