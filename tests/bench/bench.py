@@ -35,6 +35,8 @@ from lab.world import World, open_world, wait_until
 PORT = 5000
 IMAGE = f"127.0.0.1:{PORT}/busybox:1"
 WEB = f"127.0.0.1:{PORT}/web:1"
+_ENTERINGS = 15
+"""How often it is measured what leads to a command."""
 
 
 class PeerFailed(Exception):
@@ -81,6 +83,8 @@ class Bench:
     big: str = ""
     served: bool = False
     notes: list[str] = field(default_factory=list)
+    entered: tuple[float, float] = (0.0, 0.0)
+    """Seconds that it takes to come to where commands run, ours and the peer's: taken off, for no user pays them."""
 
     def stack(self, count: int, **extra: Any) -> str:
         """A manifest of `count` containers on one bridge, as a path."""
@@ -102,14 +106,25 @@ class Bench:
         """Seconds that `reconcile ARGUMENTS…` takes."""
         began = time.perf_counter()
         self.world.run(*arguments, check=0)
-        return time.perf_counter() - began
+        return time.perf_counter() - began - self.entered[0]
 
     def theirs(self, *words: str) -> float:
         """Seconds that a command of the peer's takes."""
         assert self.peer
         began = time.perf_counter()
         self.peer.exec(*words)
-        return time.perf_counter() - began
+        return time.perf_counter() - began - self.entered[1]
+
+    def measure_entering(self) -> None:
+        """Have the time that leads to a command taken off from now on."""
+        taken: tuple[list[float], list[float]] = ([], [])
+        for _ in range(_ENTERINGS):
+            began = time.perf_counter()
+            self.world.nsenter("true")
+            taken[0].append(time.perf_counter() - began)
+            if self.peer:
+                taken[1].append(self.theirs("true"))
+        self.entered = (statistics.median(taken[0]), statistics.median(taken[1] or [0.0]))
 
 
 @dataclass(frozen=True)
@@ -596,9 +611,12 @@ def main() -> int:
     print(f"{machine()}; {versions(Peer(shlex.split(arguments.peer), Path()) if arguments.peer else None)}\n")
     print("| work | reconcile | Docker | ratio | bound | held |\n|---|---|---|---|---|---|")
     with opened(arguments) as bench:
+        bench.measure_entering()
         for name in arguments.rows or ROWS:
             for row in ROWS[name](bench):
                 print(row.render(), flush=True)
+        ours, theirs = (round(seconds * 1e3, 1) for seconds in bench.entered)
+        print(f"\n`true` in place of a command takes {ours} and {theirs} ms, which are taken off")
         for note in bench.notes:
             print(f"\n{note}")
     return 0
