@@ -233,7 +233,7 @@ def run_rounds(part: str, folder: Path, storage: Path, wanted: argparse.Namespac
         )
     if part != "matrix":
         return Run(folder, storage, seed, PARTS[part], enough, out).go()
-    cells = Cells(folder, storage, seed, enough, out, share=wanted.share, done=read_done(wanted.done))
+    cells = Cells(folder, storage, seed, enough, out, wanted.step or matrix.STEPS, wanted.share, read_done(wanted.done))
     score = cells.go()
     print(f"{score.rounds} of {cells.total} cells run, {len(score.wrong)} failed")
     return score
@@ -260,6 +260,9 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=1, help="the same seed draws the same rounds")
     options.add_argument(
         "--only", choices=sorted([*PARTS, "matrix", "leaks", "nth"]), default="random", help="only this part"
+    )
+    options.add_argument(
+        "--step", action="append", choices=matrix.STEPS, help="of the matrix: only this one; may be repeated"
     )
     options.add_argument("--share", type=parse_share, default=(1, 1), help="of the matrix: which share of how many, 2/3")
     options.add_argument(
