@@ -3,4 +3,5 @@
 
 from reconciler.cli.lean import main
 
-main()
+if __name__ == "__main__":
+    main()
