@@ -21,8 +21,8 @@ from reconciler.engine.native.runtime.spec import choose_workdir, render_capabil
 from reconciler.engine.native.runtime.users import Identity
 from reconciler.engine.protocol import Begun, Streams
 from reconciler.linux import cgroups, process
+from reconciler.linux.hangup import HangUp
 
-_SETPRIV = "/usr/bin/setpriv"
 FILES = "new-exec-"
 _KILL_SECONDS = 2.0
 HANG_UP_SECONDS = 5.0
@@ -70,15 +70,16 @@ def run_attached(
 
     The exit code is the command's own; 127 and 126 where it can't be found or executed, 125 for the runtime's failures.
     """
-    with Files(path, wanted) as given:
-        # Where we are killed the runtime's program gets SIGHUP, which it passes on. Kernel: that is at the end of this very
-        # thread (prctl(2), PR_SET_PDEATHSIG), which waits for it.
-        command = [_SETPRIV, "--pdeathsig", "HUP", "--", monitor["runtime"]]
-        command += ["--root", monitor["runtime_root"], "--log", given.log, "exec"]
+    # Where we are killed the runtime's program gets SIGHUP, which it passes on.
+    with Files(path, wanted) as given, HangUp() as hang_up:
+        command = [monitor["runtime"], "--root", monitor["runtime_root"], "--log", given.log, "exec"]
         command += ["--process", given.process, "--pid-file", given.pid, monitor["id"]]
         reads = subprocess.DEVNULL if not stdin else streams.stdin if streams else None
         out, err = (streams.stdout, streams.stderr) if streams else (None, None)
-        child = subprocess.Popen(command, stdin=reads, stdout=out, stderr=err, env=runc.RUNTIME_ENV, cwd="/")
+        child = subprocess.Popen(
+            command, stdin=reads, stdout=out, stderr=err, env=runc.RUNTIME_ENV, cwd="/", pass_fds=(hang_up.read_end,)
+        )
+        hang_up.send_to(child.pid)
 
         def send_signal(number: int) -> None:
             if number != signal.SIGKILL:
