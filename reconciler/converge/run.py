@@ -73,7 +73,6 @@ class Walk:
             self.early.clear()
 
     def _walk(self) -> Result:
-        batch: list[Outcome] = []
         for action in self.board.waiting():
             if action.key in self.options.refused:
                 self._fail(action, self.options.refused[action.key])
@@ -82,18 +81,18 @@ class Walk:
         if self.options.gone():
             self._interrupt()
         while True:
-            self._advance(batch)
+            self._advance(self.workers.take())
             if not self._busy():
                 self._take_back()
                 break
             verdicts: Sequence[Verdict] = ()
             try:
-                batch = self.workers.gather(seconds=TICK if self.watchlist.watches else None)
+                self.workers.wait(seconds=TICK if self.watchlist.watches else None)
                 verdicts = self.watchlist.poll()
             except KeyboardInterrupt:
                 if self.board.interrupted:
                     raise
-                batch, verdicts = [], self._interrupt()
+                verdicts = self._interrupt()
             for verdict in verdicts:
                 self._judged(verdict)
             if self.options.gone() and not self.board.interrupted:

@@ -4,7 +4,7 @@ Names are loaded by a thread of its own. Race: the root's lock is held meanwhile
 take minutes.
 """
 
-import queue
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -41,17 +41,28 @@ class Workers:
     executor: Executor
     namer: Executor
     """One thread that nothing else is given to."""
-    _outcomes: "queue.SimpleQueue[Outcome]" = field(default_factory=queue.SimpleQueue)
+    _outcomes: list[Outcome] = field(default_factory=list)
+    _taken: int = 0
+    """How many of those were taken."""
+    _told: threading.Event = field(default_factory=threading.Event)
 
-    def gather(self, *, seconds: float | None) -> list[Outcome]:
-        """At least one outcome, or none once so many seconds have passed (None: as long as it takes)."""
-        batch: list[Outcome] = []
-        try:
-            batch.append(self._outcomes.get(timeout=seconds))
-            while True:
-                batch.append(self._outcomes.get(timeout=GATHER if self.board.count(State.RUNNING) > len(batch) else 0))
-        except queue.Empty:
-            return batch
+    def wait(self, *, seconds: float | None) -> None:
+        """Until there are outcomes that may share a transaction, or so many seconds are over (None: as long as it takes).
+        An interrupt loses none of them."""
+        if not self._told.wait(seconds):
+            return
+        while True:
+            self._told.clear()
+            new = len(self._outcomes) - self._taken
+            if self.board.count(State.RUNNING) <= new or not self._told.wait(GATHER):
+                return
+
+    def take(self) -> list[Outcome]:
+        """What has come back since this was called last."""
+        self._told.clear()
+        new = self._outcomes[self._taken :]
+        self._taken += len(new)
+        return new
 
     def load_names(self, view: View) -> "Future[None]":
         """Load names and ports beside all else."""
@@ -78,7 +89,8 @@ class Workers:
                 outcome.error = error
             except Exception as error:  # noqa: BLE001 a mistake of ours ends one action, not the run
                 outcome.error = _explain(f"{job.action.key}: {job.action.verb.value}", error)
-            self._outcomes.put(outcome)
+            self._outcomes.append(outcome)
+            self._told.set()
 
         self.board.put(job.action, State.RUNNING)
         self.executor.submit(run)

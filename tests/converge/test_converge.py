@@ -1,6 +1,7 @@
 """Whole applies on the memory engine: what is on the machine and on record afterwards, whatever went wrong."""
 
 import threading
+from collections.abc import Sequence
 from unittest import mock
 
 import msgspec
@@ -10,6 +11,7 @@ from converge_bench import Bench, die_after
 from plan.builders import APP, container, stack, volume_at
 from reconciler.converge.grants import find_uses
 from reconciler.converge.view import made_of
+from reconciler.converge.waits import Verdict, Watchlist
 from reconciler.model.errors import Failed, Refused
 from reconciler.model.key import Key, Kind, container_key, make_key
 from reconciler.model.observation import Phase, missing
@@ -93,6 +95,25 @@ def test_names_are_loaded_while_all_workers_are_at_pulls(bench: Bench) -> None:
     with mock.patch.object(bench.engine, "settle_names", settle_names), mock.patch.object(bench.machine, "called", called):
         assert bench.run(bench.plan(wanted), workers=1).failed == ()
     assert in_time == [True]
+
+
+@pytest.mark.timeout(60)
+def test_ctrl_c_that_comes_with_an_outcome_loses_none(bench: Bench) -> None:
+    """It would be waited for without end."""
+    poll, interrupts = Watchlist.poll, [KeyboardInterrupt]
+
+    def interrupted(watchlist: Watchlist) -> Sequence[Verdict]:
+        if interrupts:
+            raise interrupts.pop()
+        return poll(watchlist)
+
+    wanted = stack(web=container(networks=("front",)))
+    with mock.patch.object(Watchlist, "poll", interrupted):
+        result = bench.apply(wanted)
+    assert (set(result.done), result.skipped, result.interrupted) == ({APP, FRONT}, (WEB,), True)
+    assert bench.fold().intents == ()
+    assert bench.apply(wanted).failed == ()
+    assert set(bench.pids()) == {WEB}
 
 
 def local(bench: Bench) -> None:
