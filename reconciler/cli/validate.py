@@ -6,6 +6,7 @@ import click
 
 from reconciler.cli.manifests import load_manifests
 from reconciler.cli.options import output_option
+from reconciler.schema.load import FILES, read_schema_text
 
 
 @click.command(epilog="Example: reconcile validate stack.yaml")
@@ -37,29 +38,10 @@ def validate(*, paths: tuple[Path, ...], variables: tuple[str, ...], form: str) 
     return 0
 
 
-KINDS = (
-    "stack",
-    "image",
-    "network",
-    "volume",
-    "config",
-    "secret",
-    "container",
-    "common",
-    "plan",
-    "get",
-    "status",
-    "events",
-    "serve",
-)
-
-
 @click.command(epilog="Example: reconcile schema container")
-@click.argument("kind", required=False, default="stack", type=click.Choice(KINDS))
+@click.argument("kind", required=False, default="stack", type=click.Choice(FILES))
 def schema(*, kind: str) -> int:
     """Print a JSON Schema: of a manifest (stack), of a part of it, or of what `-o json` prints (plan, get, events)."""
-    from reconciler.schema.load import read_schema_text
-
     click.echo(read_schema_text(kind), nl=False)
     return 0
 

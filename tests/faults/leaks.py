@@ -1,7 +1,8 @@
 """Rounds that leave everything as it was, for as long as asked, and what of it grows: a table, and a name for each leak.
 
 Beside the rounds lives a stack `kept` that nobody touches: its monitor, its container and aardvark-dns are what may grow
-in memory and descriptors. The root has a past of as many events as it keeps, so that nothing has a reason to grow.
+in memory and descriptors. The root has a past of as many events as it keeps, those of a round, so that nothing has a reason
+to grow.
 
     stacks      apply of a small stack (image, network, volume, port), a page fetched, delete; now and then images go too
     crowds      the same with a hundred containers
@@ -9,6 +10,7 @@ in memory and descriptors. The root has a past of as many events as it keeps, so
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import sqlite3
@@ -72,10 +74,11 @@ class Watch:
         for name, manifest in (("kept", KEPT_STACK), ("small", SMALL_STACK), ("flapping", FLAPPING_STACK)):
             self.world.write(manifest, f"{name}.yaml")
         self.world.run("apply", "kept.yaml", "--yes", check=0)
-        event = ("INSERT INTO events (at, stack, key, data) SELECT at, 'past', '', data FROM events LIMIT 1",)
+        self._round()
         with contextlib.closing(sqlite3.connect(self.world.root / "reconcile.db")) as sql, sql:
-            for _ in range(Retention().keep):
-                sql.execute(*event)
+            past = sql.execute("SELECT at, 'small', key, data FROM events WHERE stack = 'small' ORDER BY id").fetchall()
+            for event in itertools.islice(itertools.cycle(past), Retention().keep):
+                sql.execute("INSERT INTO events (at, stack, key, data) VALUES (?, ?, ?, ?)", event)
         self.kept = self.world.pid("kept/still")
 
     def count(self, part: str, number: int) -> None:
@@ -97,13 +100,16 @@ class Watch:
         """Rounds of one small stack, counted after every so many."""
         began = time.monotonic()
         for number in range(1, rounds + 1):
-            self.world.run("apply", "small.yaml", "--yes", check=0)
-            wait_until(lambda: self.world.fetch("http://127.0.0.1:8080/"), "the page is served")
-            self.world.run("delete", "small", "--volumes", "--yes", check=0)
+            self._round()
             if number % each == 0:
                 self.world.run("images", "prune", "--all", check=0)
                 self.count("stacks", number)
                 self.tell("stacks", number, began)
+
+    def _round(self) -> None:
+        self.world.run("apply", "small.yaml", "--yes", check=0)
+        wait_until(lambda: self.world.fetch("http://127.0.0.1:8080/"), "the page is served")
+        self.world.run("delete", "small", "--volumes", "--yes", check=0)
 
     def crowds(self, rounds: int, containers: int) -> None:
         """Rounds of many containers."""
