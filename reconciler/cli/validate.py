@@ -38,10 +38,16 @@ def validate(*, paths: tuple[Path, ...], variables: tuple[str, ...], form: str) 
     return 0
 
 
-@click.command(epilog="Example: reconcile schema container")
-@click.argument("kind", required=False, default="stack", type=click.Choice(FILES))
+_OF_SCHEMA = f"""\
+Print a JSON Schema: of a manifest (stack), of a part of it, or of what `-o json` prints (plan, get, events).
+
+KIND is one of {", ".join(FILES)}."""
+
+
+@click.command(help=_OF_SCHEMA, epilog="Example: reconcile schema container")
+@click.argument("kind", required=False, default="stack", metavar="[KIND]", type=click.Choice(FILES))
 def schema(*, kind: str) -> int:
-    """Print a JSON Schema: of a manifest (stack), of a part of it, or of what `-o json` prints (plan, get, events)."""
+    """Print a JSON Schema."""
     click.echo(read_schema_text(kind), nl=False)
     return 0
 
