@@ -40,6 +40,10 @@ def test_x3_error_of_the_kernel_that_nobody_expected_is_told_in_words(capsys, mo
     ("error", "words"),
     [
         (MemoryError(), "the machine refused: Cannot allocate memory"),
+        (
+            SystemError("error return without exception set"),
+            "the machine refused: Python failed for want of memory, as it seems (error return without exception set)",
+        ),
         (RuntimeError("can't start new thread"), "the machine refused: no more threads can be started"),
         (RuntimeError("another"), "this is a mistake in reconcile: RuntimeError: another"),
     ],
