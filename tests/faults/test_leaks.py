@@ -28,7 +28,7 @@ def test_what_grows_is_named(world: World) -> None:
     for number in range(1, 4):
         world.nsenter("ip", "link", "delete", f"planted{number}")
     assert [line.partition(",")[0] for line in watch.leaks()] == [
-        "planted: files ROOT/locks: 2 -> 5",
+        "planted: files ROOT/locks: 3 -> 6",
         "planted: links: 2 -> 5",
     ]
 

@@ -50,6 +50,15 @@ def test_exec_as_a_user_of_the_image(running: tuple[NativeInside, Made], capfd: 
         inside.exec(made, ["true"], user="nobody")
 
 
+def test_exec_is_given_no_descriptor_but_its_streams(
+    running: tuple[NativeInside, Made], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The pipe by which it is hung up is the runtime's."""
+    inside, made = running
+    assert inside.exec(made, ["sh", "-c", "ls /proc/$$/fd; :"]).exit_code == 0
+    assert set(capfd.readouterr().out.split()) <= {"0", "1", "2", "10"}  # busybox's shell may keep one of its own
+
+
 @pytest.mark.parametrize(("command", "code"), [("no-such", 127), ("/etc/passwd", 126), ("/nowhere/x", 127)])
 def test_exec_of_what_cannot_run(running: tuple[NativeInside, Made], command: str, code: int) -> None:
     inside, made = running
