@@ -93,7 +93,7 @@ class Server:
 
 async def _turn() -> None:
     """Let the loop do what is due, and what follows from that."""
-    for _ in range(4):
+    for _ in range(16):
         await asyncio.sleep(0)
 
 
