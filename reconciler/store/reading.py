@@ -46,6 +46,10 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
+_LARGEST = 2**63 - 1
+"""Of SQLite's integers; who asks through a socket may name any number."""
+
+
 class Reading:
     """One moment of the database. Made by `Store.read`; not to be used after its `with`."""
 
@@ -177,7 +181,7 @@ class Reading:
         """Events with a larger id than `since` that happened at `at` or later, oldest first, `limit` at most; where neither
         is given the newest ones."""
         where = "id > ?"
-        values: list[int | float | str] = [since]
+        values: list[int | float | str] = [max(0, min(since, _LARGEST))]
         if stack is not None:
             where, values = f"{where} AND stack = ?", [*values, stack]
         if at:

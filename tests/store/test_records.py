@@ -333,3 +333,13 @@ def test_a_reader_sees_one_moment_while_another_writes(tmp_path: Path) -> None:
         assert tx.stacks() == before
     with store.read() as tx:
         assert "shop" in tx.stacks()
+
+
+@pytest.mark.parametrize("number", [2**63, 2**200])
+def test_events_after_a_number_that_no_database_holds_are_none(tmp_path: Path, number: int) -> None:
+    store = made_root(tmp_path)
+    with store.write() as tx:
+        tx.add_events([Note(text="one")], at=7.0)
+    with store.read() as tx:
+        assert tx.events(number) == []
+        assert len(tx.events(-number)) == 1
