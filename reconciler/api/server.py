@@ -78,8 +78,10 @@ class Server:
             self.path.unlink()
 
     async def _wind_up(self) -> None:
+        self._loop.remove_reader(self._socket)
+        # Order: those that were accepted become connections only while the listener is open (asyncio's Server._attach).
+        await _turn()
         self._listener.close()
-        await _turn()  # in which those that were accepted become connections
         for connection in list(self._state.connections):
             connection.shutdown()
         with suppress(TimeoutError):
@@ -93,7 +95,7 @@ class Server:
 
 async def _turn() -> None:
     """Let the loop do what is due, and what follows from that."""
-    for _ in range(16):
+    for _ in range(4):
         await asyncio.sleep(0)
 
 

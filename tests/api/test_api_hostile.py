@@ -1,5 +1,6 @@
 """Rows F of what is hostile: whoever may connect sends what he likes, and the others are answered all the same."""
 
+import asyncio
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ from api.conftest import Served, read_all
 from lab.world import wait_until
 from reconciler.api import asks
 from reconciler.api.frames import Listener
+from reconciler.api.server import Server
 from reconciler.api.sockets import listen, read_address
 from reconciler.model.errors import Failed, Usage
 
@@ -256,3 +258,22 @@ def _bind(path: Path) -> None:
     """A socket that nobody listens at any more."""
     with closing(socket.socket(socket.AF_UNIX)) as made:
         made.bind(str(path))
+
+
+def test_connection_that_comes_as_the_server_stops_is_closed_as_all_are(served: Served) -> None:
+    """asyncio makes none of what it accepted once its listener is closed, and leaves the socket to who collects garbage."""
+    server = Server(served.root, served.path.with_name("other.sock"), own=True)
+    server.start()
+    wind_up = server._wind_up
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+
+    async def come_and_stop() -> None:
+        sock.connect(str(server.path))
+        for _ in range(2):  # It is accepted, and no connection yet.
+            await asyncio.sleep(0)
+        await wind_up()
+
+    with mock.patch.object(server, "_wind_up", come_and_stop), closing(sock):
+        server.stop()
+        assert sock.recv(1) == b""
