@@ -112,7 +112,7 @@ class _Folding:
         stopped = intent.verb == "replace" and kind_of(intent.key) is Kind.CONTAINER and winner is intent.old
         if stopped and _status(self._observation, winner).phase is not Phase.MISSING:
             self.revive.append(winner)
-        self.records[intent.key] = _record_of(winner, self.records.get(intent.key), intent)
+        self.records[intent.key] = _record_winner(winner, self.records.get(intent.key), intent)
         self.changed.append(intent.key)
         if _is_owed(intent, self._observation):
             self.owe(intent)
@@ -190,7 +190,7 @@ def _status(observation: Observation, made: Made) -> Status:
     return status or MISSING
 
 
-def _record_of(made: Made, record: Record | None, intent: Intent) -> Record:
+def _record_winner(made: Made, record: Record | None, intent: Intent) -> Record:
     return msgspec.structs.replace(
         record_of(made),
         hold=record.hold if record else None,

@@ -74,11 +74,11 @@ class Workers:
 
     def finish(self, job: Job) -> None:
         """The second half of a replacement that is well."""
-        self._submit(job, "finish", self._finish)
+        self._submit(job, "finish", lambda job: perform.finish(job, self.ground))
 
     def revert(self, job: Job) -> None:
         """The second half of a replacement that is not."""
-        self._submit(job, "revert", self._revert)
+        self._submit(job, "revert", lambda job: perform.revert(job, self.ground))
 
     def _submit(self, job: Job, half: str, work: Callable[[Job], Status | None]) -> None:
         def run() -> None:
@@ -113,12 +113,6 @@ class Workers:
         if self.board.interrupted or self.options.gone():
             raise Interrupted("interrupted")
         self.emit(event)
-
-    def _finish(self, job: Job) -> None:
-        perform.finish(job, self.ground)
-
-    def _revert(self, job: Job) -> None:
-        perform.revert(job, self.ground)
 
 
 def _explain(tried: str, error: Exception) -> Failed:

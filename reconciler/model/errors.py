@@ -241,7 +241,7 @@ def find_refusal(error: BaseException) -> OSError | None:
         return error if error.errno is not None else None
     if isinstance(error, MemoryError):
         return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-    if isinstance(error, SystemError):  # C code that failed and did not say why: some of Python's does, without memory.
+    if isinstance(error, SystemError) and "without" in str(error):  # C code that gave no reason: for want of memory.
         return OSError(errno.ENOMEM, f"Python failed for want of memory, as it seems ({error})")
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):  # Python has no better sign of it.
         return OSError(errno.EAGAIN, "no more threads can be started")

@@ -180,8 +180,9 @@ class Reading:
     def events(self, since: int = 0, *, stack: str | None = None, at: float = 0.0, limit: int = 1000) -> list[StoredEvent]:
         """Events with a larger id than `since` that happened at `at` or later, oldest first, `limit` at most; where neither
         is given the newest ones."""
+        since = max(0, min(since, _LARGEST))
         where = "id > ?"
-        values: list[int | float | str] = [max(0, min(since, _LARGEST))]
+        values: list[int | float | str] = [since]
         if stack is not None:
             where, values = f"{where} AND stack = ?", [*values, stack]
         if at:

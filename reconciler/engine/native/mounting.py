@@ -14,17 +14,16 @@ from reconciler.model.record import Made
 from reconciler.model.spec import ContainerSpec, Mount, VolumeSpec
 
 
-def prepare_sources(layout: Layout, made: Made, uses: Uses) -> dict[str, str]:
-    """The host path of each mount that has one, by its target. Raises Failed where a source is not there."""
-    found: dict[str, str] = {}
-    path = _bundle(layout, made)
+def prepare_sources(layout: Layout, path: str, made: Made, uses: Uses) -> dict[str, str]:
+    """The host path of each mount that has one, by its target. Raises Failed where one is not there."""
+    assert isinstance(made.spec, ContainerSpec)
     contents.check_targets(path, made)
-    found |= contents.file_paths(path, _spec(made))
-    for target, mount in sorted(_spec(made).mounts.items()):
+    found = dict(contents.file_paths(path, made.spec))
+    for target, mount in sorted(made.spec.mounts.items()):
         if target in found:
             continue
         if mount.type == "volume":
-            found[target] = _prepare_volume(layout, made, target, mount, uses)
+            found[target] = _prepare_volume(layout, path, made, target, mount, uses)
         elif mount.type == "bind":
             source = binds.check_source(str(made.key), target, mount.source)
             found[target] = str(source)
@@ -33,7 +32,7 @@ def prepare_sources(layout: Layout, made: Made, uses: Uses) -> dict[str, str]:
     return found
 
 
-def _prepare_volume(layout: Layout, made: Made, target: str, mount: Mount, uses: Uses) -> str:
+def _prepare_volume(layout: Layout, path: str, made: Made, target: str, mount: Mount, uses: Uses) -> str:
     key = named_key(Kind.VOLUME, stack_of(made.key), mount.source)
     volume = uses.get(key)
     if volume is None:
@@ -43,27 +42,19 @@ def _prepare_volume(layout: Layout, made: Made, target: str, mount: Mount, uses:
     if volume.spec.driver_opts:
         elsewhere.ensure_mounted(layout, volume_id, key=key, spec=volume.spec)
     else:
-        managed.copy_up(layout, volume_id, rootfs=f"{_bundle(layout, made)}/{bundle.ROOTFS}", target=target)
+        managed.copy_up(layout, volume_id, rootfs=f"{path}/{bundle.ROOTFS}", target=target)
     if not mount.subpath:
         return str(managed.volume_data(layout, volume_id))
     held = managed.open_subpath(layout, volume_id, mount.subpath)
-    return writing.pin(_bundle(layout, made), made.key, held, target)
+    return writing.pin(path, made.key, held, target)
 
 
 def read_options(made: Made, uses: Uses) -> dict[str, tuple[str, ...]]:
     """What the mounts of volumes that are elsewhere say themselves, by target."""
+    assert isinstance(made.spec, ContainerSpec)
     found = {}
-    for target, mount in _spec(made).mounts.items():
+    for target, mount in made.spec.mounts.items():
         volume = uses.get(named_key(Kind.VOLUME, stack_of(made.key), mount.source)) if mount.type == "volume" else None
         if volume is not None and isinstance(volume.spec, VolumeSpec) and volume.spec.driver_opts:
             found[target] = elsewhere.kept_options(volume.spec)
     return found
-
-
-def _bundle(layout: Layout, made: Made) -> str:
-    return f"{layout.bundles}/{made.incarnation}"
-
-
-def _spec(made: Made) -> ContainerSpec:
-    assert isinstance(made.spec, ContainerSpec)
-    return made.spec

@@ -85,8 +85,8 @@ class ContainerDriver:
         return image
 
     def _write(self, made: Made, uses: Uses, image: LocalImage) -> None:
-        sources = mounting.prepare_sources(self.layout, made, uses)
         path = self._bundle(made)
+        sources = mounting.prepare_sources(self.layout, path, made, uses)
         with lifecycle.locked(path, made.key, doing="prepare"):
             contents.write_files(path, made, self.read_content)
             writing.write_bundle(
@@ -158,7 +158,7 @@ class ContainerDriver:
         image = read_image(self.layout, new.image)
         path = self._bundle(new)
         stack.mount_root(self.layout, new.incarnation, _diff_ids(image))
-        sources = mounting.prepare_sources(self.layout, new, uses)
+        sources = mounting.prepare_sources(self.layout, path, new, uses)
         with lifecycle.locked(path, new.key, doing="update"):
             now = status.read_status(path, new.incarnation)
             changed = contents.write_files(path, new, self.read_content)
