@@ -162,12 +162,12 @@ def _show_source(source: "SourceState", of_it: "list[StackState]") -> None:
             show(f"      {clean(line)}")
     for stack in of_it:
         if stack.gone:
-            show(f"    {stack.stack}: not in it any more; it stays until `reconcile delete {stack.stack} --take-over`")
+            show(f"    {stack.stack}: not in it any more")
         elif stack.waits:
             show(f"    {stack.stack}: {clean(stack.waits)}")
         elif stack.problem:
             _show_lines(f"{stack.stack}: ", stack.problem)
-        if stack.wanted is not None and not stack.synced:
+        if stack.wanted is not None and not stack.synced and stack.wanted != stack.running:
             runs = _commit(stack.running) if stack.running is not None else "nobody knows which, yet"
             show(f"      wanted {_commit(stack.wanted)} for {since(stack.since)}; as of {runs}")
 

@@ -115,7 +115,8 @@ class Standings:
                     held.version, held.since, held.problem = version, time.time(), ""
                     held.waiting = held.waits = ""
                     renewed.append(stack)
-                else:  # A commit that changed nothing of it.
+                else:  # A commit that changed nothing of it, or what came after it is invalid.
+                    held.since = time.time() if version.invalid and not held.version.invalid else held.since
                     held.version = version
                     held.running = version.stack.commit if held.synced else held.running
             if not sighting.problems and not sighting.unsettled:
@@ -124,6 +125,7 @@ class Standings:
             own = {stack: held for stack, held in self._by_name.items() if held.source == source}
             gone = sorted(own.keys() - sighting.versions.keys())
             for stack in gone:
+                own[stack].since = time.time() if own[stack].version is not None else own[stack].since
                 own[stack].version = None
                 own[stack].waiting = own[stack].waits = ""
         return Differences(renewed=tuple(renewed), claimed=tuple(claimed), gone=tuple(gone), left=len(own) - len(gone))
@@ -137,7 +139,8 @@ class Standings:
                 file=held.version.stack.source if held.version is not None else "",
                 since=held.since,
                 gone=held.version is None,
-                synced=held.synced,
+                synced=held.synced and not (held.version and held.version.invalid),
+                invalid=held.version.invalid if held.version is not None else "",
                 problem=held.problem,
                 waits=held.waits,
                 wanted=render_commit(held.version.stack.commit) if held.version is not None else None,

@@ -36,7 +36,7 @@ class State(StrEnum):
     DRIFTED = "drifted"
     """Something of it was removed or altered though no manifest changed."""
     HELD = "held"
-    """Somebody holds it, or one of its containers."""
+    """Somebody holds it, or one of its containers; or somebody must say what is to become of it."""
     SYNCED = "synced"
     """As it was last applied."""
 
@@ -68,6 +68,8 @@ class What(StrEnum):
     """It is not as its source wants it, and the controller says why."""
     WAITS = "waits"
     """What its source wants waits for approval."""
+    LEFT = "left"
+    """Its source has it no more."""
 
 
 _STATE_OF = {
@@ -83,6 +85,7 @@ _STATE_OF = {
     What.HELD: State.HELD,
     What.SOURCE: State.FAILED,
     What.WAITS: State.HELD,
+    What.LEFT: State.HELD,
 }
 _IN_MOTION = frozenset({What.FAILED, What.DOWN, What.GONE, What.DRIFT, What.UNFINISHED})
 """What an apply that is at work may be about to change: said when it is done."""
@@ -106,6 +109,8 @@ class Served(Struct, frozen=True, kw_only=True):
     synced: bool
     problem: str = ""
     waits: str = ""
+    gone: bool = False
+    """Its source has it no more."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -218,6 +223,9 @@ def _of_source(stack: StackRecord, served: Served | None) -> Iterator[Finding]:
         yield Finding(what=What.SOURCE, text=served.problem.partition("\n")[0])
     if served is not None and served.waits:
         yield Finding(what=What.WAITS, text=served.waits)
+    if served is not None and served.gone:
+        text = f"its source has it no more; it stays until `reconcile delete {stack.name} --take-over`"
+        yield Finding(what=What.LEFT, text=text)
 
 
 def _of_stack(stack: StackRecord, revision: Revised | None, *, now: float) -> Iterator[Finding]:

@@ -53,9 +53,12 @@ class StackState(Struct, frozen=True, kw_only=True):
     source: str
     file: str
     synced: bool
-    """Whether what the source wants was applied."""
+    """Whether what the source wants was applied; never where that can't be read or is gone."""
     since: float
+    """Since when the source wants what it wants, has it no more, or is invalid."""
     problem: str = ""
+    invalid: str = ""
+    """The entry of the source that is invalid by now, so that its last version stays."""
     waits: str = ""
     """What of it waits for approval, and for which command."""
     gone: bool = False

@@ -46,7 +46,7 @@ def status(root: Root, stack: str = "") -> Report:
     now = time.time()
     plan = make_drift_plan(stacks=looked.stacks, records=looked.records, observation=looked.observation, now=now)
     records, statuses = _by_stack(looked)
-    served = {} if serving is None else {one.stack: _served(one) for one in serving.stacks if not one.gone}
+    served = {} if serving is None else {one.stack: _served(one) for one in serving.stacks}
     conditions = tuple(
         judge_stack(
             known[name],
@@ -71,7 +71,9 @@ def status(root: Root, stack: str = "") -> Report:
 
 
 def _served(state: StackState) -> Served:
-    return Served(since=state.since, synced=state.synced, problem=state.problem, waits=state.waits)
+    invalid = f"{state.invalid} is invalid by now, its last version stays" if state.invalid else ""
+    problem = state.problem or invalid
+    return Served(since=state.since, synced=state.synced, problem=problem, waits=state.waits, gone=state.gone)
 
 
 def _by_stack(looked: Look) -> tuple[dict[str, dict[Key, Record]], dict[str, dict[Key, Status]]]:

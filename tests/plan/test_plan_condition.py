@@ -207,6 +207,10 @@ def served(**fields: Any) -> Served:
         (served(), ["progressing 2/2"]),
         (served(problem="no image\nits log"), ["failed 2/2", "source stack: no image"]),
         (served(waits="waits for approval: 3 actions"), ["held 2/2", "waits stack: waits for approval: 3 actions"]),
+        (
+            served(gone=True),
+            ["held 2/2", "left stack: its source has it no more; it stays until `reconcile delete blog --take-over`"],
+        ),
     ],
 )
 def test_stack_of_a_source_is_not_synced_before_it_is_as_its_source_wants_it(said: Served, expected: list[str]) -> None:

@@ -69,10 +69,16 @@ def test_files_become_stacks_and_what_is_wrong_is_in_the_status(served: Served) 
     served.wait(lambda: served.status()["controller"]["sources"][0]["problems"], "the status says it")
     told = served.world.run("status", check=2).out
     assert "shop.yaml: invalid, its last version stays" in told
+    assert re.search(r"^shop +failed ", told, re.MULTILINE), "what runs is not what the file says"
+    assert "shop.yaml is invalid by now" in told
+    assert "1 of 2 stacks as it wants them" in told
     assert "memry: unknown key" in told
     assert served.serves(8082)
     (served.folder / "shop.yaml").unlink()
     served.wait(lambda: any(one["gone"] for one in served.status()["controller"]["stacks"]), "it is told to be gone")
+    told = served.world.run("status", check=2).out
+    assert re.search(r"^shop +held ", told, re.MULTILINE), "nobody says what is to become of it"
+    assert "`reconcile delete shop --take-over`" in told
     assert served.serves(8082)
     code, err = served.stop()
     assert code == 0

@@ -115,7 +115,13 @@ class DirectorySource:
             own = structs.replace(stack, origin=f"{SOURCE}{self.name}")
             # Who may not ask for everything does not say either what was applied by hand and is his.
             by_hand = "" if first.confined else stack.origin
-            versions[stack_name] = Version(stack=own, by_hand=by_hand, token=first.token, confined=first.confined)
+            versions[stack_name] = Version(
+                stack=own,
+                by_hand=by_hand,
+                token=first.token,
+                invalid=entries[0] if first.problem else "",
+                confined=first.confined,
+            )
             for other in entries[1:]:
                 problems[other] = f"{other}: the stack {stack_name} is in {entries[0]} already; rename one of them"
         return Sighting(versions=versions, problems=problems, broken=broken, unsettled=unsettled)

@@ -15,6 +15,8 @@ class Version(Struct, frozen=True, kw_only=True):
     """The origin that the manifest has where a person applies it: what that owns, its source may take over."""
     token: str
     """Differs where anything of it may differ: the manifest or a file that it names."""
+    invalid: str = ""
+    """The entry that is invalid by now, where this is the last version of it that was not."""
     confined: bool = False
     """Whether it may borrow nothing of stacks that are not its source's."""
 
