@@ -21,7 +21,7 @@ from reconciler.controller.teller import Announce, Teller, all_words, brief_word
 from reconciler.model.errors import NotAllowed, NotFound, ReconcileError, RolledBack
 from reconciler.model.events import AnyEvent
 from reconciler.model.key import Key, stack_of
-from reconciler.model.plan import Action
+from reconciler.model.plan import Action, Reason
 from reconciler.model.units import render_duration
 from reconciler.plan.approval import needs_approval
 from reconciler.plan.borrowing import borrowed_keys
@@ -313,7 +313,8 @@ class Keeper:
         seen = self.sightings.get(held.source)
         commit = seen.commit.id if seen is not None and seen.commit is not None else ""
         with gone, acting_as(f"serve {held.source}", pid=os.getpid(), source=held.source, commit=commit):
-            delete(self.root, Doomed(stack=name, take_over=True), self._options(), face=Face(emit=self._tell))
+            doomed = Doomed(stack=name, take_over=True, reason=Reason.NOT_WANTED)
+            delete(self.root, doomed, self._options(), face=Face(emit=self._tell))
         self.standings.forget(name)
         self.say(f"gone {name}", f"stack {name} was deleted, for it is no longer in {held.source}; its volumes stay", name)
         self.say(f"gone {name}", "", name)

@@ -23,6 +23,7 @@ def make_delete_plan(
     *,
     volumes: Collection[Key] = (),
     wanted: Collection[Key] = (),
+    reason: Reason = Reason.REQUESTED,
     stacks: Mapping[str, StackRecord],
     records: Mapping[Key, Record],
     observation: Observation,
@@ -39,7 +40,7 @@ def make_delete_plan(
     asked = {key for key in keys if key in ours and kind_of(key) is not Kind.VOLUME} | {*volumes} & ours.keys()
     _check_users(asked, ours)
     scene = Scene(specs={}, pins={}, records=ours, observation=observation)
-    steps = order_steps({key: Decision(key=key, verb=Verb.DELETE, reason=Reason.REQUESTED) for key in asked}, scene)
+    steps = order_steps({key: Decision(key=key, verb=Verb.DELETE, reason=reason) for key in asked}, scene)
     again = sorted(asked & {*wanted}, key=sort_key)
     kept = sorted((key for key in keys if key in ours and key not in asked), key=sort_key)
     plan = Plan(

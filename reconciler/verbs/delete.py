@@ -10,7 +10,7 @@ from reconciler.model.errors import NotFound, Usage
 from reconciler.model.events import Emit
 from reconciler.model.key import RUN_STACK, Key, Kind, kind_of, split_key, split_replica_volume, stack_of
 from reconciler.model.observation import Observation
-from reconciler.model.plan import Plan
+from reconciler.model.plan import Plan, Reason
 from reconciler.model.record import Record
 from reconciler.plan.delete import find_unused, make_delete_plan
 from reconciler.plan.limits import check_deletable
@@ -36,6 +36,7 @@ class Doomed(Struct, frozen=True, kw_only=True):
     origin: str = ""
     """Of the manifest that the delete was asked by; "" where it was asked by name."""
     take_over: bool = False
+    reason: Reason = Reason.REQUESTED
 
 
 def delete(root: Root, doomed: Doomed, options: ApplyOptions, *, face: Face) -> Applied:
@@ -82,6 +83,7 @@ def delete_plan(looked: Look, doomed: Doomed, observation: Observation, *, wante
         keys,
         volumes=_volumes(own, doomed),
         wanted=wanted,
+        reason=doomed.reason,
         stacks=looked.stacks,
         records=looked.records,
         observation=observation,

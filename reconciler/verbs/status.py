@@ -58,7 +58,7 @@ def status(root: Root, stack: str = "") -> Report:
             now=now,
             served=served.get(name),
         )
-        for name in ([stack] if stack else known)
+        for name in ([stack] if stack else sorted(known))
     )
     if serving is not None and stack:
         serving = serving.only(stack)

@@ -236,6 +236,8 @@ def test_with_prune_what_leaves_the_folder_is_deleted_and_its_volumes_stay(open_
     gone(controlled, "shop")
     assert controlled.commands() == {"blog": "a"}
     assert set(controlled.machine.volumes) == data
+    done = [event for event in controlled.events if isinstance(event, ActionDone) and event.verb == "delete"]
+    assert {event.because for event in done} == {"it is no longer in the manifest"}
     assert "stack shop was deleted" in " ".join(controlled.notes())
     calls = len(controlled.machine.calls)
     controlled.run(600)
