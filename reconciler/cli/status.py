@@ -157,7 +157,8 @@ def _show_source(source: "SourceState", of_it: "list[StackState]") -> None:
         if source.answered_at:
             show(f"      it answered last {since(source.answered_at)} ago")
     for name, problem in sorted(source.problems.items()):
-        show(f"    {clean(name)}: invalid, its last version stays")
+        stays = ", its last version stays" if any(stack.invalid == name for stack in of_it) else ""
+        show(f"    {clean(name)}: invalid{stays}")
         for line in problem.splitlines():
             show(f"      {clean(line)}")
     for stack in of_it:
