@@ -42,22 +42,26 @@ def status(ctx: click.Context, *, stack: str, form: str, root: Path | None) -> i
 
 
 def _show_hosts(ctx: click.Context, hosts: list[str], question: "Status", form: str) -> int:
-    """One after the other; who does not answer is told, and the others are asked all the same: exit code 1 then."""
+    """One after the other, by the names that contexts have for them; who does not answer is told, and the others are asked
+    all the same: exit code 1 then."""
+    from reconciler.cli.context import read_contexts
     from reconciler.cli.render import show, show_error, show_json
     from reconciler.model.errors import ReconcileError
 
+    names = {host: name for name, host in read_contexts()[1].items()}
     reports: dict[str, Any] = {}
     for host in hosts:
         ctx.obj["host"] = host
+        name = names.get(host, host)
         try:
-            reports[host] = ask(ctx, None, question)
+            reports[name] = ask(ctx, None, question)
         except ReconcileError as error:
-            reports[host] = None
+            reports[name] = None
             show_error(error)
             continue
         if form != "json":
-            show(f"{host}:")
-            _show(reports[host], _read_serving(reports[host]))
+            show(f"{name}:")
+            _show(reports[name], _read_serving(reports[name]))
             show()
     if form == "json":
         show_json(reports)
