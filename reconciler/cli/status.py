@@ -114,6 +114,7 @@ def _show(report: dict[str, Any], serving: "Serving | None") -> None:
     if serving is not None:
         show()
         _show_serving(serving)
+        _show_unserved(report["stacks"], {source.name for source in serving.sources})
     elif last := report.get("last_controller"):
         show()
         show(_say_last(last))
@@ -143,6 +144,21 @@ def _show_serving(serving: "Serving") -> None:
             show(f"    {clean(line)}")
     for source in serving.sources:
         _show_source(source, [stack for stack in serving.stacks if stack.source == source.name])
+
+
+def _show_unserved(stacks: list[dict[str, Any]], served: set[str]) -> None:
+    """Stacks of sources that this controller has not: mended as they are recorded, and nobody follows what is wanted."""
+    from reconciler.api.look import clean
+    from reconciler.cli.render import show
+    from reconciler.model.record import SOURCE
+
+    unserved: dict[str, list[str]] = {}
+    for one in stacks:
+        name = one["origin"].removeprefix(SOURCE)
+        if one["origin"].startswith(SOURCE) and name not in served:
+            unserved.setdefault(name, []).append(one["stack"])
+    for name, names in sorted(unserved.items()):
+        show(f"  {clean(name)}  not served: nobody follows what it wants of {', '.join(names)}")
 
 
 def _show_source(source: "SourceState", of_it: "list[StackState]") -> None:

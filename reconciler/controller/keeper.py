@@ -22,11 +22,11 @@ from reconciler.model.errors import NotAllowed, NotFound, ReconcileError, Rolled
 from reconciler.model.events import AnyEvent
 from reconciler.model.key import Key, stack_of
 from reconciler.model.plan import Action, Reason
+from reconciler.model.record import SOURCE
 from reconciler.model.units import render_duration
 from reconciler.plan.approval import needs_approval
 from reconciler.plan.borrowing import borrowed_keys
 from reconciler.plan.exits import LASTING
-from reconciler.plan.limits import SOURCE
 from reconciler.plan.make import make_drift_plan
 from reconciler.plan.mending import keep_mended
 from reconciler.verbs.apply import ApplyOptions, apply, apply_saved
@@ -119,7 +119,7 @@ class Keeper:
                 self._teller.forget(f"broken {name}", f"stale {name}", f"polled {name}", f"entry {name} ", f"claim {name} ")
         for name in sorted(gone):
             stacks = self.standings.release(name)
-            kept = f"; {', '.join(stacks)} stay as they are, and are mended as they are recorded" if stacks else ""
+            kept = f"; what runs stays, and is mended as it is recorded: {', '.join(stacks)}" if stacks else ""
             self.say(f"unserved {name}", f"{name} is not served any more{kept}")
         for name in self.sources:
             self.say(f"unserved {name}", "", over=f"{name} is served again")

@@ -17,6 +17,8 @@ UNKNOWN = "unknown"
 
 DONE = "done"
 """The result of a revision that was reached."""
+SOURCE = "source:"
+"""What the origin of a stack begins with that a source of the controller owns."""
 GOING_BACK = "rollback to "
 """How the source of a revision begins that a going back made, and no manifest; the number of where it went follows."""
 

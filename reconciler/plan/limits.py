@@ -10,13 +10,10 @@ from reconciler.model.errors import NeedsAllowDelete, OriginDiffers
 from reconciler.model.key import Key, Kind, kind_of, stack_of
 from reconciler.model.observation import Observation, Phase
 from reconciler.model.plan import Action, Plan, Reason, Verb
-from reconciler.model.record import Desired, Record, StackRecord
+from reconciler.model.record import SOURCE, Desired, Record, StackRecord
 
 FEWEST = 3
 """Containers that a stack must have for the limit on deletes to hold."""
-
-SOURCE = "source:"
-"""What the origin of a stack begins with that a source of the controller owns."""
 
 ASKED_FOR = frozenset({Verb.REPLACE, Verb.DELETE})
 

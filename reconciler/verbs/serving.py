@@ -90,10 +90,10 @@ class Serving(Struct, frozen=True, kw_only=True):
         sources = any(source.broken or source.stale or source.problems for source in self.sources)
         return bool(self.problem) or sources or any(stack.problem or stack.waits or stack.gone for stack in self.stacks)
 
-    def only(self, stack: str) -> "Serving":
-        """What it says of one stack, and of its source."""
+    def only(self, stack: str, source: str) -> "Serving":
+        """What it says of one stack, and of the source that it is recorded to be of."""
         stacks = tuple(one for one in self.stacks if one.stack == stack)
-        names = {one.source for one in stacks}
+        names = {source, *(one.source for one in stacks)}
         sources = tuple(source for source in self.sources if source.name in names)
         return msgspec.structs.replace(self, sources=sources, stacks=stacks)
 

@@ -10,9 +10,8 @@ from msgspec import Struct
 from reconciler.model.errors import NotFound
 from reconciler.model.key import Key, split_key
 from reconciler.model.observation import Status, Stray
-from reconciler.model.record import Record, StackRecord
+from reconciler.model.record import SOURCE, Record, StackRecord
 from reconciler.plan.condition import Condition, Revised, Served, judge_stack
-from reconciler.plan.limits import SOURCE
 from reconciler.plan.make import make_drift_plan
 from reconciler.verbs.look import Look, look
 from reconciler.verbs.observe import status_of
@@ -61,7 +60,7 @@ def status(root: Root, stack: str = "") -> Report:
         for name in ([stack] if stack else sorted(known))
     )
     if serving is not None and stack:
-        serving = serving.only(stack)
+        serving = serving.only(stack, known[stack].origin.removeprefix(SOURCE))
     return Report(
         stacks=conditions,
         strays=() if stack else looked.observation.strays,

@@ -167,7 +167,7 @@ def test_source_that_is_taken_out_leaves_its_stacks_and_one_that_is_added_brings
     controlled.run(3)
     assert controlled.commands() == {"blog": "a", "shop": "s"}
     told = controlled.notes()
-    assert f"{controlled.folder} is not served any more; blog stay as they are, and are mended as they are recorded" in told
+    assert f"{controlled.folder} is not served any more; what runs stays, and is mended as it is recorded: blog" in told
     controlled.machine.vanish(container_key("blog", "web"))
     controlled.run(controlled.policy.resync + 2)
     assert controlled.commands() == {"blog": "a", "shop": "s"}
@@ -193,7 +193,10 @@ def test_source_with_other_variables_keeps_the_last_version_of_what_they_make_in
     source.use({}, lambda _: None)
     third = source.read()
     assert third.problems.keys() == {"blog.yaml", "shop.yaml"}
-    assert third.versions == second.versions
+    assert {name: version.token for name, version in third.versions.items()} == {
+        name: version.token for name, version in second.versions.items()
+    }
+    assert [version.invalid for version in third.versions.values()] == ["blog.yaml", "shop.yaml"]
 
 
 def test_drift_of_parts_that_are_only_told_is_left_and_the_rest_is_mended(open_controlled) -> None:

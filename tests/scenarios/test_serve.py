@@ -127,7 +127,11 @@ def test_configuration_is_read_anew_on_sighup_and_a_bad_one_changes_nothing(serv
     served.wait(lambda: served.serves(8082), "what the new source has is up")
     assert [one["name"] for one in served.status()["controller"]["sources"]] == [str(more)]
     assert served.status()["controller"]["problem"] == ""
-    assert f"{served.folder} is not served any more; blog stay as they are" in served.world.run("events").out
+    told = f"{served.folder} is not served any more; what runs stays, and is mended as it is recorded: blog"
+    assert told in served.world.run("events").out
+    for words in ([], ["blog"]):
+        told = served.world.run("status", *words, check=0).out
+        assert f"{served.folder}  not served: nobody follows what it wants of blog" in told
     assert served.world.pid("blog/web") == pid
 
 

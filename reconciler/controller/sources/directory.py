@@ -16,10 +16,9 @@ from reconciler.controller.sources.terms import Terms
 from reconciler.linux.settled import is_being_written
 from reconciler.manifest.sopsfile import is_sops_file
 from reconciler.model.errors import BadManifest, Problem, ReconcileError
-from reconciler.model.record import Stack
+from reconciler.model.record import SOURCE, Stack
 from reconciler.model.spec import UNREAD, ContainerSpec
 from reconciler.plan.allow import find_refused
-from reconciler.plan.limits import SOURCE
 from reconciler.verbs.plan import load
 
 _SUFFIXES = (".yaml", ".yml")

@@ -23,9 +23,8 @@ from reconciler.controller.sources.signers import Signers
 from reconciler.controller.sources.terms import Terms
 from reconciler.linux import files
 from reconciler.model.errors import ReconcileError, SourceFailed
-from reconciler.model.record import Commit, Stack
+from reconciler.model.record import SOURCE, Commit, Stack
 from reconciler.plan.allow import Allow
-from reconciler.plan.limits import SOURCE
 
 JITTER = 0.2
 """By so much of itself an interval is longer or shorter: machines of one kind do not all ask at once."""
