@@ -19,7 +19,11 @@ pytestmark = pytest.mark.root
 
 
 def run_again(bundles: Bundles, made: object, first: int) -> None:
-    wait_for(lambda: bundles.status(made).phase is Phase.RUNNING and bundles.status(made).pid != first)
+    def runs() -> bool:
+        now = bundles.status(made)  # Race: one look, for between two it may have ended.
+        return now.phase is Phase.RUNNING and now.pid != first
+
+    wait_for(runs)
 
 
 def test_killed_container_runs_again_at_once(bundles: Bundles) -> None:

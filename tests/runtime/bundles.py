@@ -123,7 +123,11 @@ class Bundles:
         os.kill(now.pid, number)
 
     def wait_exited(self, made: Made) -> Status:
-        wait_for(lambda: self.status(made).phase is Phase.EXITED and not self.status(made).restarting)
+        def rests() -> bool:
+            now = self.status(made)  # Race: one look, for between two it may run again.
+            return now.phase is Phase.EXITED and not now.restarting
+
+        wait_for(rests)
         return self.status(made)
 
     def monitors(self) -> set[int]:

@@ -32,6 +32,12 @@ def phase(world: World, name: str) -> str:
     return found["status"]["phase"] if found else "gone"
 
 
+def runs_anew(world: World, name: str, pid: int) -> bool:
+    """Race: one look, for between two it may have ended."""
+    status = world.record(name)["status"]
+    return status["phase"] == "running" and status["pid"] != pid
+
+
 @contextmanager
 def running(world: World, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A command that is left running; ended at the end where it has not."""
@@ -238,7 +244,7 @@ def test_restart_policy_holds_for_what_was_run(world: World):
     name = started(world, "--restart", "always", BOX, "pause")
     pid = world.pid(name)
     world.kill(pid)
-    wait_until(lambda: phase(world, name) == "running" and world.pid(name) != pid, "it runs again")
+    wait_until(lambda: runs_anew(world, name, pid), "it runs again")
 
 
 def test_detached_with_rm_is_removed_by_whoever_comes_next(world: World):
@@ -306,7 +312,7 @@ def test_wait_ends_when_it_is_stopped_and_not_when_it_restarts(world: World):
     with running(world, "wait", name) as process:
         pid = world.pid(name)
         world.kill(pid)
-        wait_until(lambda: phase(world, name) == "running" and world.pid(name) != pid, "it runs again")
+        wait_until(lambda: runs_anew(world, name, pid), "it runs again")
         assert process.poll() is None
         world.run("stop", name, check=0)
         out, _ = process.communicate(timeout=30)
