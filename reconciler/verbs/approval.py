@@ -136,6 +136,10 @@ def approve(root: Root, waiting: Waiting, options: ApplyOptions, *, face: Face) 
 
 def _drop_stale(root: Root, waiting: Waiting, error: StalePlan) -> StalePlan:
     drop_waiting(root, waiting.stack)
+    with Recorder(root, lambda _: None, [waiting.stack]) as told:  # Who asked is told by the error.
+        name = f"stack {waiting.stack} of {waiting.source}"
+        text = f"{read_actor().name} approved {waiting.words} of {name}, which was refused: the plan is stale"
+        told(Note(text=text, level="warning"))
     error.hint = "the controller plans it anew: look at `reconcile status`, then approve that"
     return error
 

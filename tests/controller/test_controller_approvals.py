@@ -90,6 +90,9 @@ def test_a_plan_that_does_not_fit_any_more_is_refused_and_made_anew(asking: Cont
     with pytest.raises(StalePlan, match=r"stack blog of .*: the plan is stale") as told:
         approve_all(asking)
     assert "approve that" in told.value.hint
+    with asking.root.store.read() as tx:
+        notes = [getattr(row.event, "text", "") for row in tx.events(stack="blog")]
+    assert any(text.endswith("which was refused: the plan is stale") for text in notes), "who tried is on record"
     assert asking.commands() == {}
     asking.queue.add("approvals", asking.now)
     asking.run(3)
