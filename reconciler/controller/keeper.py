@@ -231,6 +231,7 @@ class Keeper:
                 self._changed()
                 return None
         except RolledBack as error:  # Not again by itself: it waits for what its source says next.
+            error.hint = f"mend it in {held.source}: its next version is tried"
             self._reach(held, version, all_words(error))
             self.say(
                 f"back {name}",

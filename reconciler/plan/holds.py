@@ -17,8 +17,9 @@ def render_hold(hold: Hold, status: Status, *, now: float) -> str:
 
 
 def render_stack_hold(hold: Hold, *, now: float) -> str:
-    """A stack's, which only a rollback makes."""
-    return f"held: {_since(hold, now)}; apply --resume ends it"
+    """A stack's, which only a rollback makes. Who keeps to a source has what its source says next."""
+    what = "another version" if hold.who.startswith("serve ") else "apply --resume"
+    return f"held: {_since(hold, now)}; {what} ends it"
 
 
 def render_held_back(stack: str, hold: Hold, number: int, *, now: float) -> str:

@@ -68,6 +68,10 @@ WAYS: dict[str, tuple[Callable[[], Condition], list[str]]] = {
         lambda: judged(blog(), hold=Hold(kind="rollback", who="ann", when=NOW - 60, why="slow")),
         ["held 2/2", "held stack: held: rollback by ann 1m ago (slow); apply --resume ends it"],
     ),
+    "held for another version of its source": (
+        lambda: judged(blog(), hold=Hold(kind="rollback", who="serve /stacks", when=NOW - 60, why="slow")),
+        ["held 2/2", "held stack: held: rollback by serve /stacks 1m ago (slow); another version ends it"],
+    ),
     "a part is missing": (
         lambda: judged(blog().drifted(FRONT, bridge=Part(state="missing"))),
         ["drifted 2/2", f"drift {FRONT}: bridge: present → missing (apply: update)"],

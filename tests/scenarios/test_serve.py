@@ -144,6 +144,8 @@ def test_version_that_does_not_run_is_rolled_back_and_waits_for_another(served: 
     assert served.serves(8081)
     told = served.world.run("status", check=2).out
     assert "held: rollback by serve" in told
+    assert "another version ends it" in told
+    assert f"mend it in {served.folder}: its next version is tried" in told
     assert "no such table" in told
     served.write("blog", 8081, ', env: {MENDED: "1"}')
     served.wait(lambda: served.world.run("status").code == 0, "the next version is taken, and all is well")
