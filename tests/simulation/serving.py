@@ -6,6 +6,7 @@ but what its source has no more, where that is asked for and the source can be b
 named; and once faults end, two looks later all is as the files say.
 """
 
+import os
 import random
 import re
 import shutil
@@ -293,6 +294,11 @@ class Served(World):
     def manifests(self) -> list[Path]:
         return sorted(self.folder.glob("[!.]*.yaml")) if self.folder.is_dir() else []
 
+    def being_written(self) -> set[str]:
+        """Stacks whose files in the folder somebody writes; not those that went with what was mounted there."""
+        here = {path.stat().st_ino for path in self.manifests()}
+        return {stack for stack, (file, _) in self.open.items() if os.fstat(file.fileno()).st_ino in here}
+
     def recorded_containers(self) -> dict[str, set[str]]:
         """Their names, by stack; of a stack of which only volumes are left, none."""
         with self.store.read() as tx:
@@ -301,13 +307,14 @@ class Served(World):
 
     def note_what_may_go(self) -> None:
         """Whether the folder can be believed now, and what it has no more."""
-        texts = [path.read_text() for path in self.manifests() if path.stem.partition("-")[0] not in self.open]
+        written = self.being_written()
+        texts = [path.read_text() for path in self.manifests() if path.stem.partition("-")[0] not in written]
         whole = all(text.startswith("apiVersion") and "image:" in text for text in texts)
         there = {stack: text for text in texts for stack in STACKS if f"name: {stack}\n" in text and "image:" in text}
         for stack, text in there.items():
             self.whole[stack] = set() if "bad:1" in text else names_in(text)
-        self.may_go -= there.keys() | self.open.keys()
-        if self.prune and texts and whole and not self.open:
+        self.may_go -= there.keys() | written
+        if self.prune and texts and whole and not written:
             self.may_go |= set(STACKS) - there.keys()
 
     def check_step(self, before: dict[str, tuple[Key, int]], stacks: dict[str, set[str]], *, deleted_by_hand: str) -> None:

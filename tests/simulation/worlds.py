@@ -25,7 +25,7 @@ from reconciler.engine.memory.engine import MemoryEngine
 from reconciler.engine.memory.machine import Machine, Published
 from reconciler.linux import failpoint
 from reconciler.manifest.load import load_stacks
-from reconciler.model.errors import Failed, ReconcileError
+from reconciler.model.errors import Failed, NotFound, ReconcileError
 from reconciler.model.events import ActionFailed, AnyEvent, silent
 from reconciler.model.key import Key, Kind, container_key, kind_of, make_key
 from reconciler.model.observation import Phase, missing
@@ -150,6 +150,8 @@ class World(Root):
         """The volumes that had their data after the last step."""
         self.touched: set[Key] = set()
         """What the step itself is about, beside its plan."""
+        self.cut_short: set[str] = set()
+        """What a stop that did not get to its end was asked for."""
         self.asked_to_go: set[str] = set()
         """The volumes whose data the step was told to remove."""
         self.copies: list[bytes] = []
@@ -289,7 +291,10 @@ class World(Root):
 
     def do_stop(self, step: Step) -> None:
         self.touched |= _replicas(step)
-        containers.stop(self, f"{step.stack}/{step.name}", emit=silent)
+        name = f"{step.stack}/{step.name}"
+        self.cut_short.add(name)
+        containers.stop(self, name, emit=silent)
+        self.cut_short.discard(name)
 
     def do_start(self, step: Step) -> None:
         self.touched |= _replicas(step)
@@ -465,6 +470,10 @@ class World(Root):
                 if isinstance(spec, ContainerSpec) and spec.restart == "always" and key not in running:
                     raise Wrong(f"{key} is wanted and does not run")
             self.check_wanted(wanted)
+        for name in self.cut_short:  # "though it runs: `reconcile stop` again", where no apply has ended the hold
+            if name.partition("/")[0] not in self.wanted:
+                with suppress(NotFound):
+                    containers.stop(self, name, emit=silent)
         self.check_unique(self.look_at_all(), settled=True)
         data = set(self.machine.volumes)
         for name in STACKS:
