@@ -35,6 +35,11 @@ class Standing(Struct, kw_only=True):
     """It is gone from its source, and is to be deleted for that."""
 
     @property
+    def invalid(self) -> str:
+        """The entry of its source that is invalid by now, so that its last version stays."""
+        return self.version.invalid if self.version is not None else ""
+
+    @property
     def synced(self) -> bool:
         """Whether what the source wants was applied."""
         return self.version is not None and self.reached == self.version.token and not self.problem
@@ -116,7 +121,8 @@ class Standings:
                     held.waiting = held.waits = ""
                     renewed.append(stack)
                 else:  # A commit that changed nothing of it, or what came after it is invalid.
-                    held.since = time.time() if version.invalid and not held.version.invalid else held.since
+                    if version.invalid and not held.invalid:
+                        held.since = time.time()
                     held.version = version
                     held.running = version.stack.commit if held.synced else held.running
             if not sighting.problems and not sighting.unsettled:
@@ -125,7 +131,8 @@ class Standings:
             own = {stack: held for stack, held in self._by_name.items() if held.source == source}
             gone = sorted(own.keys() - sighting.versions.keys())
             for stack in gone:
-                own[stack].since = time.time() if own[stack].version is not None else own[stack].since
+                if own[stack].version is not None:
+                    own[stack].since = time.time()
                 own[stack].version = None
                 own[stack].waiting = own[stack].waits = ""
         return Differences(renewed=tuple(renewed), claimed=tuple(claimed), gone=tuple(gone), left=len(own) - len(gone))
@@ -139,8 +146,8 @@ class Standings:
                 file=held.version.stack.source if held.version is not None else "",
                 since=held.since,
                 gone=held.version is None,
-                synced=held.synced and not (held.version and held.version.invalid),
-                invalid=held.version.invalid if held.version is not None else "",
+                synced=held.synced and not held.invalid,
+                invalid=held.invalid,
                 problem=held.problem,
                 waits=held.waits,
                 wanted=render_commit(held.version.stack.commit) if held.version is not None else None,

@@ -6,14 +6,15 @@ shown, or none. No plan is made here.
 
 import hashlib
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct, structs
 
 from reconciler.linux import files
-from reconciler.model.errors import LockTimeout, NeedsYes, NotFound, RootError, StalePlan
-from reconciler.model.events import Note
+from reconciler.model.errors import LockTimeout, NeedsYes, NotFound, ReconcileError, RootError, StalePlan
+from reconciler.model.events import Note, silent
 from reconciler.model.plan import Plan
 from reconciler.plan.stale import check_fresh
 from reconciler.verbs.apply import Applied, ApplyOptions, apply_saved
@@ -110,7 +111,7 @@ def approve(root: Root, waiting: Waiting, options: ApplyOptions, *, face: Face) 
     try:
         check_fresh(plan, stacks=looked.stacks, records=looked.records, observation=looked.observation, path=name)
     except StalePlan as error:
-        raise _drop_stale(root, waiting, error) from None
+        raise _drop_stale(root, waiting, name, error) from None
     face.show(plan)
     if not options.yes:
         _ask(waiting, face)
@@ -124,7 +125,7 @@ def approve(root: Root, waiting: Waiting, options: ApplyOptions, *, face: Face) 
         with acting_as(asked, uid=approver.uid, pid=approver.pid, source=waiting.source, commit=commit):
             applied = apply_saved(root, plan, name, how, take_over=waiting.take_over, face=Face(emit=face.emit))
     except StalePlan as error:
-        raise _drop_stale(root, waiting, error) from None
+        raise _drop_stale(root, waiting, name, error) from None
     except (NeedsYes, LockTimeout):
         raise
     except BaseException:
@@ -134,10 +135,10 @@ def approve(root: Root, waiting: Waiting, options: ApplyOptions, *, face: Face) 
     return applied
 
 
-def _drop_stale(root: Root, waiting: Waiting, error: StalePlan) -> StalePlan:
+def _drop_stale(root: Root, waiting: Waiting, name: str, error: StalePlan) -> StalePlan:
     drop_waiting(root, waiting.stack)
-    with Recorder(root, lambda _: None, [waiting.stack]) as told:  # Who asked is told by the error.
-        name = f"stack {waiting.stack} of {waiting.source}"
+    # Who asked is told by the error, also where it can't be recorded.
+    with suppress(ReconcileError), Recorder(root, silent, [waiting.stack]) as told:
         text = f"{read_actor().name} approved {waiting.words} of {name}, which was refused: the plan is stale"
         told(Note(text=text, level="warning"))
     error.hint = "the controller plans it anew: look at `reconcile status`, then approve that"
