@@ -241,6 +241,8 @@ class Keeper:
             )
             return None
         except ReconcileError as error:
+            source = self.sources.get(held.source)
+            error.detail = source.name_paths(error.detail) if source is not None else error.detail
             self._reach(held, None, all_words(error))
             raise
         self._reach(held, version, "")

@@ -69,7 +69,9 @@ def test_submodule_is_taken_where_that_is_asked_for_and_follows_the_commit(
 ) -> None:
     link(pushed, lib.head, "../beside/bare.git")
     without = open_source(submodules=False)
-    assert "shared is a submodule" in without.read().problems["blog.yaml"]
+    assert "shared is a submodule: --submodules takes it" in without.read().problems["blog.yaml"]
+    told = without.name_paths(f"blog.yaml: {without.tree}/shared/site can't be read")
+    assert told == "blog.yaml: shared/site can't be read\n  shared is a submodule: --submodules takes it (submodules: true)"
     source = open_source()  # What was taken without them is taken again.
     seen = source.read()
     assert (seen.stale, seen.problems, set(seen.versions)) == ("", {}, {"blog"})

@@ -326,6 +326,17 @@ def test_one_of_many_that_can_not_be_planned_keeps_no_other_from_its_version(con
     assert {state.stack for state in controlled.keeper.read_state()[1] if not state.synced} == {"s3"}
 
 
+def test_what_can_not_be_planned_is_told_by_the_names_that_its_source_has(controlled: Controlled) -> None:
+    controlled.write("blog")
+    path = controlled.folder / "blog.yaml"
+    path.write_text(path.read_text().replace("restart: always}", 'restart: always, mounts: ["./gone:/gone:ro"]}'))
+    controlled.source.name_paths = lambda text: text.replace(f"{controlled.folder}/", "")  # type: ignore[method-assign]
+    controlled.run(3)
+    [state] = controlled.keeper.read_state()[1]
+    assert "gone can't be read" in state.problem
+    assert f"{controlled.folder}/gone" not in state.problem
+
+
 def test_prune_that_fails_is_told_and_tried_again(open_controlled) -> None:
     controlled = open_controlled(prune=True)
     for name in ("blog", "shop", "mail"):

@@ -72,6 +72,10 @@ class DirectorySource:
             del self._entries[gone]
         return self._sighting(unsettled=unsettled)
 
+    def name_paths(self, text: str) -> str:
+        """Its files have the names that people know."""
+        return text
+
     def _read_entry(self, name: str, files: tuple[Path, ...]) -> bool:
         """Bring one entry to what its files say now; False where one of them is being written."""
         entry = self._entries.setdefault(name, _Entry())

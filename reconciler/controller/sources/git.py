@@ -130,6 +130,10 @@ class GitSource:
             seen, stale=stale, commit=taken.commit, fresh=fresh, answered_at=self._answered_at, again=again
         )
 
+    def name_paths(self, text: str) -> str:
+        """By the names of the repository, for where we keep them says nothing to who wrote them."""
+        return self._shorten(text, self._taken.left_out if self._taken is not None else {})
+
     # --- taking a commit ---
 
     def _begin(self) -> None:

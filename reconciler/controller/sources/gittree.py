@@ -70,9 +70,9 @@ def read_tree(repository: Repository, commit: str, folder: str, *, submodules: b
     """The files of a commit's folder, with those of its submodules if that is asked for. Raises SourceFailed for more than
     is taken."""
     entries = parse_listing(repository.list_tree(commit, folder))
-    whys: Mapping[str, str] = {}
+    wanted = {path: entry.id for path, entry in entries.items() if entry.kind == _SUBMODULE and not _judge_name(path)}
+    whys: Mapping[str, str] = dict.fromkeys(wanted, "is a submodule: --submodules takes it (submodules: true)")
     if submodules:
-        wanted = {path: entry.id for path, entry in entries.items() if entry.kind == _SUBMODULE and not _judge_name(path)}
         modules = fetch_modules(repository, commit, folder, wanted)
         whys = modules.left_out
         for path, identity in modules.commits.items():

@@ -54,3 +54,7 @@ class Source(Protocol):
     def read(self) -> Sighting:
         """What it says now."""
         ...
+
+    def name_paths(self, text: str) -> str:
+        """An error about its files, by the names that they have there; and why one of them is not there."""
+        ...
