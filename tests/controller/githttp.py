@@ -25,6 +25,8 @@ class Served(ThreadingHTTPServer):
         """`Basic …` that is asked for; empty: nothing is."""
         self.redirect = ""
         """Where everything is sent on to."""
+        self.first_protocol = False
+        """Whether it knows git's first protocol only, as over an sshd that accepts no GIT_PROTOCOL."""
         self.plain = False
         """Whether it serves files and knows nothing of git, as any web server."""
         self.before: Callable[[], object] = lambda: None
@@ -84,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
             "REQUEST_METHOD": self.command,
             "CONTENT_TYPE": self.headers.get("Content-Type", ""),
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            "GIT_PROTOCOL": "" if self.server.first_protocol else self.headers.get("Git-Protocol", ""),
         }
         done = subprocess.run([BACKEND / "git-http-backend"], input=body, env=env, capture_output=True, check=False)
         head, _, out = done.stdout.partition(b"\r\n\r\n")

@@ -67,7 +67,7 @@ def test_h2_credentials_reach_the_server_and_stand_in_no_process_and_no_file(
 ) -> None:
     server.credentials = f"Basic {BASIC}"
     looks: list[str] = []
-    server.before = lambda: looks.append(everything_of("bare.git"))
+    server.before = lambda: looks.append(everything_of(f"{server.url}/bare.git"))
     made = source(server, tmp_path, credentials)
     seen = made.read()
     assert (seen.broken, set(seen.versions)) == ("", {"blog"})
@@ -138,7 +138,7 @@ def test_x5_server_that_does_not_answer_meets_a_deadline(server: Served, tmp_pat
     server.before = lambda: waits.wait(20)
     broken = source(server, tmp_path, ask_seconds=0.3).read().broken
     assert "ls-remote: it was not done after 0.3 s" in broken
-    assert everything_of("bare.git") == "", "nothing of it is left"
+    assert everything_of(f"{server.url}/bare.git") == "", "nothing of it is left"
     waits.set()
 
 
@@ -155,3 +155,30 @@ def test_x5_server_that_is_gone_or_answers_nonsense_leaves_what_was_taken(server
     seen = made.read()
     assert seen.versions == first.versions
     assert "Failed to connect" in seen.stale
+
+
+@pytest.mark.parametrize("how", ["amended", "pushed back", "another repository"])
+def test_h3_x8_by_the_first_protocol_what_does_not_follow_is_not_taken_and_said(
+    pushed: Pushed, server: Served, tmp_path: Path, how: str
+) -> None:
+    server.first_protocol = True
+    made = source(server, tmp_path)
+    taken = pushed.commit("second", {"blog.yaml": manifest("blog", "2")})
+    made.read()
+    if how == "another repository":
+        (tmp_path / "other").mkdir()
+        other = Pushed(tmp_path / "other")
+        other.commit("stranger", {"shop.yaml": manifest("shop")})
+        pushed.bare.rename(tmp_path / "aside")
+        other.bare.rename(pushed.bare)
+    else:
+        pushed.git(*(["commit", "-q", "--amend", "-m", "x"] if how == "amended" else ["reset", "-q", "--hard", "HEAD~"]))
+        pushed.push()
+    seen = made.read()
+    assert set(seen.versions) == {"blog"}
+    assert f"commit {taken[:12]}, which was taken before, is not in its history, which was rewritten" in seen.stale
+    assert "--allow-backwards" in seen.stale
+    if how != "another repository":
+        pushed.git("reset", "-q", "--hard", taken)
+        pushed.commit("third", {"blog.yaml": manifest("blog", "3")})
+        assert made.read().stale == ""

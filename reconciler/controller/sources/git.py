@@ -278,6 +278,9 @@ def _find_break(repository: Repository, old: str, new: str, earlier: tuple[str, 
     try:
         repository.fetch(old, depth=WHOLE, to=FORMER)
     except SourceFailed as error:
+        # Compat: by git's first protocol, as over an sshd that does not accept GIT_PROTOCOL, only what has a name is given.
+        if "unadvertised object" in error.brief:
+            return f"{was} is not in its history, which was rewritten or pushed back, or it is another repository"
         if "not our ref" not in error.brief:
             raise
         return (

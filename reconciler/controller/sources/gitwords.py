@@ -40,6 +40,8 @@ def hint_for(words: str, *, credentials: Path | None, known_hosts: Path | None) 
         "certificate": "have its CA among this machine's: /usr/local/share/ca-certificates, update-ca-certificates",
         "returned error: 30": "redirects are not followed: give the URL that it leads to",
         "dumb http": "it is served as plain files: serve it by git-http-backend, or over ssh",
+        "unadvertised object": "the host gives branches and tags only: `AcceptEnv GIT_PROTOCOL` for its sshd, or"
+        " uploadpack.allowAnySHA1InWant of that repository",
         "dubious ownership": "the repository belongs to somebody else: chown it to root, or fetch it over ssh",
     }
     return next((hint for sign, hint in found.items() if sign in words), "")
